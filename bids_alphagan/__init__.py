@@ -1,0 +1,3 @@
+"""Synthetic rat-brain MRI cohorts with tissue masks, as a BIDS App."""
+
+__version__ = "0.1.0"

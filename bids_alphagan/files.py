@@ -1,0 +1,67 @@
+"""Writing files so that a reader never sees a half-written one: write beside, then rename."""
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success rename it over `path`, on failure remove it.
+
+    The temporary name keeps the full suffix (``.nii.gz``), so libraries that look at it behave, and
+    starts with a dot, so that BIDS tools pass over it while it is there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".writing-", suffix="-" + path.name, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8; nothing is touched when the file already holds just that."""
+    if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text:
+        return
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write JSON (UTF-8, indented). NaN and infinity are refused: they are not JSON."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file written by anybody."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_tsv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Write rows as a BIDS table: tab separated, a header line, ``n/a`` for None."""
+    columns = list(columns or rows[0])
+    lines = ["\t".join(columns)]
+    lines += ["\t".join("n/a" if row[c] is None else str(row[c]) for c in columns) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_tsv(path: Path) -> list[dict[str, str]]:
+    """Read a BIDS table as a list of rows; every value stays text."""
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
