@@ -1,0 +1,90 @@
+"""argv -> Config. Nothing heavy is imported before the arguments are known good."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from argparse_dataclass import ArgumentParser
+
+from bids_alphagan import __version__
+from bids_alphagan.config import Config, preset_values, read_toml
+from bids_alphagan.errors import UserError
+
+EPILOG = """\
+first try, on the embedded phantom:
+  bids-alphagan-phantom data
+  bids-alphagan data out participant --template data/derivatives/templateflow/tpl-RatPhantom --preset demo
+  bids-alphagan data out group --template data/derivatives/templateflow/tpl-RatPhantom --preset demo
+
+exit codes: 0 all done; 1 some scans failed (listed at the end); 2 nothing could be done with this call;
+130, 143 interrupted: the same command goes on from the last checkpoint
+"""
+
+
+class _Parser(ArgumentParser[Config]):
+    """The parser that argparse-dataclass makes, with a counting ``-v`` and BIDS Apps' underscores."""
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        if "--verbose" in args:
+            kwargs = {"action": "count", "dest": "verbose", "default": 0, "help": kwargs["help"]}
+        elif kwargs.get("help") and "action" not in kwargs and args[0].startswith("-"):
+            kwargs["help"] += _default_of(kwargs.get("dest") or args[0].lstrip("-").replace("-", "_"))
+        return super().add_argument(*args, **kwargs)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Config:
+        words = sys.argv[1:] if args is None else list(args)
+        return super().parse_args([_dashes(word) for word in words], namespace)
+
+
+def _dashes(word: str) -> str:
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+def _default_of(name: str) -> str:
+    default = Config.__dataclass_fields__[name].default if name in Config.__dataclass_fields__ else None
+    return f" (default: {default})" if isinstance(default, str | int | float) else ""
+
+
+def parser() -> _Parser:
+    """The command line of ``bids-alphagan``."""
+    import argparse
+
+    made = _Parser(
+        Config,
+        prog="bids-alphagan",
+        description="Turn a few rat-brain MRI scans into a synthetic cohort with tissue masks (a BIDS App).",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--version", action="version", version=f"bids-alphagan {__version__}")
+    return made
+
+
+def parse(argv: Sequence[str] | None = None) -> Config:
+    """Defaults, then the preset, then --config, then flags: the later wins.
+
+    Raises
+    ------
+    UserError: an option's value, or a TOML file, that cannot be used.
+    """
+    made = parser()
+    first = made.parse_args(argv)
+    from_file = read_toml(first.config) if first.config else {}
+    made.set_defaults(**from_file)
+    preset = made.parse_args(argv).preset
+    made.set_defaults(**preset_values(preset) | from_file)
+    return made.parse_args(argv).checked()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the app and return its exit code."""
+    try:
+        config = parse(argv)
+        from bids_alphagan.app import run
+
+        return run(config)
+    except UserError as error:
+        print(f"bids-alphagan: error: {error}", file=sys.stderr)
+        return 2
