@@ -49,7 +49,8 @@ def ms_ssim(first: Tensor, second: Tensor, weights: tuple[float, ...] = MS_SSIM_
     by averaging 2x2x2 voxels. So that small or thin scans have all five scales too, the window is cut to
     the scan along each axis where the scan is shorter than it, and an axis of one voxel is halved no
     further. A negative term counts as 0, for its power is not real. Where the scan is at least 11 voxels
-    long at the coarsest scale, this is the definition of MONAI and TorchMetrics.
+    long at the coarsest scale, this is MONAI's definition; TorchMetrics differs in the SSIM of the coarsest
+    scale alone, where it lets the window reach over the border into a mirrored scan.
 
     The published implementation of Kwon et al. 2019, which Ferreira et al. 2022 took over, multiplies
     :math:`SSIM_M^{w_M}` in once per remaining scale (four times) and cuts all three axes of the window to

@@ -1,0 +1,186 @@
+"""Metrics with known answers, against NumPy by hand, MONAI and (where installed) TorchMetrics."""
+
+import numpy as np
+import pytest
+import torch
+from monai.metrics import MultiScaleSSIMMetric
+
+from bids_alphagan.evaluation import METRICS, columns_sidecar, draw_pairs, evaluate
+from bids_alphagan.evaluation.similarity import MS_SSIM_WEIGHTS, ms_ssim
+
+SHAPE = (7, 8, 9)
+
+
+def smooth(n: int, seed: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    """Blurred noise in [0, 1]: scans that resemble each other a little."""
+    volumes = torch.rand((n, 1, *shape), generator=torch.Generator().manual_seed(seed))
+    volumes = torch.nn.functional.avg_pool3d(volumes, 3, 1, 1)[:, 0]
+    low, high = volumes.amin(dim=(1, 2, 3), keepdim=True), volumes.amax(dim=(1, 2, 3), keepdim=True)
+    return ((volumes - low) / (high - low)).numpy()
+
+
+def table(rows: list[dict]) -> dict[tuple[str, str], dict]:
+    return {(row["model"], row["metric"]): row for row in rows}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_keeps_the_contract(name: str) -> None:
+    metric = METRICS[name]
+    assert metric.name == name
+    assert metric.direction in {"higher", "lower", "closer to real"}
+    assert "doi:10." in metric.reference
+    first, second = torch.from_numpy(smooth(3, 1)), torch.from_numpy(smooth(3, 2))
+    forward = metric.function(first, second)
+    assert forward.shape == (3,)
+    torch.testing.assert_close(forward, metric.function(second, first))
+    one_by_one = torch.cat([metric.function(a[None], b[None]) for a, b in zip(first, second, strict=True)])
+    torch.testing.assert_close(forward, one_by_one)
+    perfect = 0.0 if metric.direction == "lower" else 1.0
+    torch.testing.assert_close(metric.function(first, first), torch.full((3,), perfect))
+
+
+def test_hand_written_values() -> None:
+    a = np.array([0.1, 0.4, 0.3, 0.9, 0.2, 0.7, 0.5, 0.8])
+    b = np.array([0.2, 0.3, 0.5, 0.6, 0.1, 0.9, 0.4, 0.7])
+    first, second = (torch.from_numpy(v.astype(np.float32).reshape(1, 2, 2, 2)) for v in (a, b))
+    assert METRICS["MAE"].function(first, second).item() == pytest.approx(1.2 / 8)
+    assert METRICS["MMD"].function(first, second).item() == pytest.approx(0.22)
+    assert METRICS["NCC"].function(first, second).item() == pytest.approx(np.corrcoef(a, b)[0, 1])
+
+
+def test_constant_offset_is_seen_by_distances_and_not_by_correlation() -> None:
+    first = torch.from_numpy(smooth(2, 1) * 0.5)
+    second = first + 0.25
+    torch.testing.assert_close(METRICS["MAE"].function(first, second), torch.full((2,), 0.25))
+    torch.testing.assert_close(
+        METRICS["MMD"].function(first, second), torch.full((2,), 0.0625 * np.prod(SHAPE))
+    )
+    torch.testing.assert_close(METRICS["NCC"].function(first, second), torch.ones(2))
+    assert (METRICS["MS-SSIM"].function(first, second) < 0.999).all()
+
+
+def test_correlation_of_negated_and_constant_scans() -> None:
+    scans = torch.from_numpy(smooth(2, 1))
+    torch.testing.assert_close(METRICS["NCC"].function(scans, 1 - scans), -torch.ones(2))
+    assert METRICS["NCC"].function(scans, torch.full_like(scans, 0.3)).tolist() == [0, 0]
+    assert METRICS["MS-SSIM"].function(scans, 1 - scans).tolist() == [0, 0]
+
+
+def test_linear_kernel_mmd_is_the_kernel_sum() -> None:
+    x, y = smooth(1, 1).reshape(1, -1).astype(np.float64), smooth(1, 2).reshape(1, -1).astype(np.float64)
+    expected = (x @ x.T + y @ y.T - 2 * x @ y.T).item()
+    got = METRICS["MMD"].function(torch.from_numpy(smooth(1, 1)), torch.from_numpy(smooth(1, 2)))
+    assert got.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_scale_of_ms_ssim_against_numpy() -> None:
+    """A scan no longer than the window on any axis: one window position, SSIM from weighted moments."""
+    a, b = (v[0].astype(np.float64) for v in (smooth(1, 1), smooth(1, 2)))
+    weight = np.ones(SHAPE)
+    for axis, n in enumerate(SHAPE):
+        profile = np.exp(-((np.arange(n) - (n - 1) / 2) ** 2) / (2 * 1.5**2))
+        weight = weight * (profile / profile.sum()).reshape([-1 if i == axis else 1 for i in range(3)])
+    mean_a, mean_b = (weight * a).sum(), (weight * b).sum()
+    variance_a, variance_b = (weight * (a - mean_a) ** 2).sum(), (weight * (b - mean_b) ** 2).sum()
+    covariance = (weight * (a - mean_a) * (b - mean_b)).sum()
+    luminance = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
+    structure = (2 * covariance + 9e-4) / (variance_a + variance_b + 9e-4)
+    got = ms_ssim(torch.from_numpy(a[None]), torch.from_numpy(b[None]), weights=(1.0,))
+    assert got.item() == pytest.approx(luminance * structure, rel=1e-9)
+
+
+@pytest.mark.parametrize(("shape", "scales"), [((22, 24, 27), 2), ((44, 46, 49), 3)])
+def test_ms_ssim_equals_monai_where_the_window_fits(shape: tuple, scales: int) -> None:
+    weights = MS_SSIM_WEIGHTS[:scales]
+    first = torch.from_numpy(smooth(2, 1, shape))
+    second = 0.6 * first + 0.4 * torch.from_numpy(smooth(2, 2, shape))
+    monai = MultiScaleSSIMMetric(
+        spatial_dims=3, data_range=1.0, kernel_size=11, kernel_sigma=1.5, weights=weights
+    )
+    theirs = monai(first[:, None], second[:, None]).flatten()
+    torch.testing.assert_close(ms_ssim(first, second, weights), theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_ms_ssim_equals_torchmetrics_but_for_its_mirrored_border() -> None:
+    """TorchMetrics mirrors the scan for the SSIM of the coarsest scale only, which the weight 0 leaves out."""
+    functional = pytest.importorskip("torchmetrics.functional.image")
+    first = torch.from_numpy(smooth(2, 1, (44, 46, 49)))
+    second = 0.6 * first + 0.4 * torch.from_numpy(smooth(2, 2, (44, 46, 49)))
+    weights = (0.3, 0.7, 0.0)
+    theirs = functional.multiscale_structural_similarity_index_measure(
+        first[:, None], second[:, None], kernel_size=11, data_range=1.0, betas=weights, reduction="none"
+    )
+    torch.testing.assert_close(ms_ssim(first, second, weights), theirs.flatten(), rtol=1e-4, atol=1e-5)
+
+
+def test_ms_ssim_falls_as_noise_grows_also_on_thin_scans() -> None:
+    clean = torch.from_numpy(smooth(2, 1, (30, 28, 6)))
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(3))
+    values = torch.stack([ms_ssim(clean, (clean + sd * noise).clamp(0, 1)) for sd in (0.0, 0.05, 0.1, 0.3)])
+    assert (values[:-1] > values[1:]).all()
+    assert ((values > 0) & (values <= 1 + 1e-6)).all()
+
+
+def test_pairs_are_distinct_seeded_and_complete_where_few() -> None:
+    drawn = draw_pairs(5, 7, 20, seed=1)
+    assert len(np.unique(drawn, axis=0)) == 20
+    assert drawn[:, 0].max() < 5
+    assert drawn[:, 1].max() < 7
+    assert np.array_equal(drawn, draw_pairs(5, 7, 20, seed=1))
+    assert not np.array_equal(drawn, draw_pairs(5, 7, 20, seed=2))
+    within = draw_pairs(5, None, 1000, seed=1)
+    assert len(within) == 10
+    assert (within[:, 0] < within[:, 1]).all()
+    assert draw_pairs(1, None, 10, seed=1).shape == (0, 2)
+
+
+def test_evaluate_means_over_pairs() -> None:
+    real, fake = smooth(3, 1), smooth(2, 2)
+    rows = evaluate(real, {"m": fake}, pairs_per_scan=100, msssim_pairs_per_scan=100, seed=0)
+    assert [set(row) for row in rows] == [set(columns_sidecar())] * len(rows)
+    assert [(r["model"], r["metric"]) for r in rows] == [(s, m) for m in METRICS for s in ("real", "m")]
+    found = table(rows)
+    between = np.array([np.abs(f - r).mean() for f in fake for r in real])
+    assert found["m", "MAE"]["n"] == 6
+    assert found["m", "MAE"]["value"] == pytest.approx(between.mean(), rel=1e-5)
+    assert found["m", "MAE"]["sd"] == pytest.approx(between.std(ddof=1), rel=1e-4)
+    own = [np.abs(real[i] - real[j]).mean() for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert found["real", "MAE"]["value"] == pytest.approx(np.mean(own), rel=1e-5)
+    single = ms_ssim(torch.from_numpy(fake[:1]), torch.from_numpy(fake[1:])).item()
+    assert found["m", "MS-SSIM"] == {
+        "model": "m",
+        "metric": "MS-SSIM",
+        "value": pytest.approx(single),
+        "sd": None,
+        "n": 1,
+        "unit": "1",
+        "direction": "closer to real",
+    }
+
+
+def test_evaluate_reacts_in_the_right_direction() -> None:
+    """A collapsed set has MS-SSIM 1; a blurred copy of the data beats noise on every metric between sets."""
+    real = smooth(6, 1, (16, 17, 18))
+    noise = np.random.default_rng(0).random(real.shape, dtype=np.float32)
+    sets = {
+        "collapsed": np.repeat(real[:1], 4, axis=0),
+        "near": 0.9 * real + 0.1 * real.mean(0),
+        "noise": noise,
+    }
+    found = table(evaluate(real, sets, pairs_per_scan=3, msssim_pairs_per_scan=2, seed=0))
+    assert found["collapsed", "MS-SSIM"]["value"] == pytest.approx(1)
+    target = found["real", "MS-SSIM"]["value"]
+    near, far = (abs(found[m, "MS-SSIM"]["value"] - target) for m in ("near", "noise"))
+    assert near < far
+    assert found["near", "MMD"]["n"] == 18
+    assert found["near", "NCC"]["value"] > found["noise", "NCC"]["value"]
+    assert found["near", "MAE"]["value"] < found["noise", "MAE"]["value"]
+    assert found["near", "MMD"]["value"] < found["noise", "MMD"]["value"]
+
+
+def test_a_set_of_one_scan_has_no_pairs_within() -> None:
+    found = table(
+        evaluate(smooth(2, 1), {"m": smooth(1, 2)}, pairs_per_scan=1, msssim_pairs_per_scan=1, seed=0)
+    )
+    assert (found["m", "MS-SSIM"]["value"], found["m", "MS-SSIM"]["n"]) == (None, 0)
+    assert found["m", "NCC"]["n"] == 2
