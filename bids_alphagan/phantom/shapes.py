@@ -1,0 +1,102 @@
+"""Implicit shapes on a half grid of a left-right symmetric head; lengths in mm, positive inside.
+
+Every function takes the grid's open axes ``(x, y, z)``, shapes (I, 1, 1), (1, J, 1) and (1, 1, K), and
+returns a float32 array of shape (I, J, K): an approximate signed distance to the surface.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Field = NDArray[np.float32]
+Axes = tuple[Field, Field, Field]
+Point = tuple[float, float, float]
+
+
+def ellipsoid(axes: Axes, centre: Point, radii: Point, tilt: float = 0.0) -> Field:
+    """Ellipsoid, turned by `tilt` degrees about the left-right axis (positive lifts the front)."""
+    x, y, z = (axis - np.float32(c) for axis, c in zip(axes, centre, strict=True))
+    if tilt:
+        cos, sin = np.float32(np.cos(np.radians(tilt))), np.float32(np.sin(np.radians(tilt)))
+        y, z = cos * y + sin * z, cos * z - sin * y
+    a, b, c = (np.float32(r) for r in radii)
+    radius = np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2)
+    return (1 - radius) * np.float32(min(radii))
+
+
+def loft(axes: Axes, sections: Sequence[Sequence[float]], power: float = 2.3) -> Field:
+    """Superelliptic cross-sections along the front-back axis.
+
+    Each section is (y, half width, z of the widest point, z of the top, z of the bottom); between them
+    the four profiles follow monotone cubics, and beyond the first and last section there is nothing.
+    """
+    from scipy.interpolate import PchipInterpolator
+
+    x, y, z = axes
+    table = np.asarray(sorted(tuple(s) for s in sections))
+    inside = np.clip(y.ravel(), table[0, 0], table[-1, 0])
+    width, middle, top, bottom = PchipInterpolator(table[:, 0], table[:, 1:])(inside).T.astype(np.float32)
+    width, middle, top, bottom = (p[None, :, None] for p in (width, middle, top, bottom))
+    height = np.where(z > middle, top - middle, middle - bottom)
+    p = np.float32(power)
+    across, up = (np.abs(x) / width) ** p, (np.abs(z - middle) / height) ** p
+    field = (1 - (across + up) ** (1 / p)) * np.minimum(width, (top - bottom) / 2)
+    beyond = np.maximum(table[0, 0] - y, y - table[-1, 0]).astype(np.float32)
+    return np.minimum(field, -beyond)
+
+
+def tube(axes: Axes, points: Sequence[Point], radius: float | Sequence[float], flat: float = 1.0) -> Field:
+    """Round tube along a polyline; `flat` > 1 widens it left to right by that factor."""
+    squash = np.array([1 / flat, 1, 1])
+    radii = np.broadcast_to(np.asarray(radius, float), len(points))
+    nodes = np.asarray(points, float) * squash
+    shape = np.broadcast_shapes(*(a.shape for a in axes))
+    field = np.full(shape, -1e3, np.float32)
+    reach = float(radii.max()) + 0.6
+    low, high = np.asarray(points).min(0), np.asarray(points).max(0)
+    box = tuple(
+        slice(*np.searchsorted(axis.ravel(), (lo - reach * f, hi + reach * f)))
+        for axis, lo, hi, f in zip(axes, low, high, (flat, 1, 1), strict=True)
+    )
+    x, y, z = axes[0][box[0]] * np.float32(squash[0]), axes[1][:, box[1]], axes[2][:, :, box[2]]
+    part = field[box]
+    for a, b, ra, rb in zip(nodes[:-1], nodes[1:], radii[:-1], radii[1:], strict=True):
+        a, d = a.astype(np.float32), (b - a).astype(np.float32)
+        t = ((x - a[0]) * d[0] + (y - a[1]) * d[1] + (z - a[2]) * d[2]) / np.float32(d @ d)
+        t = np.clip(t, 0, 1)
+        gap = (x - a[0] - t * d[0]) ** 2 + (y - a[1] - t * d[1]) ** 2 + (z - a[2] - t * d[2]) ** 2
+        np.maximum(part, np.float32(ra) + t * np.float32(rb - ra) - np.sqrt(gap), out=part)
+    return field
+
+
+def union(*fields: Field) -> Field:
+    """The pointwise maximum: inside where any shape is."""
+    out = fields[0]
+    for field in fields[1:]:
+        out = np.maximum(out, field)
+    return out
+
+
+def distance(inside: NDArray[np.bool_], step: float, coarse: int = 2) -> Field:
+    """Signed Euclidean distance (mm, positive inside) to the surface of a mask on a grid of `step` mm.
+
+    Worked out on a grid `coarse` times coarser and interpolated: a quarter of a voxel's precision is
+    enough for layers of 0.3 mm, at an eighth of the time.
+    """
+    from scipy import ndimage as ndi
+
+    small = inside[tuple(slice(coarse // 2, None, coarse) for _ in range(3))]
+    size = step * coarse
+    signed = ndi.distance_transform_edt(small, size) - ndi.distance_transform_edt(~small, size)
+    signed = ndi.gaussian_filter(signed.astype(np.float32), 0.7, mode="nearest")
+    grids = [
+        (np.arange(n, dtype=np.float32) - coarse // 2) / coarse for n in inside.shape
+    ]
+    out = signed
+    for axis, where in enumerate(grids):
+        where = np.clip(where, 0, out.shape[axis] - 1)
+        low = np.minimum(where.astype(int), out.shape[axis] - 2)
+        part = (where - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        out = out.take(low, axis) * (1 - part) + out.take(low + 1, axis) * part
+    return out
