@@ -1,0 +1,80 @@
+"""The losses of Ferreira et al. 2022 (doi:10.3390/app12104844), equations (1) to (6), as pure functions.
+
+Scores are what a discriminator gives, (B, 1), without bounds; volumes are (B, 1, N, N, N) in [-1, 1]; codes
+are (B, L). E[.] is the mean over the batch, z_e = E(x_real) the encoder's code, z_r ~ N(0, I) a random one.
+Every function returns a scalar tensor that carries its gradient.
+
+| equation | who minimises it | terms |
+|---|---|---|
+| (2), (5), (6) | encoder and generator | `adversarial`, `code_adversarial`, `RECONSTRUCTION` |
+| (4) | discriminator | `discriminator`, two `gradient_penalty` |
+| (3) | code discriminator | `code_discriminator`, `gradient_penalty` |
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+PENALTY_EPSILON = 1e-15
+
+
+def adversarial(score_encoded: Tensor, score_random: Tensor) -> Tensor:
+    """Equation (1): L_GD = -E[D(G(z_e))] - E[D(G(z_r))]."""
+    return -score_encoded.mean() - score_random.mean()
+
+
+def code_adversarial(score_encoded: Tensor) -> Tensor:
+    """The code's term of equations (2), (5) and (6): -E[C(z_e)]."""
+    return -score_encoded.mean()
+
+
+def discriminator(score_real: Tensor, score_encoded: Tensor, score_random: Tensor) -> Tensor:
+    """Equation (4) without its penalty: -L_GD - 2 E[D(x_real)]."""
+    return -adversarial(score_encoded, score_random) - 2 * score_real.mean()
+
+
+def code_discriminator(score_encoded: Tensor, score_random: Tensor) -> Tensor:
+    """Equation (3) without its penalty: E[C(z_e)] - E[C(z_r)]."""
+    return score_encoded.mean() - score_random.mean()
+
+
+def l1(real: Tensor, reconstruction: Tensor) -> Tensor:
+    """||x_real - G(z_e)||_L1 of equations (2) and (5): mean over voxels and batch of |x - y|."""
+    return F.l1_loss(reconstruction, real)
+
+
+def mse(real: Tensor, reconstruction: Tensor) -> Tensor:
+    """||x_real - G(z_e)||_MSE of equations (5) and (6): mean over voxels and batch of (x - y)^2."""
+    return F.mse_loss(reconstruction, real)
+
+
+def gdl(real: Tensor, reconstruction: Tensor) -> Tensor:
+    """Gradient difference loss of equation (6): sum over axes a of (|D_a x| - |D_a y|)^2, D_a the forward
+    difference between neighbours along a (Mathieu et al. 2016, arXiv:1511.05440).
+
+    Reduction: the SUM over voxels and batch, as in the authors' code, whose weight 0.01 belongs to it. So it
+    grows with the batch and with the number of voxels; L1 and MSE are means.
+    """
+    total = torch.zeros((), dtype=real.dtype, device=real.device)
+    for axis in (2, 3, 4):
+        total = total + (real.diff(dim=axis).abs() - reconstruction.diff(dim=axis).abs()).square().sum()
+    return total
+
+
+RECONSTRUCTION: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1, "mse": mse, "gdl": gdl}
+
+
+def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """WGAN-GP penalty: E[(||grad_u critic(u)||_2 - 1)^2] at u = mix * real + (1 - mix) * fake (Gulrajani et
+    al. 2017, arXiv:1704.00028).
+
+    mix: (B,), uniform in [0, 1), one number for each sample. The norm is sqrt(sum of squares + 1e-15), whose
+    gradient stays finite at zero. Neither `real` nor `fake` receives a gradient.
+    """
+    weight = mix.view(-1, *[1] * (real.dim() - 1))
+    point = (weight * real.detach() + (1 - weight) * fake.detach()).requires_grad_()
+    (slope,) = torch.autograd.grad(critic(point).sum(), point, create_graph=True)
+    norm = (slope.flatten(1).square().sum(1) + PENALTY_EPSILON).sqrt()
+    return (norm - 1).square().mean()

@@ -1,0 +1,66 @@
+"""A trained generator as a file, and scans from it. Needs torch and NumPy alone."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bids_alphagan.errors import UserError
+from bids_alphagan.files import replacing
+from bids_alphagan.models import MODELS
+from bids_alphagan.models.networks import Generator, build_generator
+
+GENERATOR_FILE = "generator.safetensors"
+
+
+class TrainedGenerator(NamedTuple):
+    """network: in evaluation mode, frozen. info: model, size, channels, latent, step and more."""
+
+    network: Generator
+    latent: int
+    info: dict[str, Any]
+
+
+def save_generator(folder: Path, network: Generator, info: dict[str, Any]) -> Path:
+    """Write weights and `info` (JSON: model, size, channels, latent and more) to folder/`GENERATOR_FILE`."""
+    path = folder / GENERATOR_FILE
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"info": json.dumps(info)})
+    return path
+
+
+def load_generator(folder: Path, device: torch.device | str = "cpu") -> TrainedGenerator:
+    """Read what `save_generator` wrote; UserError where there is no usable generator."""
+    path = Path(folder) / GENERATOR_FILE
+    if not path.is_file():
+        raise UserError(f"There is no trained generator at {path}. Train one first (--steps train).")
+    try:
+        with safe_open(path, framework="pt") as stream:
+            info = json.loads(stream.metadata()["info"])
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        network = build_generator(MODELS[info["model"]], info["size"], info["channels"], info["latent"])
+        network.load_state_dict(tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"This version cannot read the generator {path} ({error}). Train again.") from error
+    return TrainedGenerator(network.to(device).eval().requires_grad_(False), info["latent"], info)
+
+
+def draw_latent(seed: int, latent: int) -> np.ndarray:
+    """The latent vector of a seed: (latent,) float32 from N(0, I), the same on every device."""
+    source = torch.Generator().manual_seed(seed)
+    return torch.randn(latent, generator=source).numpy()
+
+
+@torch.inference_mode()
+def generate(generator: TrainedGenerator, latents: np.ndarray, batch_size: int = 8) -> np.ndarray:
+    """Latent vectors (n, latent) -> volumes (n, N, N, N), float32 in [-1, 1], on the training grid."""
+    device = next(generator.network.buffers(), next(generator.network.parameters())).device
+    codes: Tensor = torch.as_tensor(latents, dtype=torch.float32)
+    volumes = [generator.network(part.to(device)).squeeze(1).cpu() for part in codes.split(batch_size)]
+    return torch.cat(volumes).numpy()

@@ -1,0 +1,16 @@
+"""Training: prepared volumes in, a generator out. Needs torch, NumPy and nothing of nipype or pybids."""
+
+from bids_alphagan.models.trained import TrainedGenerator, draw_latent, generate, load_generator
+from bids_alphagan.training.interrupt import Interrupted
+from bids_alphagan.training.loop import TrainResult, TrainSettings, train
+
+__all__ = [
+    "Interrupted",
+    "TrainResult",
+    "TrainSettings",
+    "TrainedGenerator",
+    "draw_latent",
+    "generate",
+    "load_generator",
+    "train",
+]
