@@ -8,7 +8,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Optional
@@ -88,6 +88,14 @@ class Config:
         many=True,
         type=_label("task"),
         metavar="T",
+        step="participant",
+    )
+    suffix: list[str] = _option(
+        "kinds of scan to work on (default: bold and T2w)",
+        ["bold", "T2w"],
+        many=True,
+        choices=("bold", "T2w", "T1w", "T2starw"),
+        metavar="{bold,T2w,T1w,T2starw}",
         step="participant",
     )
     bids_filter_file: Optional[Path] = _option(
@@ -280,14 +288,15 @@ class Config:
     )
 
     def checked(self) -> "Config":
-        """Return self, or raise UserError naming the option whose value is out of bounds."""
+        """Return self with absolute paths; raise UserError naming an option whose value is out of bounds."""
         for f in fields(self):
             value = getattr(self, f.name)
             for item in value if isinstance(value, list) else [value]:
                 _check_value(f.name, f.metadata, item)
         if self.grid & (self.grid - 1):
             raise UserError(f"--grid {self.grid}: must be a power of two (16, 32, 64, 128, 256).")
-        return self
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: v.absolute() for name, v in values.items() if isinstance(v, Path)})
 
     def settings(self, *steps: str) -> dict[str, Any]:
         """The fields that change the result of `steps`, as JSON-able values."""

@@ -71,6 +71,11 @@ def read_reference(path: Path) -> tuple[nib.Nifti1Image, dict[str, Any]]:
     return nib.Nifti1Image(data, image.affine, image.header), record
 
 
+def load(path: Path | str) -> nib.Nifti1Image:
+    """Open a NIfTI file that this package wrote or has checked; the data are read when they are used."""
+    return cast(nib.Nifti1Image, nib.load(path))
+
+
 def _load(path: Path) -> nib.Nifti1Image:
     if not path.is_file():
         raise ScanError(f"{path}: no such file (a link to content that was never fetched?).")

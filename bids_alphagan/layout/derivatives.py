@@ -1,0 +1,259 @@
+"""The output: data set descriptions, sidecars, and what the participant level left for the group level."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from bids_alphagan import __version__
+from bids_alphagan.config import Config
+from bids_alphagan.errors import UserError
+from bids_alphagan.files import read_json, write_json, write_text, write_tsv
+from bids_alphagan.layout.names import TISSUES, ScanName, sidecar, uri
+from bids_alphagan.volume import save, with_grid, with_header
+
+BIDS_VERSION = "1.10.0"
+# No trailing slashes: the validator would still read the folder.
+_IGNORED = ("*.html", "figures", "models", "group_*")
+_README = """\
+{name}
+
+Made by bids-alphagan {version} from {source}.
+
+{body}
+"""
+_PARTICIPANT_README = """\
+sub-*/          prepared scans (desc-reference: one volume on the scan's own grid; desc-preproc: the cube that
+                the networks see, in [-1, 1]), tissue probability maps, dseg (1 GM, 2 WM, 3 CSF), brain masks
+sub-*.html      a report for each animal: open these first
+models/         training runs: configuration, losses, checkpoints
+derivatives/    the synthetic cohorts, one BIDS data set for each model
+group.html      the group report; group_metrics.tsv its numbers
+logs/           what was run, with every option"""
+_COHORT_README = """\
+Every scan in this data set is synthetic: no animal was scanned for it. The sidecars name the model, the seed
+and the real scan whose header and grid were taken. participants.tsv lists seeds and quality measures."""
+
+
+@dataclass(frozen=True)
+class PreparedScan:
+    """A scan as the participant level left it; `record` is `volume.Conformed.record`."""
+
+    name: ScanName
+    reference: Path
+    preproc: Path
+    masks: dict[str, Path]
+    record: dict[str, Any]
+    quality: dict[str, float]
+
+
+def describe_output(output_dir: Path, bids_dir: Path) -> None:
+    """Make `output_dir` a derivative data set. Safe to call from several runs at once."""
+    name = "bids-alphagan derivatives"
+    links = {"raw": bids_dir.resolve().as_uri()}
+    write_json(output_dir / "dataset_description.json", _description(name, links))
+    write_text(output_dir / ".bidsignore", "\n".join(_IGNORED) + "\n")
+    write_text(output_dir / "README", _readme(name, "the data set named in it as 'raw'", _PARTICIPANT_README))
+    _write_dseg_table(output_dir)
+
+
+def describe_cohort(folder: Path, model: str, bids_dir: Path) -> None:
+    """Make `folder` a data set of its own, holding the synthetic cohort of one model."""
+    name = f"Synthetic rat-brain MRI ({model})"
+    links = {"raw": bids_dir.resolve().as_uri(), "alphagan": "../.."}
+    write_json(folder / "dataset_description.json", _description(name, links))
+    write_text(folder / "README", _readme(name, "the data set in ../..", _COHORT_README))
+    _write_dseg_table(folder)
+
+
+def _readme(name: str, source: str, body: str) -> str:
+    return _README.format(name=name, version=__version__, source=source, body=body)
+
+
+def _description(name: str, links: Mapping[str, str]) -> dict[str, Any]:
+    made_by: dict[str, Any] = {
+        "Name": "bids-alphagan",
+        "Version": __version__,
+        "Description": "3D alpha-GANs for rat-brain MRI (Ferreira et al. 2022, doi 10.3390/app12104844)",
+    }
+    if container := os.environ.get("BIDS_ALPHAGAN_CONTAINER"):  # type:tag, set inside our images
+        kind, _, tag = container.partition(":")
+        made_by["Container"] = {"Type": kind, "Tag": tag}
+    return {
+        "Name": name,
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [made_by],
+        "SourceDatasets": [{"URL": url} for url in links.values()],
+        "DatasetLinks": dict(links),
+        "HowToAcknowledge": "Please cite doi 10.3390/app12104844 and the references in the reports.",
+    }
+
+
+def _write_dseg_table(folder: Path) -> None:
+    names = {"GM": "Gray Matter", "WM": "White Matter", "CSF": "Cerebrospinal Fluid"}
+    rows = [
+        {"index": i + 1, "name": names[tissue], "abbreviation": tissue} for i, tissue in enumerate(TISSUES)
+    ]
+    write_tsv(folder / "dseg.tsv", rows)
+
+
+def write_scan(
+    root: Path, path: Path, image: nib.Nifti1Image, description: str, sources: Sequence[str], **keys: Any
+) -> None:
+    """Write an image and its sidecar; the sidecar first, so an image is never there without one."""
+    facts = {"Description": description, "SkullStripped": False, "Sources": list(sources)}
+    write_json(sidecar(root / path), {**keys, **facts})
+    save(image, root / path)
+
+
+def write_prepared(
+    root: Path,
+    name: ScanName,
+    raw: nib.Nifti1Image,
+    raw_uri: str,
+    reference: np.ndarray,
+    cube: nib.Nifti1Image,
+    record: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write desc-reference (in the raw scan's header and type) and desc-preproc (the network's cube)."""
+    is_bold = name.suffix == "bold"
+    data = np.asarray(cube.dataobj, np.float32)
+    cube = nib.Nifti1Image(data[..., None] if is_bold else data, cube.affine)
+    cube.header.set_xyzt_units("mm", "sec")
+    cube.set_sform(cube.affine, code=1)
+    cube.set_qform(cube.affine, code=1)
+    timing = {}
+    if is_bold and raw.header["pixdim"][4] > 0:
+        cube.header["pixdim"][4] = raw.header["pixdim"][4]
+        timing["RepetitionTime"] = metadata.get("RepetitionTime", float(raw.header["pixdim"][4]))
+    task = {key: metadata[key] for key in ("TaskName",) if key in metadata}
+    write_scan(
+        root,
+        name.image("reference"),
+        with_header(reference, raw),
+        "Magnitude image, averaged over the volumes that agree with one another, on the scan's own grid",
+        [raw_uri],
+        **metadata,
+    )
+    write_scan(
+        root,
+        name.image("preproc"),
+        cube,
+        "Scan on the network's grid (RAS axes, zero padded), intensities in [-1, 1]",
+        [raw_uri],
+        **task,
+        **timing,
+        Preparation=dict(record),
+    )
+
+
+def write_masks(
+    root: Path,
+    name: ScanName,
+    like: nib.Nifti1Image,
+    maps: Mapping[str, np.ndarray],
+    source: str,
+    segmentation: Mapping[str, Any],
+    quality: Mapping[str, float],
+    desc: str | None = None,
+) -> None:
+    """Write probability maps, dseg and brain mask with sidecars, on the grid and affine of `like`.
+
+    maps: "GM", "WM", "CSF" (float, [0, 1]), "dseg" (0..3), "brain" (bool), each (x, y, z).
+    source: URI of the image they were made from, and whose space they are in.
+    """
+    what = dict.fromkeys(TISSUES, "Tissue probability") | {
+        "dseg": "Most probable tissue",
+        "brain": "Brain mask",
+    }
+    for key, path in name.masks(desc).items():
+        data = maps[key].astype(np.float32 if key in TISSUES else np.uint8)
+        facts: dict[str, Any] = {"Description": what[key] + (f" of {key}" if key in TISSUES else "")}
+        facts |= {"Sources": [source], "SpatialReference": source, "Segmentation": dict(segmentation)}
+        if key == "brain":
+            facts["Type"] = "Brain"
+        if key == "dseg":
+            facts["Quality"] = dict(quality)
+        write_json(sidecar(root / path), facts)
+        save(with_grid(data, like), root / path)
+
+
+def prepared_scans(config: Config) -> list[PreparedScan]:
+    """What the participant level left in output_dir, as far as the labels and suffixes select it.
+
+    Raises
+    ------
+    UserError: nothing there (says which command makes it), several kinds of scan, grids that disagree.
+    """
+    found = [
+        _prepared(config.output_dir, path)
+        for path in sorted(config.output_dir.glob("sub-*/**/*_desc-preproc_*.nii*"))
+        if _selected(ScanName.parse(path.name), config)
+    ]
+    if not found:
+        raise UserError(
+            f"{config.output_dir}: no participant outputs fit the selection. Make them first:\n"
+            f"  bids-alphagan {config.bids_dir} {config.output_dir} participant"
+        )
+    kinds = sorted({scan.name.suffix for scan in found})
+    if len(kinds) > 1:
+        raise UserError(
+            f"{config.output_dir} holds scans of several kinds ({', '.join(kinds)}), and a model learns one. "
+            f"Choose with --suffix {kinds[0]}"
+        )
+    for scan in found:
+        grid = scan.record["PaddedGrid"][0]
+        if grid != config.grid:
+            raise UserError(
+                f"{scan.preproc} was prepared on a grid of {grid} voxels, not {config.grid}. Give the group "
+                f"level the --preset or --grid of the participant level, or run participant again."
+            )
+    return found
+
+
+def _selected(name: ScanName, config: Config) -> bool:
+    entities = dict(name.entities)
+    wanted = (("sub", config.participant_label), ("ses", config.session_label), ("task", config.task_id))
+    return name.suffix in config.suffix and all(not some or entities.get(key) in some for key, some in wanted)
+
+
+def _prepared(root: Path, preproc: Path) -> PreparedScan:
+    parsed = ScanName.parse(preproc.name)
+    name = parsed.without("desc")
+    masks = {key: root / path for key, path in name.masks().items() if (root / path).is_file()}
+    quality = read_json(sidecar(masks["dseg"]))["Quality"] if "dseg" in masks else {}
+    record = read_json(sidecar(preproc))["Preparation"]
+    return PreparedScan(name, root / name.image("reference"), preproc, masks, record, quality)
+
+
+def model_folder(output_dir: Path, model: str) -> Path:
+    """Where the training run of a model lives."""
+    return output_dir / "models" / model
+
+
+def cohort_folder(output_dir: Path, model: str) -> Path:
+    """Where the synthetic cohort of a model lives: not output_dir/synthetic, see BIDS."""
+    return output_dir / "derivatives" / model
+
+
+def synthetic_name(index: int, like: ScanName) -> ScanName:
+    """Name of synthetic scan `index` (from 1): the real scan's without session and run."""
+    rest = like.without("sub", "ses", "run").entities
+    return ScanName((("sub", f"synth{index:04d}"), *rest), like.suffix)
+
+
+def real_uri(output_dir: Path, path: Path) -> str:
+    """URI of a file of `output_dir`, as seen from a cohort in it."""
+    return uri(path.relative_to(output_dir), "alphagan")
+
+
+def write_participants(folder: Path, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+    """Write participants.tsv and .json of a cohort; `columns` describes every column."""
+    write_tsv(folder / "participants.tsv", rows, list(columns))
+    write_json(folder / "participants.json", {name: {"Description": text} for name, text in columns.items()})

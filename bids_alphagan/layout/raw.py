@@ -1,0 +1,155 @@
+"""The input: which scans of a raw BIDS data set are to be worked on. Queries by pybids."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bids_alphagan.config import Config
+from bids_alphagan.errors import UserError
+from bids_alphagan.files import read_json, read_tsv
+from bids_alphagan.layout.names import SUFFIXES, ScanName
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RawScan:
+    """One scan of the input: its path, what its name says, and its metadata with BIDS inheritance."""
+
+    path: Path
+    name: ScanName
+    metadata: dict[str, Any]
+
+
+def check_dataset(bids_dir: Path) -> None:
+    """Raise UserError unless `bids_dir` is a BIDS data set by its looks."""
+    description = bids_dir / "dataset_description.json"
+    if not bids_dir.is_dir():
+        raise UserError(f"{bids_dir}: no such folder.")
+    if not description.is_file():
+        raise UserError(f"{bids_dir}: not a BIDS data set, dataset_description.json is missing.")
+    try:
+        content = read_json(description)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{description}: cannot be read as JSON ({error}).") from error
+    if not isinstance(content, dict) or "Name" not in content or "BIDSVersion" not in content:
+        raise UserError(f"{description}: Name and BIDSVersion are required by BIDS.")
+    if not any(bids_dir.glob("sub-*")):
+        raise UserError(f"{bids_dir}: the data set is empty, it has no sub-* folders.")
+
+
+def find_scans(config: Config) -> list[RawScan]:
+    """The scans that the options select, in order of their names.
+
+    Raises
+    ------
+    UserError: unknown participant, session or task; an unreadable filter file; nothing left to do; metadata
+        that pybids cannot read.
+    """
+    from bids import BIDSLayout, BIDSLayoutIndexer
+
+    filters = _filters(config)
+    try:
+        layout = BIDSLayout(config.bids_dir, validate=False, indexer=BIDSLayoutIndexer(validate=False))
+    except Exception as error:  # pybids lets json's and its own errors through
+        raise UserError(f"{config.bids_dir}: pybids cannot read this data set ({error}).") from error
+    available = {
+        "participant": ("subject", config.participant_label),
+        "session": ("session", config.session_label),
+        "task": ("task", config.task_id),
+    }
+    query: dict[str, list[str]] = {}
+    for word, (entity, wanted) in available.items():
+        if wanted:
+            known = layout.get(return_type="id", target=entity)
+            _require_known(word, wanted, known)
+            query[entity] = wanted
+    scans = []
+    for suffix in config.suffix:
+        selection = {k: v for k, v in query.items() if not (k == "task" and SUFFIXES[suffix] != "func")}
+        found = layout.get(
+            suffix=suffix, extension=[".nii", ".nii.gz"], **(selection | filters.get(suffix, {}))
+        )
+        for file in found:
+            if (
+                file.entities.get("part", "mag") == "mag"
+                and file.entities.get("datatype") == SUFFIXES[suffix]
+            ):
+                path = Path(file.path)
+                scans.append(RawScan(path, ScanName.parse(path.name), dict(file.get_metadata())))
+    if not scans:
+        raise UserError(
+            f"{config.bids_dir}: no {' or '.join(config.suffix)} scan fits the selection. "
+            "Check --suffix, the labels and --bids-filter-file."
+        )
+    return sorted(scans, key=lambda scan: scan.path)
+
+
+def _require_known(word: str, wanted: list[str], known: list[str]) -> None:
+    unknown = sorted(set(wanted) - set(known))
+    if unknown:
+        shown = ", ".join(sorted(known)[:20]) + (" ..." if len(known) > 20 else "")
+        raise UserError(f"unknown {word} label {', '.join(unknown)}. The data set has: {shown or 'none'}.")
+
+
+def _filters(config: Config) -> dict[str, dict[str, Any]]:
+    path = config.bids_filter_file
+    if path is None:
+        return {}
+    try:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--bids-filter-file {path}: cannot be read as JSON ({error}).") from error
+    good = isinstance(content, dict) and all(isinstance(value, dict) for value in content.values())
+    if not good or not set(content) <= set(SUFFIXES):
+        raise UserError(
+            f"--bids-filter-file {path}: must be an object of filters by suffix ({', '.join(SUFFIXES)}), "
+            'e.g. {"bold": {"acquisition": "epi"}}.'
+        )
+    return content
+
+
+def species(bids_dir: Path) -> dict[str, str]:
+    """The participants' species, lower case, by label, as far as participants.tsv says it."""
+    table = bids_dir / "participants.tsv"
+    rows = read_tsv(table) if table.is_file() else []
+    return {
+        row["participant_id"].removeprefix("sub-"): row["species"].strip().lower()
+        for row in rows
+        if row.get("participant_id") and (row.get("species") or "n/a").strip().lower() != "n/a"
+    }
+
+
+def validate(bids_dir: Path) -> None:
+    """Run the BIDS validator (bids-validator-deno, offline) and log what it finds.
+
+    Nothing is refused for it: one damaged file must not keep the other scans from being used.
+    """
+    program = Path(sys.executable).with_name("bids-validator-deno")
+    if not program.is_file():
+        log.warning("bids-validator-deno is not installed: the input was not validated.")
+        return
+    command = [str(program), "--json", "--ignoreWarnings", str(bids_dir)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        issues = json.loads(answer.stdout)["issues"]["issues"]
+    except (ValueError, KeyError, TypeError):
+        log.warning(
+            "The BIDS validator did not answer (%s).", answer.stderr.strip()[-300:] or answer.returncode
+        )
+        return
+    errors = [issue for issue in issues if issue.get("severity") == "error"]
+    for code, count in Counter(issue.get("code", "?") for issue in errors).items():
+        example = next(issue.get("location", "") for issue in errors if issue.get("code", "?") == code)
+        log.warning("BIDS validator: %s (%d times), e.g. %s", code, count, example)
+    if errors:
+        log.warning(
+            "The input is not valid BIDS; going on all the same (--skip-bids-validation skips this check)."
+        )
+    else:
+        log.info("BIDS validator: the input is valid.")
