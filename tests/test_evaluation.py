@@ -102,7 +102,7 @@ def test_ms_ssim_equals_monai_where_the_window_fits(shape: tuple, scales: int) -
 
 
 def test_ms_ssim_equals_torchmetrics_but_for_its_mirrored_border() -> None:
-    """TorchMetrics mirrors the scan for the SSIM of the coarsest scale only, which the weight 0 leaves out."""
+    """TorchMetrics mirrors the scan for the coarsest SSIM only, which the weight 0 leaves out."""
     functional = pytest.importorskip("torchmetrics.functional.image")
     first = torch.from_numpy(smooth(2, 1, (44, 46, 49)))
     second = 0.6 * first + 0.4 * torch.from_numpy(smooth(2, 2, (44, 46, 49)))

@@ -1,0 +1,232 @@
+"""Reports: data in, one self-contained HTML file out."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from bids_alphagan import __version__
+from bids_alphagan.files import read_tsv, write_text
+from bids_alphagan.report import figures
+
+MAX_EXAMPLES = 4  # rows per gallery: more make the page heavy and show no more
+
+
+@dataclass(frozen=True)
+class ScanSection:
+    """What the participant report says about one scan.
+
+    Attributes
+    ----------
+    title: the scan's name, as its heading.
+    reference: 3D NIfTI, or (x, y, z, 1), on the scan's own grid; None where the scan failed.
+    preproc: the network's input, a cube in [-1, 1].
+    masks: NIfTI on the reference's grid: probsegs under "GM", "WM", "CSF"; "dseg"; "brain". May be empty.
+    parameters: what was done, nested dicts and lists of plain values.
+    notes: warnings, shown loudly.
+    error: why the scan failed, or None.
+    """
+
+    title: str
+    reference: Path | None = None
+    preproc: Path | None = None
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """What the group report says about one model.
+
+    Attributes
+    ----------
+    name, label: the model's key (as in the metrics' column ``model``) and its name in print.
+    examples, example_dsegs: synthetic scans and their dsegs (None where there is none), in the same order.
+    losses: losses.tsv, a column ``step`` and one column per loss term; None where the model was not trained here.
+    n_accepted, n_rejected: synthetic scans kept and drawn again.
+    rejection_reasons: reason to number of scans.
+    settings: training settings, nested dicts and lists of plain values.
+    """
+
+    name: str
+    label: str
+    examples: Sequence[Path] = ()
+    example_dsegs: Sequence[Path | None] = ()
+    losses: Path | None = None
+    n_accepted: int = 0
+    n_rejected: int = 0
+    rejection_reasons: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_participant_report(
+    path: Path, subject: str, scans: Sequence[ScanSection], provenance: Mapping[str, Any], methods: str
+) -> None:
+    """Write the report of one participant.
+
+    Parameters
+    ----------
+    path: the HTML file; replaced as a whole.
+    subject: label without ``sub-``.
+    provenance: versions, command line, configuration; nested dicts and lists of plain values.
+    methods: text with one paragraph per blank line; a DOI written ``doi:10...`` becomes a link.
+    """
+    views = [_participant_figures(scan) for scan in scans]
+    _render(
+        path,
+        "participant.html.j2",
+        subject=subject,
+        scans=list(zip(scans, views, strict=True)),
+        provenance=provenance,
+        methods=methods,
+    )
+
+
+def write_group_report(
+    path: Path,
+    real_examples: Sequence[Path],
+    real_dsegs: Sequence[Path | None],
+    models: Sequence[ModelSection],
+    metrics: Sequence[Mapping[str, Any]],
+    provenance: Mapping[str, Any],
+    methods: str,
+    notes: Sequence[str] = (),
+    *,
+    n_real: int | None = None,
+    metric_descriptions: Mapping[str, str] | None = None,
+) -> None:
+    """Write the report of the group level.
+
+    Parameters
+    ----------
+    path: the HTML file; replaced as a whole.
+    real_examples, real_dsegs: real scans and their dsegs (None where there is none), in the same order.
+    metrics: rows with the keys model, metric, value, sd, n, unit, direction; model "real" is the reference.
+    provenance, methods: as for `write_participant_report`.
+    notes: warnings, shown loudly.
+    n_real: number of real scans the models learnt from, where known.
+    metric_descriptions: what each metric is, for the table's foot.
+    """
+    views = [_model_figures(model) for model in models]
+    _render(
+        path,
+        "group.html.j2",
+        n_real=n_real,
+        real=_galleries(real_examples, real_dsegs),
+        models=list(zip(models, views, strict=True)),
+        table=_metrics_table(models, metrics),
+        metric_descriptions=metric_descriptions or {},
+        provenance=provenance,
+        methods=methods,
+        notes=notes,
+    )
+
+
+def _participant_figures(scan: ScanSection) -> dict[str, Any]:
+    if scan.reference is None:
+        return {}
+    image = figures.load(scan.reference)
+    maps = figures.tissue_maps(scan.masks)
+    at = figures.centre(image, maps)
+    voxel = float(np.prod(image.zooms))
+    views: dict[str, Any] = {
+        "grid": " × ".join(str(n) for n in image.data.shape),
+        "zooms": " × ".join(f"{zoom:.3g}" for zoom in image.zooms),
+        "planes": figures.three_planes(image, {}, at),
+        "volumes": {t: float((maps[t] > 0.5).sum() * voxel) for t in figures.TISSUES if t in maps},
+    }
+    if maps:
+        views["masks"] = figures.three_planes(image, maps, at)
+        views["mosaic"] = figures.mosaic(image, maps)
+    if scan.preproc is not None:
+        views["histograms"] = figures.histograms(scan.reference, scan.preproc, maps)
+    return views
+
+
+def _galleries(paths: Sequence[Path], dsegs: Sequence[Path | None]) -> dict[str, str]:
+    """Scans without and with outlines."""
+    paths, dsegs = list(paths)[:MAX_EXAMPLES], list(dsegs)[:MAX_EXAMPLES]
+    views = {}
+    if paths:
+        views["scans"] = figures.gallery(paths, [None] * len(paths))
+        if any(dsegs):
+            views["masks"] = figures.gallery(paths, dsegs)
+    return views
+
+
+def _model_figures(model: ModelSection) -> dict[str, str]:
+    views = _galleries(model.examples, model.example_dsegs)
+    if model.losses is not None:
+        rows = read_tsv(model.losses)
+        if rows:
+            columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+            views["losses"] = figures.losses(columns)
+    return views
+
+
+def _metrics_table(models: Sequence[ModelSection], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One line per metric: the real set's cell first, then the models', the best one marked."""
+    names = ["real", *(model.name for model in models)]
+    lines = []
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        cells = {row["model"]: row for row in rows if row["metric"] == metric}
+        direction = next(iter(cells.values()))["direction"]
+        scores = {
+            name: _distance(cells[name]["value"], direction, cells.get("real", {}).get("value"))
+            for name in names[1:]
+            if name in cells and cells[name]["value"] is not None
+        }
+        known = {name: score for name, score in scores.items() if score is not None}
+        best = min(known, key=known.__getitem__) if len(known) > 1 else None
+        lines.append(
+            {
+                "metric": metric,
+                "direction": direction,
+                "best": best,
+                "cells": [cells.get(name) for name in names],
+            }
+        )
+    return lines
+
+
+def _distance(value: float, direction: str, real: float | None) -> float | None:
+    """How far a value is from good: the smaller the better, whatever the metric's direction."""
+    if direction == "closer to real":
+        return None if real is None else abs(value - real)
+    return -value if direction == "higher" else value
+
+
+def _render(path: Path, template: str, **content: Any) -> None:
+    environment = Environment(
+        loader=PackageLoader("bids_alphagan.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"prose": _prose, "number": _number}
+    write_text(path, environment.get_template(template).render(version=__version__, **content))
+
+
+def _prose(text: str) -> Markup:
+    """Plain text as paragraphs, with DOIs as links. The text itself is escaped."""
+    paragraphs = [str(escape(p.strip())) for p in re.split(r"\n\s*\n", text.strip())]
+    linked = [
+        re.sub(r"doi:(10\.\S+?)(?=[.,;)]*(?:\s|$))", r'<a href="https://doi.org/\1">doi:\1</a>', p)
+        for p in paragraphs
+    ]
+    return Markup("".join(f"<p>{p.replace(chr(10), '<br>')}</p>" for p in linked))
+
+
+def _number(value: Any) -> str:
+    """Four significant digits, without exponents for everyday sizes."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"

@@ -1,0 +1,316 @@
+"""Scans, masks and curves as images that a report carries in itself (data URIs).
+
+Scans are turned to RAS and drawn in millimetres, in neurological convention: the animal's right is on the
+right. Charts are SVG and follow the reader's light or dark theme.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib as mpl
+import nibabel as nib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from PIL import Image
+
+TISSUES = ("GM", "WM", "CSF")  # dseg index = position + 1
+COLOURS = {"GM": "#ff8a5c", "WM": "#ffe15c", "CSF": "#4cc3ff", "brain": "#ffffff"}
+BACKGROUND = "#0b0e12"
+# Stand-ins that `_svg` turns into the colours of the reader's theme.
+INK, GRID = "#010203", "#040506"
+ACCENTS = ("#1f9e89", "#d1495b", "#6f7fd8", "#c98a1b", "#8e5bb5", "#5b8c3e")
+THEME = (
+    "<style>:root{--ink:#39424e;--grid:#d9dee5}"
+    "@media (prefers-color-scheme:dark){:root{--ink:#c3cbd6;--grid:#333c48}}</style>"
+)
+
+
+class Scan(NamedTuple):
+    """A volume with axes running to Right, Anterior, Superior, and its voxel size in mm."""
+
+    data: np.ndarray
+    zooms: tuple[float, float, float]
+
+
+class Plane(NamedTuple):
+    """Which axes run across and up, which one is cut, and what the four sides are."""
+
+    across: int
+    up: int
+    cut: int
+    sides: str  # left, right, bottom, top
+
+
+PLANES = {
+    "axial": Plane(0, 1, 2, "LRPA"),
+    "coronal": Plane(0, 2, 1, "LRIS"),
+    "sagittal": Plane(1, 2, 0, "PAIS"),
+}
+
+
+class Panel(NamedTuple):
+    """One slice to draw: a scan, contours over it, and a caption."""
+
+    scan: Scan
+    plane: str
+    index: int
+    contours: Mapping[str, np.ndarray]
+    caption: str = ""
+
+
+def load(path: Path) -> Scan:
+    """Read a NIfTI, 3D or (x, y, z, 1), as RAS float32."""
+    image = nib.as_closest_canonical(nib.load(path))
+    data = np.asarray(image.dataobj, dtype=np.float32)
+    if data.ndim == 4:
+        data = data[..., 0]
+    return Scan(data, tuple(float(zoom) for zoom in image.header.get_zooms()[:3]))
+
+
+def tissue_maps(masks: Mapping[str, Path]) -> dict[str, np.ndarray]:
+    """Read what there is to outline: probsegs where given, else the dseg's labels, and the brain mask."""
+    maps = {name: load(masks[name]).data for name in (*TISSUES, "brain") if name in masks}
+    if "dseg" in masks and not set(TISSUES) & set(maps):
+        labels = load(masks["dseg"]).data
+        maps |= {tissue: (labels == i).astype(np.float32) for i, tissue in enumerate(TISSUES, start=1)}
+    return maps
+
+
+def centre(scan: Scan, maps: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
+    """Voxel at the centre of mass of the masks, or of the bright half of the scan where there are none."""
+    weight = sum(maps.values()) if maps else scan.data > scan.data.mean()
+    places = np.argwhere(np.asarray(weight) > 0)
+    if not len(places):
+        return tuple(n // 2 for n in scan.data.shape)
+    return tuple(int(round(c)) for c in places.mean(axis=0))
+
+
+def three_planes(scan: Scan, maps: Mapping[str, np.ndarray], at: Sequence[int]) -> str:
+    """Axial, coronal and sagittal slice through voxel `at`, with the outlines of `maps`."""
+    row = [Panel(scan, name, at[plane.cut], maps, name) for name, plane in PLANES.items()]
+    return _draw([row])
+
+
+def mosaic(scan: Scan, maps: Mapping[str, np.ndarray], columns: int = 5, rows: int = 3) -> str:
+    """Slices along the axis with the thickest slices, over the extent of the masks (else the whole scan)."""
+    name = max(PLANES, key=lambda p: (scan.zooms[PLANES[p].cut], -scan.data.shape[PLANES[p].cut]))
+    axis = PLANES[name].cut
+    first, last = 0, scan.data.shape[axis] - 1
+    if maps:
+        covered = np.flatnonzero(np.any(np.stack(list(maps.values())) > 0.5, axis=(0, *_others(axis))))
+        first, last = (covered[0], covered[-1]) if len(covered) else (first, last)
+    indices = np.unique(np.linspace(first, last, columns * rows).round().astype(int))
+    panels = [Panel(scan, name, int(i), maps, f"{name} {i + 1}") for i in indices]
+    return _draw([panels[i : i + columns] for i in range(0, len(panels), columns)])
+
+
+def _others(axis: int) -> tuple[int, ...]:
+    """The other two spatial axes of a stack whose first axis counts maps."""
+    return tuple(i + 1 for i in range(3) if i != axis)
+
+
+def gallery(paths: Sequence[Path], dsegs: Sequence[Path | None]) -> str:
+    """One row per scan: three planes through its middle; outlines where a dseg is given."""
+    rows = []
+    for path, dseg in zip(paths, dsegs, strict=True):
+        scan = load(path)
+        maps = tissue_maps({"dseg": dseg}) if dseg else {}
+        at = centre(scan, maps)
+        rows.append([Panel(scan, name, at[plane.cut], maps) for name, plane in PLANES.items()])
+    return _draw(rows)
+
+
+def _draw(rows: Sequence[Sequence[Panel]], inches: float = 9.0) -> str:
+    """Lay panels out on a common scale in mm: a PNG data URI."""
+    sizes = [[_extent(panel) for panel in row] for row in rows]
+    n_columns = max(len(row) for row in rows)
+    widths = [max(row[c][0] for row in sizes if c < len(row)) for c in range(n_columns)]
+    heights = [max(height for _, height in row) for row in sizes]
+    gap = 0.02 * sum(widths)
+    total = (sum(widths) + gap * (n_columns - 1), sum(heights) + gap * (len(rows) - 1))
+    inches = min(inches, 10 * total[0] / total[1])
+    figure = Figure(figsize=(inches, inches * total[1] / total[0]), facecolor=BACKGROUND)
+    top = total[1]
+    for row, height in zip(rows, heights, strict=True):
+        top -= height
+        left = 0.0
+        for panel, width in zip(row, widths, strict=False):
+            box = (left / total[0], top / total[1], width / total[0], height / total[1])
+            _draw_panel(figure.add_axes(box), panel)
+            left += width + gap
+        top -= gap
+    return _png(figure)
+
+
+def _extent(panel: Panel) -> tuple[float, float]:
+    """Width and height of a panel in mm."""
+    plane = PLANES[panel.plane]
+    shape, zooms = panel.scan.data.shape, panel.scan.zooms
+    return shape[plane.across] * zooms[plane.across], shape[plane.up] * zooms[plane.up]
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    plane = PLANES[panel.plane]
+    width, height = _extent(panel)
+    low, high = window(panel.scan.data)
+    axes.imshow(
+        _slice(panel.scan.data, panel),
+        cmap="gray",
+        vmin=low,
+        vmax=high,
+        origin="lower",
+        extent=(0, width, 0, height),
+        interpolation="bicubic",
+    )
+    for name, volume in panel.contours.items():
+        cut = _slice(volume, panel)
+        if cut.max() > 0.5 > cut.min():
+            x = (np.arange(cut.shape[1]) + 0.5) * panel.scan.zooms[plane.across]
+            y = (np.arange(cut.shape[0]) + 0.5) * panel.scan.zooms[plane.up]
+            style = {"linewidths": 0.6, "linestyles": "dashed"} if name == "brain" else {"linewidths": 0.9}
+            axes.contour(x, y, cut, levels=[0.5], colors=COLOURS[name], **style)
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    places = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"))
+    places += ((0.5, 0.02, "center", "bottom"), (0.5, 0.98, "center", "top"))
+    for side, (x, y, horizontal, vertical) in zip(plane.sides, places, strict=True):
+        _write(axes, x, y, side, horizontal, vertical, weight="bold")
+    _write(axes, 0.02, 0.02, panel.caption, "left", "bottom")
+
+
+def _write(
+    axes: Axes, x: float, y: float, text: str, horizontal: str, vertical: str, weight: str = "normal"
+) -> None:
+    axes.text(
+        x,
+        y,
+        text,
+        transform=axes.transAxes,
+        ha=horizontal,
+        va=vertical,
+        color="#dfe6ee",
+        fontsize=7.5,
+        weight=weight,
+    )
+
+
+def _slice(volume: np.ndarray, panel: Panel) -> np.ndarray:
+    """The cut as (up, across), as imshow wants it."""
+    plane = PLANES[panel.plane]
+    flat = np.take(volume, panel.index, axis=plane.cut)
+    return flat if plane.up < plane.across else flat.T
+
+
+def window(data: np.ndarray) -> tuple[float, float]:
+    """Grey scale limits that a few bright or dark voxels cannot spoil: 1st and 99.5th percentile."""
+    low, high = np.percentile(data, (1, 99.5))
+    return (float(low), float(high)) if high > low else (float(data.min()), float(data.max()) + 1e-6)
+
+
+def histograms(reference: Path, preproc: Path, maps: Mapping[str, np.ndarray]) -> str:
+    """Intensities of the scan as acquired, with each tissue's, and after scaling to [-1, 1]."""
+    scan, scaled = load(reference).data, load(preproc).data
+    figure = Figure(figsize=(9, 2.6), layout="constrained")
+    before, after = figure.subplots(1, 2)
+    edges = np.linspace(*np.percentile(scan, (0, 99.9)), 81)
+    before.hist(scan.ravel(), edges, histtype="step", color=INK, linewidth=1.1, label="all voxels")
+    for tissue in TISSUES:
+        if tissue in maps:
+            inside = scan[maps[tissue] > 0.5]
+            before.hist(inside, edges, color=COLOURS[tissue], alpha=0.55, label=tissue)
+    before.set(title="before: as acquired", xlabel="intensity", ylabel="voxels", yscale="log")
+    _legend(before)
+    after.hist(scaled.ravel(), np.linspace(-1, 1, 81), histtype="step", color=INK, linewidth=1.1)
+    after.set(title="after: as the network sees it", xlabel="intensity", yscale="log", xlim=(-1.05, 1.05))
+    for axes in (before, after):
+        _chart(axes)
+    return _svg(figure)
+
+
+def losses(columns: Mapping[str, np.ndarray]) -> str:
+    """Loss curves: generator and discriminator large, as in Figure 8 of the paper, every other term small.
+
+    Parameters
+    ----------
+    columns: name to (n,) values; "step" is the horizontal axis.
+    """
+    step = columns["step"]
+    terms = {name: values for name, values in columns.items() if name != "step"}
+    main = [name for name in terms if leading(name)] or list(terms)[:2]
+    small = [name for name in terms if name not in main]
+    n_rows = -(-len(small) // 3)
+    figure = Figure(figsize=(9, 3 + 1.5 * n_rows), layout="constrained")
+    grid = figure.add_gridspec(1 + n_rows, 3, height_ratios=[2.2, *[1] * n_rows])
+    axes = figure.add_subplot(grid[0, :])
+    for name, colour in zip(main, ACCENTS, strict=False):
+        _curve(axes, step, terms[name], colour, name.replace("_", " "))
+    axes.set(xlabel="iteration", ylabel="loss")
+    _legend(axes)
+    _chart(axes)
+    for i, name in enumerate(small):
+        axes = figure.add_subplot(grid[1 + i // 3, i % 3])
+        _curve(axes, step, terms[name], ACCENTS[2], name)
+        axes.set_title(name.replace("_", " "))
+        _chart(axes)
+    return _svg(figure)
+
+
+def leading(term: str) -> bool:
+    """Whether a loss column is the generator's or the discriminator's total."""
+    return term.removesuffix("_loss") in ("generator", "discriminator")
+
+
+def _curve(
+    axes: Axes, step: np.ndarray, values: np.ndarray, colour: str, label: str, bins: int = 300
+) -> None:
+    """A line through means of bins, over a band from the lowest to the highest value of each bin."""
+    groups = [g for g in np.array_split(np.arange(len(step)), min(bins, len(step))) if len(g)]
+    x = [step[g].mean() for g in groups]
+    low, mean, high = ([f(values[g]) for g in groups] for f in (np.min, np.mean, np.max))
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(x, mean, color=colour, linewidth=1.3, label=label, marker="." if len(x) < 3 else None)
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+
+
+def _chart(axes: Axes) -> None:
+    axes.set_facecolor("none")
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=7.5, which="both", length=0)
+    axes.title.set(color=INK, fontsize=9)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set(color=INK, fontsize=8)
+    axes.spines[:].set_visible(False)
+
+
+def _png(figure: Figure) -> str:
+    """A PNG of at most 256 colours: a third of the size, and the eye does not miss the others."""
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(150)
+    canvas.draw()
+    colours = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()).quantize(256)
+    stream = io.BytesIO()
+    colours.save(stream, "PNG", optimize=True)
+    return _uri(stream.getvalue(), "image/png")
+
+
+def _svg(figure: Figure) -> str:
+    figure.set_facecolor("none")
+    stream = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "report"}):  # equal figures give equal bytes
+        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
+    text = stream.getvalue().replace(INK, "var(--ink)").replace(GRID, "var(--grid)")
+    return _uri(text.replace("<defs>", THEME + "<defs>", 1).encode(), "image/svg+xml")
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
