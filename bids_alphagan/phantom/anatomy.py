@@ -1,33 +1,51 @@
 """The undeformed rat head: tissue labels and mean T2-weighted signal on a fine grid.
 
-Coordinates are RAS in mm with the origin at the brain's centre. The tables below are written in
-stereotaxic coordinates of an adult Wistar rat (mm from bregma; x from the midline, y forward, z up), after
-the proportions of Paxinos and Watson, The Rat Brain in Stereotaxic Coordinates.
+Coordinates are RAS in mm with the origin at the brain's centre; the tables are stereotaxic (see ``brain``).
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_alphagan.phantom.shapes import Axes, Field, distance, ellipsoid, loft, tube, union
+from bids_alphagan.phantom.brain import (
+    AIR,
+    BONE,
+    CSF,
+    FORAMEN_MAGNUM,
+    GM,
+    SOFT,
+    WM,
+    Brain,
+    build_brain,
+    step_up,
+)
+from bids_alphagan.phantom.shapes import Axes, Field, distance, ellipsoid, loft, texture, tube
 
 BREGMA = (0.0, 4.6, 6.2)
 """Bregma in the head's own coordinates."""
 STEP = 0.125
 """Voxel size of the fine grid in mm."""
-HALF_EXTENT = 15.0
-Y_EXTENT = (-16.0, 16.0)
-Z_EXTENT = (-14.0, 10.0)
+EXTENT = ((0.0, 15.0), (-16.0, 16.0), (-14.0, 10.0))
+"""The right half in the head's own coordinates."""
+BRAIN_BOX = ((0.0, 8.5), (-21.0, 9.5), (-12.5, 0.25))
+"""Where brain and cord are, in stereotaxic coordinates."""
+GROWTH = 1.025
+"""The animal is larger than the atlas's, of 290 g."""
 
-AIR, BONE, MUSCLE, SKIN, GM, WM, CSF = range(7)
+HEAD = (
+    (14.0, 5.2, -7.0, -2.6, -12.0), (11.0, 6.6, -7.0, -1.0, -14.0), (8.0, 8.6, -7.0, 0.1, -16.0),
+    (4.0, 10.6, -7.2, 1.0, -19.0), (0.0, 12.0, -7.6, 1.5, -22.0), (-5.0, 13.2, -8.0, 1.7, -23.0),
+    (-9.0, 13.4, -8.4, 1.4, -23.0), (-13.0, 13.0, -9.0, 1.0, -23.0), (-21.0, 12.8, -9.4, 0.8, -23.0),
+)  # fmt: skip
 
 
 class Anatomy(NamedTuple):
     """Arrays of shape (240, 256, 192) on one grid of 0.125 mm.
 
-    tissue: uint8, see the constants above. signal: float32, T2-weighted signal, CSF about 1.
+    tissue: uint8 (AIR, BONE, SOFT, GM, WM, CSF). signal: float32, T2-weighted, CSF about 1.
     ventricle: float32, signed distance to the ventricles' wall in mm, positive inside.
     affine: (4, 4) voxel indices to mm.
     """
@@ -38,37 +56,11 @@ class Anatomy(NamedTuple):
     affine: NDArray[np.float64]
 
 
-CEREBRUM = (
-    (5.9, 0.5, -4.5, -3.9, -5.2), (5.2, 1.9, -4.3, -2.5, -6.1), (4.2, 3.1, -4.2, -1.7, -6.9),
-    (3.0, 4.1, -4.4, -1.2, -7.7), (1.5, 5.4, -4.8, -0.9, -8.7), (0.0, 6.3, -5.2, -0.7, -9.3),
-    (-1.5, 6.9, -5.6, -0.6, -9.7), (-3.0, 7.4, -5.8, -0.6, -9.9), (-4.5, 7.7, -5.9, -0.7, -10.0),
-    (-6.0, 7.6, -5.8, -0.9, -9.6), (-7.2, 6.9, -5.4, -1.3, -8.7), (-8.2, 5.5, -4.9, -2.0, -7.4),
-    (-8.9, 3.4, -4.4, -3.0, -6.0), (-9.2, 0.6, -4.3, -3.8, -4.8),
-)  # fmt: skip
-CORE = (
-    (3.9, 0.6, -4.2, -3.8, -4.6), (3.3, 1.8, -4.3, -3.3, -5.6), (2.2, 3.3, -4.8, -2.9, -7.0),
-    (1.0, 4.5, -5.2, -2.65, -7.9), (0.0, 5.1, -5.4, -2.55, -8.4), (-1.5, 5.6, -5.6, -2.4, -9.0),
-    (-3.0, 6.0, -5.8, -2.35, -9.3), (-4.5, 6.2, -5.9, -2.45, -9.3), (-6.0, 6.0, -5.7, -2.7, -8.6),
-    (-7.0, 5.1, -5.3, -3.1, -7.6), (-7.7, 3.4, -5.0, -3.8, -6.4), (-8.1, 0.8, -4.9, -4.4, -5.4),
-)  # fmt: skip
-STEM = (
-    (-4.0, 1.5, -8.0, -6.5, -9.6), (-5.5, 2.8, -7.8, -5.5, -9.9), (-7.5, 3.1, -8.0, -5.2, -10.3),
-    (-9.5, 3.1, -8.5, -6.4, -10.4), (-12.0, 3.1, -9.0, -7.2, -10.9), (-14.5, 2.4, -9.3, -7.8, -11.0),
-    (-17.0, 1.9, -9.7, -8.2, -11.2), (-21.0, 1.8, -10.2, -8.7, -11.7),
-)  # fmt: skip
-HEAD = (
-    (12.0, 6.0, -6.5, -1.6, -12.0), (8.0, 8.6, -6.8, 0.2, -15.0), (4.0, 10.6, -7.0, 1.2, -18.0),
-    (0.0, 12.0, -7.3, 1.8, -20.0), (-5.0, 13.2, -7.6, 2.0, -21.0), (-9.0, 13.4, -8.0, 1.6, -21.0),
-    (-13.0, 13.0, -8.6, 0.9, -21.0), (-21.0, 12.6, -9.0, 0.5, -21.0),
-)  # fmt: skip
-
-
 def half_axes() -> Axes:
     """Open axes of the right half of the head in stereotaxic coordinates."""
-    spans = ((0.0, HALF_EXTENT), Y_EXTENT, Z_EXTENT)
     grids = [
-        np.arange(lo + STEP / 2, hi, STEP, dtype=np.float32) - np.float32(b)
-        for (lo, hi), b in zip(spans, BREGMA, strict=True)
+        (np.arange(low + STEP / 2, high, STEP) - origin).astype(np.float32) / np.float32(GROWTH)
+        for (low, high), origin in zip(EXTENT, BREGMA, strict=True)
     ]
     return grids[0][:, None, None], grids[1][None, :, None], grids[2][None, None, :]
 
@@ -76,58 +68,100 @@ def half_axes() -> Axes:
 @cache
 def head() -> Anatomy:
     """Build the head (a few seconds, once per process)."""
+    rng = np.random.default_rng(11_7)
     axes = half_axes()
-    x, y, z = axes
-    shape = np.broadcast_shapes(x.shape, y.shape, z.shape)
-    tissue = np.zeros(shape, np.uint8)
-    signal = np.zeros(shape, np.float32)
-
-    def put(where: NDArray[np.bool_], kind: int, level: float) -> None:
-        tissue[where], signal[where] = kind, level
-
-    cerebrum = loft(axes, CEREBRUM)
-    bulb = ellipsoid(axes, (1.2, 6.6, -3.9), (1.3, 2.3, 1.75), tilt=-8)
-    cerebellum = union(
-        ellipsoid(axes, (0, -11.7, -4.2), (2.6, 2.8, 2.6)),
-        ellipsoid(axes, (3.4, -11.4, -4.8), (2.5, 2.1, 2.1)),
-        ellipsoid(axes, (5.9, -11.1, -6.2), (1.1, 1.2, 1.3)),
+    box = tuple(
+        slice(*np.searchsorted(axis.ravel(), limits)) for axis, limits in zip(axes, BRAIN_BOX, strict=True)
     )
-    colliculi = union(
-        ellipsoid(axes, (1.5, -6.8, -4.2), (1.7, 1.7, 1.4)), ellipsoid(axes, (1.8, -8.6, -4.1), (1.6, 1.1, 1.5))
-    )
-    stem = union(loft(axes, STEM, 2.0), colliculi)
-    brain = union(cerebrum, bulb, cerebellum, stem)
-    outside = distance(brain > 0, STEP)
-    skin = distance(loft(axes, HEAD, 2.2) > 0, STEP)
+    boxed = (axes[0][box[0]], axes[1][:, box[1]], axes[2][:, :, box[2]])
+    brain = build_brain(boxed, STEP / GROWTH, rng)
+    shape = np.broadcast_shapes(*(axis.shape for axis in axes))
+    tissue, signal = surroundings(axes, box, brain, shape, rng)
+    ventricle = np.full(shape, -1, np.float32)
+    ventricle[box] = brain.ventricle
 
-    put(skin > 0, SKIN, 0.40)
-    put(skin > 0.5, SKIN, 0.15)
-    put(skin > 1.0, MUSCLE, 0.22)
-    put((outside > -1.1) & (outside <= -0.3), BONE, 0.04)
-    put(outside > -0.3, CSF, 1.0)
-
-    core = loft(axes, CORE, 2.2)
-    put(cerebrum > 0, GM, 0.62)
-    put((core > 0) & (cerebrum > 0), GM, 0.56)
-    sheet = (core > 0) & (core < 0.45) & (z > -7.2) & (cerebrum > 0)
-    put(sheet, WM, 0.38)
-    put(bulb > 0, GM, 0.60)
-    put(stem > 0, GM, 0.50)
-    put((stem > 0) & (stem < 0.5) & (z < -8), WM, 0.40)
-    put(cerebellum > 0, GM, 0.62)
-    put(cerebellum > 0.9, WM, 0.40)
-    put(tube(axes, ((3.3, 0.6, -5.8), (3.5, -2.4, -6.4), (2.2, -5.2, -8.8)), 0.6) > 0, WM, 0.38)
-    ventricle = union(
-        tube(axes, ((1.2, 2.0, -4.4), (1.7, 0.0, -3.9), (3.4, -2.2, -4.1), (5.3, -5.0, -5.2)), 0.35),
-        tube(axes, ((0, -0.3, -8), (0, -4, -8)), 0.25),
-        tube(axes, ((0, -4.3, -5.0), (0, -8.2, -6.3), (0, -13.5, -7.6)), 0.35),
-    )
+    part = brain.tissue > 0
+    tissue[box][part], signal[box][part] = brain.tissue[part], brain.signal[part]
+    behind = axes[1].ravel() < FORAMEN_MAGNUM
+    tissue[:, behind] = np.where(np.isin(tissue[:, behind], (GM, WM, CSF)), SOFT, tissue[:, behind])
     return mirror(tissue, signal, ventricle)
+
+
+def surroundings(
+    axes: Axes, box: tuple[slice, ...], brain: Brain, shape: tuple[int, ...], rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], Field]:
+    """Fluid, bone, muscle, glands, airways, eyes and skin around the brain: tissue and signal."""
+    x, y, z = axes
+    tissue, signal = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
+
+    def put(where: NDArray[np.bool_], kind: int, level: float | Field) -> None:
+        tissue[where] = kind
+        signal[where] = level if isinstance(level, float) else level[where]
+
+    solid = np.zeros(shape, bool)
+    solid[box] = brain.tissue > 0
+    near = distance(solid, STEP / GROWTH)
+    # Closing by 1.1 mm: the skull does not follow the clefts between cerebrum, cerebellum and bulbs.
+    shell = distance(near > -1.1, STEP / GROWTH) - 1.1
+    skin = distance(loft(axes, HEAD, 2.2) > 0, STEP / GROWTH)
+    flesh = texture(rng, shape, STEP, (0.9, 1.8, 0.9))
+    fibres = texture(rng, shape, STEP, (0.3, 1.2, 0.3))
+    fat = texture(rng, shape, STEP, (1.1, 1.6, 1.1))
+
+    put(skin > 0, SOFT, 0.23 + 0.025 * fibres + 0.02 * flesh)
+    put((skin > 0) & (np.abs(flesh) < 0.06), SOFT, 0.30 + 0.03 * fibres)  # fasciae between muscles
+    put((skin > 0) & (fat > 1.7), SOFT, 0.42 + 0.03 * fibres)  # glands, vessels, fat left by the saturation
+    put((skin > 0) & (skin < 1.1 + 0.2 * flesh), SOFT, 0.13 + 0.02 * fibres)
+    put((skin > 0) & (skin < 0.55), SOFT, 0.40 + 0.04 * fibres)
+    put(ellipsoid(axes, (7.6, 1.0, -4.6), (1.9, 4.2, 3.4)) > 0, SOFT, 0.21 + 0.03 * fibres)
+    put(ellipsoid(axes, (5.2, -11.5, -18.5), (3.4, 4.0, 2.2)) > 0.5 * fat, SOFT, 0.42 + 0.04 * flesh)
+    put(ellipsoid(axes, (0, 2.0, -16.6), (3.2, 9.0, 2.2)) > 0.1 * flesh, SOFT, 0.29 + 0.04 * fibres)
+    face(axes, lambda where, kind, level: put(where & (skin > 0.1), kind, level), fibres)
+
+    thick = 0.55 + 0.75 * step_up(z, -8.0, -10.5)
+    put((shell <= -0.22) & (shell > -0.22 - thick), BONE, 0.035 + 0.015 * np.abs(fibres))
+    petrous = ellipsoid(axes, (5.2, -9.2, -9.4), (2.0, 1.9, 1.8))
+    put((petrous > 0) & (shell < -0.3), BONE, 0.03 + 0.01 * np.abs(fibres))
+    put((ellipsoid(axes, (5.0, -8.8, -10.0), (0.6, 0.6, 0.6)) > 0) & (shell < -0.3), SOFT, 0.7)  # cochlea
+    put((shell > -0.3) & (near <= -0.26), BONE, 0.05)  # tentorium, petrous ridge
+    put((shell > -0.3) & (near > -0.26), CSF, 0.95)
+    sinus = tube(axes, ((0.0, 4.5, -0.9), (0.0, 0.0, -0.35), (0.0, -5.0, -0.25), (0.0, -9.2, -1.7)), 0.34)
+    transverse = tube(axes, ((0.0, -9.2, -1.7), (3.0, -9.3, -2.6), (5.8, -9.3, -5.2)), 0.36)
+    put((np.maximum(sinus, transverse) > 0) & (shell < 0.6), SOFT, 0.16)
+    return tissue, signal
+
+
+def face(axes: Axes, put: Callable[..., None], fibres: Field) -> None:
+    """Paint jaws, airways, ears and eyes."""
+    for points, radius, flat in (
+        (((9.4, 5.0, -8.2), (11.2, 1.0, -9.2), (11.4, -3.0, -9.4), (9.4, -6.4, -8.4)), 0.55, 1.0),  # zygoma
+        (((5.6, 9.0, -15.0), (7.2, 3.0, -15.6), (8.2, -3.0, -14.0), (8.4, -5.0, -11.0)), 1.1, 0.6),  # mandible
+        (((3.0, 12.0, -9.0), (4.6, 5.0, -9.4), (4.2, 1.0, -10.4)), 1.2, 1.0),  # maxilla, molar roots
+        (((2.0, 0.0, -11.2), (2.6, -4.0, -12.4)), 0.5, 1.0),  # pterygoid
+    ):
+        put(tube(axes, points, radius, flat) > 0, BONE, 0.035 + 0.015 * np.abs(fibres))
+    nose = ellipsoid(axes, (1.7, 12.0, -5.6), (1.9, 4.4, 3.0))
+    put(nose > 0, AIR, 0.0)
+    put((nose > 0) & (np.abs(np.sin(3.2 * axes[0] + 1.1 * axes[2])) > 0.72), SOFT, 0.62)  # turbinates
+    airway = tube(axes, ((0.0, 17.0, -8.8), (0.0, 9.0, -10.4), (0.0, 0.0, -12.8), (0.0, -8.0, -14.6), (0.0, -22.0, -16.8)), 0.6, 1.5)
+    put(airway > -0.3, SOFT, 0.44)
+    put(airway > 0, AIR, 0.0)
+    bulla = ellipsoid(axes, (5.8, -7.8, -12.2), (2.1, 2.7, 2.0))
+    put(bulla > -0.35, BONE, 0.03)
+    put(bulla > 0, AIR, 0.0)
+    canal = tube(axes, ((7.6, -8.4, -11.0), (10.0, -9.0, -9.0), (14.0, -10.0, -6.0)), (0.5, 0.55, 0.8))
+    put(canal > -0.35, SOFT, 0.40)
+    put(canal > 0, AIR, 0.0)
+    put(ellipsoid(axes, (6.2, 5.4, -6.0), (2.1, 2.6, 2.0)) > 0.3 * fibres, SOFT, 0.44 + 0.04 * fibres)  # Harderian gland
+    eye = ellipsoid(axes, (7.4, 9.4, -4.8), (2.9, 2.8, 2.8))
+    put(eye > -0.25, SOFT, 0.10)
+    put(eye > 0, SOFT, 0.97)
+    put(ellipsoid(axes, (8.7, 9.9, -4.5), (1.6, 1.7, 1.7)) > 0, SOFT, 0.12)  # lens
 
 
 def mirror(tissue: NDArray[np.uint8], signal: Field, ventricle: Field) -> Anatomy:
     """Complete the right half with its mirror image."""
     whole = [np.concatenate([half[::-1], half]) for half in (tissue, signal, ventricle)]
     affine = np.diag([STEP, STEP, STEP, 1.0])
-    affine[:3, 3] = np.array([-HALF_EXTENT, Y_EXTENT[0], Z_EXTENT[0]]) + STEP / 2
-    return Anatomy(whole[0], whole[1], whole[2].astype(np.float32), affine)
+    affine[:3, 3] = np.array([-EXTENT[0][1], EXTENT[1][0], EXTENT[2][0]]) + STEP / 2
+    return Anatomy(whole[0], whole[1], whole[2], affine)

@@ -18,6 +18,12 @@ class Pose(NamedTuple):
     matrix: NDArray[np.float64]
     shift: NDArray[np.float64]
 
+    def apply(self, points: Field) -> Field:
+        """Points (3, ...) in scanner coordinates to head coordinates, before the animal's own deformation."""
+        matrix = self.matrix.astype(np.float32)
+        moved = matrix @ points.reshape(3, -1) - (matrix @ self.shift.astype(np.float32))[:, None]
+        return moved.reshape(points.shape)
+
 
 class Animal(NamedTuple):
     """One animal: displacement (3, 37, 37, 29) in mm, size factors (3,), ventricle wall shift in mm."""
@@ -76,9 +82,7 @@ def to_head(points: Field, animal: Animal, pose: Pose) -> Field:
     """Scanner points (3, ...) in mm to points of the mean head."""
     from scipy import ndimage as ndi
 
-    flat = points.reshape(3, -1)
-    matrix, offset = pose.matrix.astype(np.float32), (-pose.matrix @ pose.shift).astype(np.float32)
-    head = matrix @ flat + offset[:, None]
+    head = pose.apply(points).reshape(3, -1)
     centre = (np.array(WARP_SHAPE, np.float32)[:, None] - 1) / 2
     where = head / np.float32(WARP_STEP) + centre
     moved = [ndi.map_coordinates(c, where, order=1, mode="nearest") for c in animal.displacement]
