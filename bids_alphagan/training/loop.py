@@ -302,8 +302,8 @@ def _finite(terms: Terms, step: int, checkpoints: Path) -> dict[str, float]:
     broken = [name for name, value in values.items() if not math.isfinite(value)]
     if broken:
         raise UserError(
-            f"Training diverged: at iteration {step} {', '.join(broken)} is not a finite number. Checkpoints in "
-            f"{checkpoints} are from before. Train again with another seed (--resume never --seed N)."
+            f"Training diverged: at iteration {step} {', '.join(broken)} is not a finite number. Checkpoints "
+            f"in {checkpoints} are from before. Train again with another seed (--resume never --seed N)."
         )
     return values
 
