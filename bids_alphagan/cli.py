@@ -1,5 +1,7 @@
 """argv -> Config. Nothing heavy is imported before the arguments are known good."""
 
+import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +10,8 @@ from argparse_dataclass import ArgumentParser
 
 from bids_alphagan import __version__
 from bids_alphagan.config import Config, preset_values, read_toml
-from bids_alphagan.errors import UserError
+from bids_alphagan.errors import Stopped, UserError
+from bids_alphagan.runs import screen_log
 
 EPILOG = """\
 first try, on the embedded phantom:
@@ -48,8 +51,6 @@ def _default_of(name: str) -> str:
 
 def parser() -> _Parser:
     """The command line of ``bids-alphagan``."""
-    import argparse
-
     made = _Parser(
         Config,
         prog="bids-alphagan",
@@ -80,11 +81,23 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the app and return its exit code."""
+    signal.signal(signal.SIGTERM, _stop)
     try:
         config = parse(argv)
+        screen_log(config.verbose)
         from bids_alphagan.app import run
 
         return run(config)
     except UserError as error:
         print(f"bids-alphagan: error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"bids-alphagan: {stopped}. The same command goes on from here.", file=sys.stderr)
+        return 128 + stopped.by
+    except KeyboardInterrupt:
+        print("bids-alphagan: interrupted. The same command goes on from here.", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise Stopped("stopped by SIGTERM", signal.Signals(number))

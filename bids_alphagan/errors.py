@@ -1,4 +1,4 @@
-"""The two kinds of failure that a user can act on."""
+"""The kinds of failure that a user can act on, and the request to stop."""
 
 
 class UserError(Exception):
@@ -10,3 +10,14 @@ class UserError(Exception):
 
 class ScanError(Exception):
     """One scan cannot be used: it fails with this reason, the others go on, exit code 1."""
+
+
+class Stopped(BaseException):
+    """The run was asked to stop by the signal `by`; what is finished is kept, the exit code is 128 + by.
+
+    Like KeyboardInterrupt it is no Exception, so that no library takes it for a failed scan.
+    """
+
+    def __init__(self, message: str, by: int) -> None:
+        super().__init__(message)
+        self.by = by

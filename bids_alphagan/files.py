@@ -1,6 +1,7 @@
 """Writing files so that a reader never sees a half-written one: write beside, then rename."""
 
 import csv
+import hashlib
 import json
 import os
 import tempfile
@@ -65,3 +66,15 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
     """Read a BIDS table as a list of rows; every value stays text."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         return list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of anything JSON knows, for 'has this changed since?'."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -13,7 +13,7 @@ from bids_alphagan import __version__
 from bids_alphagan.config import Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import read_json, write_json, write_text, write_tsv
-from bids_alphagan.layout.names import TISSUES, ScanName, sidecar, uri
+from bids_alphagan.layout.names import SUFFIXES, TISSUES, ScanName, sidecar, uri
 from bids_alphagan.volume import save, with_grid, with_header
 
 BIDS_VERSION = "1.10.0"
@@ -246,6 +246,15 @@ def synthetic_name(index: int, like: ScanName) -> ScanName:
     """Name of synthetic scan `index` (from 1): the real scan's without session and run."""
     rest = like.without("sub", "ses", "run").entities
     return ScanName((("sub", f"synth{index:04d}"), *rest), like.suffix)
+
+
+def synthetic_scans(cohort: Path) -> list[Path]:
+    """The scans (not the masks) of a cohort, in order."""
+    return [path for path in sorted(cohort.glob("sub-*/*/*.nii.gz")) if _is_scan(path)]
+
+
+def _is_scan(path: Path) -> bool:
+    return ScanName.parse(path.name).suffix in SUFFIXES
 
 
 def real_uri(output_dir: Path, path: Path) -> str:

@@ -1,0 +1,222 @@
+"""The screen: how a scan travels from a BIDS tree to a synthetic derivative."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bids_alphagan.config import MODEL_NAMES, Config
+from bids_alphagan.errors import UserError
+from bids_alphagan.files import file_digest, read_tsv, write_json, write_tsv
+from bids_alphagan.layout import derivatives, raw
+from bids_alphagan.layout.derivatives import PreparedScan, cohort_folder, model_folder
+from bids_alphagan.runs import check_output, keep_aside, once, provenance, start_run
+from bids_alphagan.segmenters import Segmenter, resolve_segmenter
+from bids_alphagan.templates import Template, find_template
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config) -> int:
+    """Run one analysis level and return the exit code: 0 all done, 1 some scans failed."""
+    raw.check_dataset(config.bids_dir)
+    check_output(config)
+    return {"participant": run_participant, "group": run_group}[config.analysis_level](config)
+
+
+def run_participant(config: Config) -> int:
+    """Prepare and segment each scan; write derivatives and a report for each participant."""
+    from bids_alphagan import preprocess
+    from bids_alphagan.report.collect import participant_reports
+
+    scans = raw.find_scans(config)
+    template, segmenter = masks_by(config)
+    start_run(config)
+    derivatives.describe_output(config.output_dir, config.bids_dir)
+    if not config.skip_bids_validation:
+        raw.validate(config.bids_dir)
+
+    segmenters, notes = per_participant(config, scans, template, segmenter)
+    results = preprocess.run(config, scans, segmenters)
+    participant_reports(config, results, template, segmenters, notes, provenance(config))
+
+    failed = [result for result in results if result.error]
+    log.info("%d of %d scans are ready in %s", len(results) - len(failed), len(results), config.output_dir)
+    for result in failed:
+        log.error("FAILED %s: %s", result.scan.path.relative_to(config.bids_dir), result.error)
+    return 1 if failed else 0
+
+
+def run_group(config: Config) -> int:
+    """Train the models, draw the synthetic cohorts, evaluate and report: each as far as asked for."""
+    from bids_alphagan.report.collect import group_report
+
+    scans = derivatives.prepared_scans(config)
+    template, segmenter = masks_by(config) if any(scan.masks for scan in scans) else (None, None)
+    start_run(config)
+    derivatives.describe_output(config.output_dir, config.bids_dir)
+
+    for model in config.model:
+        if "train" in config.steps:
+            train(config, model, scans)
+        if "synthesise" in config.steps:
+            synthesise(config, model, scans, segmenter)
+    if "evaluate" in config.steps:
+        evaluate(config, scans)
+    if "report" in config.steps:
+        group_report(config, scans, cohorts(config), template, segmenter, provenance(config))
+        log.info("open %s", config.output_dir / "group.html")
+    return 0
+
+
+def masks_by(config: Config) -> tuple[Template | None, Segmenter | None]:
+    """The template and the segmenter that the options ask for; (None, None) for --segmenter none."""
+    if config.segmenter == "none":
+        log.warning("no tissue masks: --segmenter none")
+        return None, None
+    template = find_template(config.template)
+    threads = config.omp_nthreads
+    return template, resolve_segmenter(
+        config.segmenter, template, config.spm_cmd, config.quick_masks, threads
+    )
+
+
+def per_participant(
+    config: Config, scans: Sequence[raw.RawScan], template: Template | None, segmenter: Segmenter | None
+) -> tuple[dict[str, Segmenter | None], dict[str, list[str]]]:
+    """A segmenter for each participant: none where the template is of another species, with a note."""
+    species = raw.species(config.bids_dir)
+    segmenters, notes = {}, {}
+    for label in dict.fromkeys(scan.name.subject for scan in scans):
+        segmenters[label], notes[label] = segmenter, []
+        mine = species.get(label)
+        if template and template.species and mine and mine != template.species.lower():
+            segmenters[label] = None
+            notes[label] = [
+                f"No masks: the animal is {mine}, the template {template.name} is {template.species}. "
+                "Give a template of its species with --template."
+            ]
+        elif segmenter is None:
+            notes[label] = ["No masks: --segmenter none was given."]
+        for note in notes[label]:
+            log.warning("sub-%s: %s", label, note)
+    return segmenters, notes
+
+
+def train(config: Config, model: str, scans: Sequence[PreparedScan]) -> None:
+    """Train one model on the prepared scans, or go on with what an earlier run left."""
+    from bids_alphagan import training
+    from bids_alphagan.evaluation.volumes import cubes
+    from bids_alphagan.models import MODELS
+
+    folder = model_folder(config.output_dir, model)
+    settings = training.TrainSettings(
+        iterations=config.iterations,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        channels=config.channels,
+        latent=config.latent_size,
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+    )
+    volumes = cubes([scan.preproc for scan in scans])
+    if config.resume == "never":
+        keep_aside(folder)
+    elif training.is_finished(folder) and training.differences(folder, volumes, MODELS[model], settings):
+        log.info("%s: data or settings have changed since it was trained; training it again", model)
+        keep_aside(folder)
+    log.info("%s: training on %d scans, on %s", model, len(scans), device(config))
+    training.train(volumes, MODELS[model], settings, folder, device(config), resume=True)
+
+
+def synthesise(
+    config: Config, model: str, scans: Sequence[PreparedScan], segmenter: Segmenter | None
+) -> None:
+    """Draw a cohort from a trained model; scans whose masks fail the check are drawn again."""
+    from bids_alphagan import quality, synthesis
+    from bids_alphagan.models import trained
+
+    folder = model_folder(config.output_dir, model)
+    generator = trained.load_generator(folder, device(config))
+    facts = {
+        "Model": model,
+        "ModelInformation": generator.info,
+        "GeneratorSHA256": file_digest(folder / trained.GENERATOR_FILE),
+    }
+    limits = quality.thresholds([scan.quality for scan in scans if scan.quality]) if segmenter else {}
+    place = cohort_folder(config.output_dir, model)
+    cohort = synthesis.Cohort(place, config.output_dir, tuple(scans), config.seed, facts, segmenter, limits)
+
+    def generate(seeds: Sequence[int]) -> Any:
+        latents = [trained.draw_latent(seed, generator.latent) for seed in seeds]
+        return trained.generate(generator, latents)
+
+    inputs = {"cohort": cohort.settings(), "n": config.n_synthetic, "max_draws": config.max_draws}
+    work = partial(
+        synthesis.synthesise,
+        cohort,
+        config.n_synthetic,
+        config.max_draws,
+        generate,
+        config.bids_dir,
+        config.processes,
+    )
+    record = once(folder / "synthesis.json", inputs, [place], work)
+    log.info("%s: %d scans accepted, %d draws rejected", model, record["n_accepted"], record["n_rejected"])
+
+
+def cohorts(config: Config) -> dict[str, Path]:
+    """The cohorts in output_dir, by model, in the order of the paper; those asked for must be there."""
+    found = {model: cohort_folder(config.output_dir, model) for model in MODEL_NAMES}
+    found = {model: place for model, place in found.items() if place.is_dir()}
+    if missing := [model for model in config.model if model not in found]:
+        raise UserError(
+            f"{config.output_dir} has no synthetic scans of {', '.join(missing)}. Make them first: "
+            f"--steps train synthesise --model {' '.join(missing)}"
+        )
+    return found
+
+
+def evaluate(config: Config, scans: Sequence[PreparedScan]) -> None:
+    """Compare each cohort with the real scans: group_metrics.tsv."""
+    from bids_alphagan import evaluation
+    from bids_alphagan.evaluation import volumes
+
+    places = cohorts(config)
+    synthetic = {model: derivatives.synthetic_scans(place) for model, place in places.items()}
+    table = config.output_dir / "group_metrics.tsv"
+
+    def work() -> dict[str, Any]:
+        box = volumes.common_field_of_view([scan.record for scan in scans])
+        grid, percentile = config.grid, config.intensity_percentile
+        rows = evaluation.evaluate(
+            volumes.real_arrays([scan.preproc for scan in scans], box),
+            {m: volumes.synthetic_arrays(paths, box, grid, percentile) for m, paths in synthetic.items()},
+            pairs_per_scan=config.pairs_per_scan,
+            msssim_pairs_per_scan=config.msssim_pairs_per_scan,
+            seed=config.seed,
+        )
+        write_tsv(table, rows)
+        write_json(table.with_suffix(".json"), evaluation.columns_sidecar())
+        return {"rows": len(rows)}
+
+    inputs = {
+        "settings": config.settings("evaluate"),
+        "real": {scan.name.stem: file_digest(scan.preproc) for scan in scans},
+        "synthetic": {m: {p.name: file_digest(p) for p in paths} for m, paths in synthetic.items()},
+        "seed": config.seed,
+    }
+    once(config.output_dir / "models" / "evaluation.json", inputs, [table], work)
+    for row in (row for row in read_tsv(table) if row["value"] != "n/a"):
+        log.info("%-10s %-8s %.4g", row["model"], row["metric"], float(row["value"]))
+
+
+def device(config: Config) -> str:
+    """'cuda' or 'cpu', as asked for. Raises UserError for a GPU that is not there."""
+    import torch
+
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no GPU here. Use --device cpu, or check the driver.")
+    torch.set_num_threads(config.processes)
+    return "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"

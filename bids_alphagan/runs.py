@@ -1,0 +1,124 @@
+"""Around a run: may we write there, what was asked for, the log, what a run before it has already done."""
+
+import logging
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bids_alphagan import __version__
+from bids_alphagan.config import Config, to_toml
+from bids_alphagan.errors import UserError
+from bids_alphagan.files import digest, read_json, write_json, write_text
+
+log = logging.getLogger(__name__)
+
+_VERSIONS_OF = ("torch", "monai", "numpy", "scipy", "nibabel", "nipype", "pybids", "antspyx", "templateflow")
+
+
+def start_run(config: Config) -> None:
+    """Check that output and work folder can be written, then begin the log and write the run record.
+
+    The record, logs/<run id>.toml, holds every option; `--config` reads it back.
+
+    Raises
+    ------
+    UserError: the output is the input or above it, or a folder cannot be written.
+    """
+    _check_folders(config)
+    run_id = f"{config.analysis_level}_{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
+    logs = config.output_dir / "logs"
+    head = f"# bids-alphagan {__version__}: {shlex.join(sys.argv)}\n"
+    write_text(logs / f"{run_id}.toml", head + to_toml(config.record()))
+    _log_to(logs / f"{run_id}.log")
+    log.debug("run %s: %s", run_id, config.record())
+
+
+def screen_log(verbose: int) -> None:
+    """Messages to standard error: ours from INFO on, other libraries' only when asked for."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("bids_alphagan").setLevel(logging.DEBUG)
+    logging.getLogger("bids_alphagan").addHandler(handler)
+    logging.getLogger("bids_alphagan").propagate = False
+    if verbose > 1:
+        logging.getLogger().addHandler(handler)
+
+
+def _log_to(path: Path) -> None:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("bids_alphagan", "nipype"):
+        logging.getLogger(name).addHandler(handler)
+
+
+def check_output(config: Config) -> None:
+    """Raise UserError where the output would swallow the input. Touches nothing."""
+    source, target = config.bids_dir.resolve(), config.output_dir.resolve()
+    if target == source or target in source.parents:
+        what = "the input itself" if target == source else "a folder above the input"
+        raise UserError(f"{config.output_dir} is {what}. Give another OUTPUT_DIR, e.g. {source}-derivatives")
+
+
+def _check_folders(config: Config) -> None:
+    for folder in (config.output_dir, config.work):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"{folder}: cannot be written ({error.strerror or error}). "
+                "Give another folder, or change its permissions."
+            ) from error
+
+
+def provenance(config: Config) -> dict[str, Any]:
+    """What a report says about how it was made: versions, machine, command line, configuration."""
+    versions = {"bids-alphagan": __version__, "python": platform.python_version()}
+    for name in _VERSIONS_OF:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "Versions": versions,
+        "Machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "Command": shlex.join(["bids-alphagan", *sys.argv[1:]]),
+        "Configuration": config.record(),
+    }
+
+
+def once(
+    stamp: Path, inputs: Mapping[str, Any], outputs: list[Path], work: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Do `work` unless it was done with the same `inputs` and its `outputs` are still there.
+
+    Returns what `work` returned, now or then; it is kept in `stamp` (JSON).
+    """
+    fingerprint = digest(inputs)
+    if stamp.is_file() and all(path.exists() for path in outputs):
+        known = read_json(stamp)
+        if known["fingerprint"] == fingerprint:
+            log.info("%s: nothing has changed, kept as it is", stamp.stem)
+            return dict(known["record"])
+    stamp.unlink(missing_ok=True)
+    record = work()
+    write_json(stamp, {"fingerprint": fingerprint, "record": record})
+    return record
+
+
+def keep_aside(folder: Path) -> None:
+    """Rename a folder out of the way, so that nothing trained is ever lost."""
+    if folder.is_dir() and any(folder.iterdir()):
+        aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+        folder.rename(aside)
+        log.warning("the former run is kept in %s", aside)

@@ -1,0 +1,202 @@
+"""Options: one declaration serves flags, TOML, presets, the run record and the help text."""
+
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from bids_alphagan import cli
+from bids_alphagan.config import MODEL_NAMES, PRESETS, Config, preset_values, to_toml
+from bids_alphagan.errors import UserError
+from bids_alphagan.models import MODELS
+
+CALL = ["in", "out", "group"]
+# A value for each field other than its default, as TOML would hold it.
+OTHER = {
+    "participant_label": ["01", "02"],
+    "session_label": ["1"],
+    "task_id": ["rest"],
+    "suffix": ["T1w"],
+    "bids_filter_file": "/filter.json",
+    "skip_bids_validation": True,
+    "work_dir": "/scratch",
+    "nprocs": 3,
+    "omp_nthreads": 2,
+    "mem_mb": 4000,
+    "use_plugin": "/plugin.yml",
+    "stop_on_first_crash": True,
+    "verbose": 2,
+    "grid": 128,
+    "intensity_percentile": 99.5,
+    "template": "RESILIENT:cohort-2",
+    "segmenter": "ants",
+    "spm_cmd": '/opt/my spm/run "script"',
+    "quick_masks": True,
+    "model": ["adni", "sigmarat1"],
+    "preset": "fast",
+    "iterations": 7,
+    "batch_size": 3,
+    "channels": 8,
+    "latent_size": 11,
+    "checkpoint_every": 13,
+    "log_every": 17,
+    "seed": 19,
+    "device": "cpu",
+    "resume": "never",
+    "n_synthetic": 23,
+    "max_draws": 29,
+    "pairs_per_scan": 31,
+    "msssim_pairs_per_scan": 37,
+    "steps": ["evaluate", "report"],
+}
+OPTIONAL = [
+    f.name for f in fields(Config) if f.name not in ("bids_dir", "output_dir", "analysis_level", "config")
+]
+
+
+def flags(values: dict) -> list[str]:
+    words = []
+    for name, value in values.items():
+        flag = "--" + name.replace("_", "-")
+        if name == "verbose":
+            words += [flag] * value
+        elif value is True:
+            words.append(flag)
+        else:
+            words += [flag, *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+def test_every_option_has_another_value_here() -> None:
+    assert sorted(OTHER) == sorted(OPTIONAL)
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_flag_toml_and_record_agree(tmp_path: Path, name: str) -> None:
+    default = cli.parse(CALL)
+    by_flag = cli.parse(CALL + flags({name: OTHER[name]}))
+    assert getattr(by_flag, name) != getattr(default, name)
+    toml = tmp_path / "options.toml"
+    toml.write_text(to_toml({name.replace("_", "-"): OTHER[name]}))
+    by_file = cli.parse([*CALL, "--config", str(toml)])
+    assert getattr(by_file, name) == getattr(by_flag, name)
+    record = by_flag.record()
+    assert record[name] == OTHER[name]
+    # The record is TOML that gives the same run again.
+    toml.write_text(to_toml(record))
+    again = cli.parse([*CALL, "--config", str(toml)])
+    assert {f.name: getattr(again, f.name) for f in fields(Config) if f.name != "config"} == {
+        f.name: getattr(by_flag, f.name) for f in fields(Config) if f.name != "config"
+    }
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_help_tells_of_every_option(name: str) -> None:
+    assert "--" + name.replace("_", "-") in cli.parser().format_help()
+
+
+def test_later_wins_default_preset_file_flag(tmp_path: Path) -> None:
+    toml = tmp_path / "options.toml"
+    toml.write_text('preset = "demo"\nchannels = 5\n')
+    demo = preset_values("demo")
+    assert cli.parse(CALL).grid == 64
+    config = cli.parse([*CALL, "--config", str(toml)])
+    assert (config.grid, config.channels) == (demo["grid"], 5)
+    assert cli.parse([*CALL, "--config", str(toml), "--channels", "6"]).channels == 6
+    assert cli.parse([*CALL, "--config", str(toml), "--preset", "paper"]).grid == 64
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_valid(preset: str) -> None:
+    config = cli.parse([*CALL, "--preset", preset])
+    assert config.preset == preset
+    assert all(getattr(config, name) == value for name, value in preset_values(preset).items())
+
+
+def test_labels_with_and_without_prefix_and_underscores() -> None:
+    config = cli.parse([*CALL, "--participant_label", "sub-01", "02", "--session-label=ses-a"])
+    assert config.participant_label == ["01", "02"]
+    assert config.session_label == ["a"]
+    assert cli.parse([*CALL, "--n_synthetic=9"]).n_synthetic == 9
+
+
+def test_unknown_toml_key_names_the_nearest(tmp_path: Path) -> None:
+    toml = tmp_path / "options.toml"
+    toml.write_text("iteratons = 5\n")
+    with pytest.raises(UserError, match=r"'iteratons'.*Did you mean 'iterations'"):
+        cli.parse([*CALL, "--config", str(toml)])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed = 'one'", "must be int"),
+        ("seed = true", "must be int"),
+        ("template = 3", "must be text"),
+        ("stop_on_first_crash = 1", "must be bool"),
+        ("model = ['sigmarat3']", "choose from"),
+        ("seed = [1]", "must be int"),
+        ("seed", "cannot be read as TOML"),
+    ],
+)
+def test_wrong_toml_values(tmp_path: Path, text: str, message: str) -> None:
+    toml = tmp_path / "options.toml"
+    toml.write_text(text)
+    with pytest.raises(UserError, match=message):
+        cli.parse([*CALL, "--config", str(toml)])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--iterations", "0"],
+        ["--batch-size", "-1"],
+        ["--grid", "48"],
+        ["--grid", "512"],
+        ["--seed", "-1"],
+        ["--n-synthetic", "0"],
+        ["--nprocs", "0"],
+        ["--intensity-percentile", "101"],
+    ],
+)
+def test_absurd_numbers_are_refused_by_name(words: list[str]) -> None:
+    with pytest.raises(UserError, match=words[0]):
+        cli.parse(CALL + words)
+
+
+def test_bad_words_end_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--no-such"], ["--model", "other"], ["--iterations", "many"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.parse(CALL + words)
+        assert stop.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_model_names_are_the_models() -> None:
+    assert tuple(MODELS) == MODEL_NAMES
+
+
+def test_settings_follow_their_step() -> None:
+    settings = cli.parse(CALL).settings("evaluate")
+    assert settings == {"pairs_per_scan": 100, "msssim_pairs_per_scan": 10}
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom bids_alphagan.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'monai', 'nibabel', 'nipype', 'bids', 'ants', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert time.perf_counter() - began < 5  # about 0.2 s; the bound is for a busy machine
+
+
+def test_record_is_toml() -> None:
+    text = to_toml({"a": 'x "y" \\ \n', "b": [1, 2], "c": True, "d": 0.5})
+    assert tomllib.loads(text) == {"a": 'x "y" \\ \n', "b": [1, 2], "c": True, "d": 0.5}
