@@ -1,5 +1,6 @@
 """Reports: data in, one self-contained HTML file out."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ class ModelSection:
     ----------
     name, label: the model's key (as in the metrics' column ``model``) and its name in print.
     examples, example_dsegs: synthetic scans and their dsegs (None where there is none), in the same order.
-    losses: losses.tsv, a column ``step`` and one column per loss term; None where the model was not trained here.
+    losses: losses.tsv, a column ``step`` and one per loss term; None where there is none.
     n_accepted, n_rejected: synthetic scans kept and drawn again.
     rejection_reasons: reason to number of scans.
     settings: training settings, nested dicts and lists of plain values.
@@ -114,13 +115,13 @@ def write_group_report(
     n_real: number of real scans the models learnt from, where known.
     metric_descriptions: what each metric is, for the table's foot.
     """
-    views = [_model_figures(model) for model in models]
     _render(
         path,
         "group.html.j2",
         n_real=n_real,
-        real=_galleries(real_examples, real_dsegs),
-        models=list(zip(models, views, strict=True)),
+        galleries=_galleries(real_examples, real_dsegs, models),
+        models=models,
+        curves=[_loss_curves(model) for model in models],
         table=_metrics_table(models, metrics),
         metric_descriptions=metric_descriptions or {},
         provenance=provenance,
@@ -150,25 +151,27 @@ def _participant_figures(scan: ScanSection) -> dict[str, Any]:
     return views
 
 
-def _galleries(paths: Sequence[Path], dsegs: Sequence[Path | None]) -> dict[str, str]:
-    """Scans without and with outlines."""
-    paths, dsegs = list(paths)[:MAX_EXAMPLES], list(dsegs)[:MAX_EXAMPLES]
-    views = {}
-    if paths:
-        views["scans"] = figures.gallery(paths, [None] * len(paths))
+def _galleries(
+    real_examples: Sequence[Path], real_dsegs: Sequence[Path | None], models: Sequence[ModelSection]
+) -> dict[str, list[tuple[str, str]]]:
+    """Scans, and scans with masks: for the real set and each model, its name and its picture."""
+    sets = [("Real", real_examples, real_dsegs)]
+    sets += [(f"Synthetic, {model.label}", model.examples, model.example_dsegs) for model in models]
+    views: dict[str, list[tuple[str, str]]] = {"scans": [], "masks": []}
+    for label, paths, dsegs in sets:
+        paths, dsegs = list(paths)[:MAX_EXAMPLES], list(dsegs)[:MAX_EXAMPLES]
+        if paths:
+            views["scans"].append((label, figures.gallery(paths, dsegs, masks=False)))
         if any(dsegs):
-            views["masks"] = figures.gallery(paths, dsegs)
+            views["masks"].append((label, figures.gallery(paths, dsegs, masks=True)))
     return views
 
 
-def _model_figures(model: ModelSection) -> dict[str, str]:
-    views = _galleries(model.examples, model.example_dsegs)
-    if model.losses is not None:
-        rows = read_tsv(model.losses)
-        if rows:
-            columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
-            views["losses"] = figures.losses(columns)
-    return views
+def _loss_curves(model: ModelSection) -> str | None:
+    rows = read_tsv(model.losses) if model.losses is not None else []
+    if not rows:
+        return None
+    return figures.losses({name: np.array([float(row[name]) for row in rows]) for name in rows[0]})
 
 
 def _metrics_table(models: Sequence[ModelSection], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -211,7 +214,7 @@ def _render(path: Path, template: str, **content: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"prose": _prose, "number": _number}
+    environment.filters |= {"prose": _prose, "number": _number, "decimals": _decimals}
     write_text(path, environment.get_template(template).render(version=__version__, **content))
 
 
@@ -230,3 +233,9 @@ def _number(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
+
+
+def _decimals(cell: Mapping[str, Any]) -> int:
+    """Decimal places that show two significant digits of the standard deviation, or four of the value."""
+    scale, digits = (cell["sd"], 2) if cell["sd"] else (cell["value"], 4)
+    return max(0, digits - 1 - math.floor(math.log10(abs(scale)))) if scale else digits

@@ -8,7 +8,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import nibabel as nib
@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -55,12 +56,12 @@ PLANES = {
 
 
 class Panel(NamedTuple):
-    """One slice to draw: a scan, contours over it, and a caption."""
+    """One slice to draw: a scan, masks over it, and a caption."""
 
     scan: Scan
     plane: str
-    index: int
-    contours: Mapping[str, np.ndarray]
+    at: int
+    maps: Mapping[str, np.ndarray]
     caption: str = ""
 
 
@@ -70,7 +71,8 @@ def load(path: Path) -> Scan:
     data = np.asarray(image.dataobj, dtype=np.float32)
     if data.ndim == 4:
         data = data[..., 0]
-    return Scan(data, tuple(float(zoom) for zoom in image.header.get_zooms()[:3]))
+    x, y, z = image.header.get_zooms()[:3]
+    return Scan(data, (float(x), float(y), float(z)))
 
 
 def tissue_maps(masks: Mapping[str, Path]) -> dict[str, np.ndarray]:
@@ -82,18 +84,18 @@ def tissue_maps(masks: Mapping[str, Path]) -> dict[str, np.ndarray]:
     return maps
 
 
-def centre(scan: Scan, maps: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
-    """Voxel at the centre of mass of the masks, or of the bright half of the scan where there are none."""
-    weight = sum(maps.values()) if maps else scan.data > scan.data.mean()
-    places = np.argwhere(np.asarray(weight) > 0)
+def centre(scan: Scan, maps: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Voxel at the middle of the masks, or of the bright part of the scan where there are none: (3,) int."""
+    weight = np.sum(list(maps.values()), axis=0) if maps else scan.data > scan.data.mean()
+    places = np.argwhere(weight > 0.5)
     if not len(places):
-        return tuple(n // 2 for n in scan.data.shape)
-    return tuple(int(round(c)) for c in places.mean(axis=0))
+        return np.array(scan.data.shape) // 2
+    return places.mean(axis=0).round().astype(int)
 
 
-def three_planes(scan: Scan, maps: Mapping[str, np.ndarray], at: Sequence[int]) -> str:
-    """Axial, coronal and sagittal slice through voxel `at`, with the outlines of `maps`."""
-    row = [Panel(scan, name, at[plane.cut], maps, name) for name, plane in PLANES.items()]
+def three_planes(scan: Scan, maps: Mapping[str, np.ndarray], at: np.ndarray) -> str:
+    """Axial, coronal and sagittal slice through voxel `at`, with `maps` over it."""
+    row = [Panel(scan, name, int(at[plane.cut]), maps, name) for name, plane in PLANES.items()]
     return _draw([row])
 
 
@@ -115,15 +117,15 @@ def _others(axis: int) -> tuple[int, ...]:
     return tuple(i + 1 for i in range(3) if i != axis)
 
 
-def gallery(paths: Sequence[Path], dsegs: Sequence[Path | None]) -> str:
-    """One row per scan: three planes through its middle; outlines where a dseg is given."""
+def gallery(paths: Sequence[Path], dsegs: Sequence[Path | None], masks: bool) -> str:
+    """One row per scan: three planes through the middle of its brain, with the masks over it if `masks`."""
     rows = []
     for path, dseg in zip(paths, dsegs, strict=True):
         scan = load(path)
         maps = tissue_maps({"dseg": dseg}) if dseg else {}
         at = centre(scan, maps)
-        rows.append([Panel(scan, name, at[plane.cut], maps) for name, plane in PLANES.items()])
-    return _draw(rows)
+        rows.append([Panel(scan, name, int(at[p.cut]), maps if masks else {}) for name, p in PLANES.items()])
+    return _draw(rows, inches=6)
 
 
 def _draw(rows: Sequence[Sequence[Panel]], inches: float = 9.0) -> str:
@@ -168,48 +170,54 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
         extent=(0, width, 0, height),
         interpolation="bicubic",
     )
-    for name, volume in panel.contours.items():
-        cut = _slice(volume, panel)
-        if cut.max() > 0.5 > cut.min():
-            x = (np.arange(cut.shape[1]) + 0.5) * panel.scan.zooms[plane.across]
-            y = (np.arange(cut.shape[0]) + 0.5) * panel.scan.zooms[plane.up]
-            style = {"linewidths": 0.6, "linestyles": "dashed"} if name == "brain" else {"linewidths": 0.9}
-            axes.contour(x, y, cut, levels=[0.5], colors=COLOURS[name], **style)
+    for name, volume in panel.maps.items():
+        _overlay(axes, panel, name, _slice(volume, panel), (0, width, 0, height))
     axes.set_axis_off()
     axes.set_aspect("equal")
-    places = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"))
-    places += ((0.5, 0.02, "center", "bottom"), (0.5, 0.98, "center", "top"))
-    for side, (x, y, horizontal, vertical) in zip(plane.sides, places, strict=True):
-        _write(axes, x, y, side, horizontal, vertical, weight="bold")
-    _write(axes, 0.02, 0.02, panel.caption, "left", "bottom")
+    left, right, bottom, top = tuple(plane.sides)
+    _write(axes, 0.02, 0.5, left, ha="left", va="center", weight="bold")
+    _write(axes, 0.98, 0.5, right, ha="right", va="center", weight="bold")
+    _write(axes, 0.5, 0.02, bottom, ha="center", va="bottom", weight="bold")
+    _write(axes, 0.5, 0.98, top, ha="center", va="top", weight="bold")
+    _write(axes, 0.02, 0.02, panel.caption, ha="left", va="bottom")
 
 
-def _write(
-    axes: Axes, x: float, y: float, text: str, horizontal: str, vertical: str, weight: str = "normal"
+def _overlay(
+    axes: Axes, panel: Panel, name: str, cut: np.ndarray, extent: tuple[float, float, float, float]
 ) -> None:
-    axes.text(
-        x,
-        y,
-        text,
-        transform=axes.transAxes,
-        ha=horizontal,
-        va=vertical,
-        color="#dfe6ee",
-        fontsize=7.5,
-        weight=weight,
+    """A tissue as a see-through fill with the outline of its voxels; the brain as a dashed outline."""
+    inside = cut > 0.5
+    if not inside.any():
+        return
+    if name != "brain":
+        fill = np.zeros((*cut.shape, 4), np.float32)
+        fill[inside] = to_rgba(COLOURS[name], 0.3)
+        axes.imshow(fill, origin="lower", extent=extent, interpolation="nearest")
+    # Enlarged and with a margin, so that the outline runs along the voxels' edges and closes at the border.
+    factor = 8
+    fine = np.pad(inside.repeat(factor, axis=0).repeat(factor, axis=1).astype(np.float32), 1)
+    x, y = (
+        (np.arange(-1, n * factor + 1) + 0.5) * size / (n * factor)
+        for n, size in zip(cut.shape[::-1], (extent[1], extent[3]), strict=True)
     )
+    style = {"linewidths": 0.6, "linestyles": "dashed"} if name == "brain" else {"linewidths": 0.7}
+    axes.contour(x, y, fine, levels=[0.5], colors=COLOURS[name], **style)
+
+
+def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    axes.text(x, y, text, transform=axes.transAxes, color="#dfe6ee", fontsize=7.5, **style)
 
 
 def _slice(volume: np.ndarray, panel: Panel) -> np.ndarray:
     """The cut as (up, across), as imshow wants it."""
     plane = PLANES[panel.plane]
-    flat = np.take(volume, panel.index, axis=plane.cut)
+    flat = np.take(volume, panel.at, axis=plane.cut)
     return flat if plane.up < plane.across else flat.T
 
 
 def window(data: np.ndarray) -> tuple[float, float]:
-    """Grey scale limits that a few bright or dark voxels cannot spoil: 1st and 99.5th percentile."""
-    low, high = np.percentile(data, (1, 99.5))
+    """Grey scale limits that a few bright or dark voxels cannot spoil: 1st and 99.8th percentile."""
+    low, high = np.percentile(data, (1, 99.8))
     return (float(low), float(high)) if high > low else (float(data.min()), float(data.max()) + 1e-6)
 
 
@@ -218,7 +226,7 @@ def histograms(reference: Path, preproc: Path, maps: Mapping[str, np.ndarray]) -
     scan, scaled = load(reference).data, load(preproc).data
     figure = Figure(figsize=(9, 2.6), layout="constrained")
     before, after = figure.subplots(1, 2)
-    edges = np.linspace(*np.percentile(scan, (0, 99.9)), 81)
+    edges = np.linspace(scan.min(), np.percentile(scan, 99.9), 81)
     before.hist(scan.ravel(), edges, histtype="step", color=INK, linewidth=1.1, label="all voxels")
     for tissue in TISSUES:
         if tissue in maps:
@@ -245,7 +253,7 @@ def losses(columns: Mapping[str, np.ndarray]) -> str:
     main = [name for name in terms if leading(name)] or list(terms)[:2]
     small = [name for name in terms if name not in main]
     n_rows = -(-len(small) // 3)
-    figure = Figure(figsize=(9, 3 + 1.5 * n_rows), layout="constrained")
+    figure = Figure(figsize=(9, 3 + 1.7 * n_rows), layout="constrained")
     grid = figure.add_gridspec(1 + n_rows, 3, height_ratios=[2.2, *[1] * n_rows])
     axes = figure.add_subplot(grid[0, :])
     for name, colour in zip(main, ACCENTS, strict=False):
@@ -267,7 +275,7 @@ def leading(term: str) -> bool:
 
 
 def _curve(
-    axes: Axes, step: np.ndarray, values: np.ndarray, colour: str, label: str, bins: int = 300
+    axes: Axes, step: np.ndarray, values: np.ndarray, colour: str, label: str, bins: int = 200
 ) -> None:
     """A line through means of bins, over a band from the lowest to the highest value of each bin."""
     groups = [g for g in np.array_split(np.arange(len(step)), min(bins, len(step))) if len(g)]

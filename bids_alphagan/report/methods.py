@@ -1,0 +1,216 @@
+"""The methods section of a manuscript, written from what a run did, citing only what it used."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bids_alphagan.models import ModelSpec
+from bids_alphagan.report.references import REFERENCES
+
+RECONSTRUCTION = {
+    "l1": "mean absolute error",
+    "mse": "mean squared error",
+    "gdl": "gradient difference loss [@gdl]",
+}
+AUGMENTATIONS = {
+    "rotate": "rotation",
+    "flip": "left-right flip",
+    "scale": "intensity scaling",
+    "zoom": "zoom",
+    "noise": "Gaussian noise",
+    "rescale": "rescaling to [-1, 1]",
+    "translate": "translation",
+}
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """How tissue masks were made: what `Segmenter.describe` gives as Name and Version, and the template.
+
+    template_citation: "" where the template states none. templateflow: the template came from TemplateFlow.
+    """
+
+    segmenter: str
+    version: str
+    template: str
+    template_citation: str
+    templateflow: bool
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """How one model was trained, and what it gave."""
+
+    spec: ModelSpec
+    channels: int
+    latent: int
+    iterations: int
+    batch_size: int
+    learning_rate: float
+    n_accepted: int
+    n_rejected: int
+
+
+def participant_methods(
+    *, grid: int, intensity_percentile: float, masks: MaskFacts | None, versions: Mapping[str, str]
+) -> str:
+    """Describe the preparation of scans.
+
+    Parameters
+    ----------
+    grid: voxels along each side of the cube for the network.
+    intensity_percentile: the percentile of the scan that becomes 1.
+    masks: None where no masks were made.
+    versions: distribution name to version; "bids-alphagan", "nipype" and "nibabel" are needed.
+    """
+    software = (
+        f"Scans in BIDS format [@bids] were prepared with bids-alphagan {versions['bids-alphagan']}, which "
+        f"follows Ferreira et al. [@paper] and builds on nipype {versions['nipype']} [@nipype] and NiBabel "
+        f"{versions['nibabel']} [@nibabel]."
+    )
+    clipping = "" if intensity_percentile >= 100 else "; brighter voxels were set to 1"
+    preparation = (
+        "Each scan was reduced to one magnitude volume: time series were averaged without volumes that "
+        "correlated poorly with the median volume. It was reoriented to RAS axes, padded with zeros to "
+        f"{grid}×{grid}×{grid} voxels (resampled first along axes with more voxels) and scaled linearly to "
+        f"[-1, 1], where 1 is the scan's {intensity_percentile:g}th percentile{clipping}."
+    )
+    return compose([f"{software} {preparation}", *_masks(masks)], _citations(masks))
+
+
+def group_methods(
+    *,
+    n_scans: int,
+    n_animals: int,
+    grid: int,
+    models: Sequence[ModelFacts],
+    masks: MaskFacts | None,
+    pairs_per_scan: int,
+    msssim_pairs_per_scan: int,
+    seed: int,
+    versions: Mapping[str, str],
+) -> str:
+    """Describe training, synthesis and evaluation.
+
+    Parameters
+    ----------
+    n_scans, n_animals: real scans that the models learnt from, and the animals they show.
+    masks: None where no masks were made.
+    versions: distribution name to version; "bids-alphagan" and "torch" are needed.
+    """
+    paragraphs = [
+        f"Synthetic scans were made with bids-alphagan {versions['bids-alphagan']} after Ferreira et al. "
+        f"[@paper], with PyTorch {versions['torch']} [@torch], from {_count(n_scans, 'scan')} of "
+        f"{_count(n_animals, 'animal')} in BIDS format [@bids], as volumes of {grid}×{grid}×{grid} voxels "
+        f"with intensities in [-1, 1] (seed {seed})."
+    ]
+    paragraphs += [_model(model) for model in models]
+    paragraphs += _masks(masks)
+    if masks and models:
+        kept = ", ".join(f"{m.n_accepted} of {m.n_accepted + m.n_rejected} by {m.spec.title}" for m in models)
+        paragraphs.append(
+            "Synthetic scans were saved with the header and affine of a real scan. Those whose masks "
+            "failed a check against the masks of the real scans were discarded and drawn again; kept were "
+            f"{kept}."
+        )
+    paragraphs.append(
+        "Synthetic and real scans were compared with intensities in [0, 1] by the normalised "
+        "cross-correlation, the mean absolute error and the squared maximum mean discrepancy with a linear "
+        f"kernel on voxels [@mmd; kwon] over {pairs_per_scan} random real/synthetic pairs per real scan, "
+        f"and by the multi-scale structural similarity [@msssim] over {msssim_pairs_per_scan} pairs per "
+        "real scan within the real set and within each synthetic set (all pairs where there are fewer). "
+        "Given are mean and standard deviation over pairs."
+    )
+    return compose(paragraphs, _citations(masks) | {f"{m.spec.name} source": m.spec.citation for m in models})
+
+
+def _model(model: ModelFacts) -> str:
+    spec = model.spec
+    networks = {
+        "generator": spec.generator,
+        "discriminator": spec.discriminator,
+        "encoder": spec.encoder,
+        "code discriminator": spec.code_discriminator,
+    }
+    normalised = [name for name, network in networks.items() if network.spectral_norm]
+    spectral = (
+        f" Spectral normalisation [@spectral] was applied to the {_list(normalised)}." if normalised else ""
+    )
+    terms = _list(
+        [f"{weight:g} × {RECONSTRUCTION.get(name, name)}" for name, weight in spec.reconstruction.items()]
+    )
+    decay = f", weight decay {spec.weight_decay:g}" if spec.weight_decay else ""
+    augmentations = _list([AUGMENTATIONS.get(name, name) for name in spec.augmentations])
+    return (
+        f"{spec.title} [@{spec.name} source] is a 3D alpha-GAN [@alphagan] of generator, discriminator, "
+        f"encoder and code discriminator with {model.latent} latent variables and a base width of "
+        f"{model.channels} channels. Encoder and generator minimised the adversarial losses plus {terms}; "
+        "both discriminators minimised a Wasserstein loss with gradient penalty [@wgangp], weight "
+        f"{spec.gradient_penalty:g}.{spectral} It was trained for {model.iterations} iterations with "
+        f"batches of {model.batch_size} scans by {spec.optimiser} [@{spec.optimiser}] (learning rate "
+        f"{model.learning_rate:g}{decay}), with random {augmentations}."
+    )
+
+
+def _masks(masks: MaskFacts | None) -> list[str]:
+    if masks is None:
+        return []
+    sources = ["template"] * bool(masks.template_citation) + ["templateflow"] * masks.templateflow
+    template = f"{masks.template} [@{'; '.join(sources)}]" if sources else masks.template
+    if masks.segmenter.lower().startswith("spm"):
+        how = (
+            f"by the unified segmentation of {masks.segmenter} {masks.version} [@spm] with the tissue "
+            f"probability maps of the template {template}"
+        )
+    else:
+        how = (
+            f"with {masks.segmenter} {masks.version} [@ants]: after bias correction [@n4], the template "
+            f"{template} was registered to the scan by an affine and a symmetric "
+            "diffeomorphic transform [@syn], which brought its tissue probability maps to the scan's own "
+            "grid"
+        )
+    return [f"Masks of grey matter, white matter and cerebrospinal fluid were made {how}."]
+
+
+def _citations(masks: MaskFacts | None) -> dict[str, str]:
+    return {"template": masks.template_citation} if masks else {}
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _list(items: Sequence[str]) -> str:
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def compose(paragraphs: Sequence[str], citations: Mapping[str, str]) -> str:
+    """Number the citations, ``[@key]`` or ``[@key; key]``, by first use, and add the list of references.
+
+    Parameters
+    ----------
+    citations: keys beside those of REFERENCES. One with the DOI of a known reference becomes that reference.
+
+    Returns
+    -------
+    Paragraphs separated by blank lines; the last one is the list, one reference per line.
+    """
+    known: dict[str, str] = dict(REFERENCES)
+    for key, citation in citations.items():
+        doi = _doi(citation)
+        known[key] = next((r for r in REFERENCES.values() if doi and _doi(r) == doi), citation)
+    used: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        references = [known[key.strip()] for key in match[1].split(";")]
+        used.extend(r for r in dict.fromkeys(references) if r not in used)
+        return "[" + ", ".join(str(used.index(r) + 1) for r in references) + "]"
+
+    body = [re.sub(r"\[@([^\]]+)\]", number, paragraph) for paragraph in paragraphs]
+    listed = "\n".join(f"{i}. {reference}" for i, reference in enumerate(used, start=1))
+    return "\n\n".join([*body, f"References\n{listed}"])
+
+
+def _doi(citation: str) -> str | None:
+    found = re.search(r"10\.\d{4,}/\S+", citation)
+    return found[0].rstrip(".,;)") if found else None
