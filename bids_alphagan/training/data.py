@@ -22,10 +22,13 @@ TRANSLATION = (4, 4, 0)  # voxels of a 64-voxel grid, along x, y, z
 TRANSLATION_GRID = 64
 
 
-def random_source(device: torch.device, *key: int) -> torch.Generator:
-    """A random number generator on `device` that depends on `key` (numbers of at least 0) alone."""
+def random_source(*key: int) -> torch.Generator:
+    """A random number generator that depends on `key` (numbers of at least 0) alone.
+
+    It draws on the CPU, so that every device gets the same numbers; they are few.
+    """
     state = np.random.SeedSequence(key).generate_state(1, np.uint64)
-    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
 def batch_indices(n: int, batch_size: int, seed: int, batch: int) -> Tensor:
@@ -36,10 +39,7 @@ def batch_indices(n: int, batch_size: int, seed: int, batch: int) -> Tensor:
     """
     start, stop = batch * batch_size, (batch + 1) * batch_size
     first, last = start // n, (stop - 1) // n
-    cpu = torch.device("cpu")
-    epochs = [
-        torch.randperm(n, generator=random_source(cpu, seed, 0, epoch)) for epoch in range(first, last + 1)
-    ]
+    epochs = [torch.randperm(n, generator=random_source(seed, 0, epoch)) for epoch in range(first, last + 1)]
     return torch.cat(epochs)[start - first * n : stop - first * n]
 
 
@@ -54,14 +54,16 @@ def data_hash(volumes: np.ndarray | Tensor) -> str:
 def augment(volumes: Tensor, names: Sequence[str], source: torch.Generator) -> Tensor:
     """Apply the named augmentations in order, each to a random tenth of the samples.
 
-    Order and ranges: Ferreira et al. 2022 (doi:10.3390/app12104844) and the code released with it. Random
-    numbers are drawn for every sample whether used or not, so nothing waits for the device. Returns new
-    volumes in [-1, 1].
+    Order and ranges: Ferreira et al. 2022 (doi:10.3390/app12104844) and the code released with it. Returns
+    new volumes in [-1, 1].
     """
+    volumes = volumes.clone()
     for name in names:
         function, probability = AUGMENTATIONS[name]
-        chosen = _uniform(volumes, source) < probability
-        volumes = torch.where(chosen.view(-1, 1, 1, 1, 1), function(volumes, source), volumes)
+        (chosen,) = torch.where(torch.rand(len(volumes), generator=source) < probability)
+        if len(chosen):
+            chosen = chosen.to(volumes.device)
+            volumes[chosen] = function(volumes[chosen], source)
     return volumes
 
 
@@ -102,8 +104,7 @@ def zoom(volumes: Tensor, source: torch.Generator) -> Tensor:
 
 def noise(volumes: Tensor, source: torch.Generator) -> Tensor:
     """Add Gaussian noise with a standard deviation of 0.01."""
-    draw = torch.randn(volumes.shape, generator=source, device=volumes.device)
-    return volumes + NOISE * draw
+    return volumes + NOISE * torch.randn(volumes.shape, generator=source).to(volumes.device)
 
 
 def rescale(volumes: Tensor, source: torch.Generator) -> Tensor:
@@ -134,7 +135,7 @@ AUGMENTATIONS: dict[str, tuple[Callable[[Tensor, torch.Generator], Tensor], floa
 
 
 def _uniform(volumes: Tensor, source: torch.Generator, *shape: int) -> Tensor:
-    return torch.rand((len(volumes), *shape), generator=source, device=volumes.device)
+    return torch.rand((len(volumes), *shape), generator=source).to(volumes.device)
 
 
 def _warp(volumes: Tensor, matrix: Tensor, shift: Tensor, mode: str) -> Tensor:

@@ -202,7 +202,7 @@ def iteration(
 
     Every random number follows from settings.seed and `step`.
     """
-    source = random_source(scans.device, settings.seed, ITERATION_STREAM, step)
+    source = random_source(settings.seed, ITERATION_STREAM, step)
     results: Terms = {}
     drawn = 0
     for phase in PHASES:
@@ -214,7 +214,7 @@ def iteration(
             real = augment(scans[chosen], spec.augmentations, source)
             encoded = networks.encoder(real)
             drawn += 1
-        random = torch.randn(encoded.shape, generator=source, device=scans.device)
+        random = torch.randn(encoded.shape, generator=source).to(scans.device)
 
         terms = phase.terms(networks, Batch(real, encoded, random, source), spec)
         loss = total(terms, spec)
@@ -234,7 +234,7 @@ def total(terms: Terms, spec: ModelSpec) -> Tensor:
 
 
 def _penalty(critic: torch.nn.Module, real: Tensor, fake: Tensor, batch: Batch) -> Tensor:
-    mix = torch.rand(len(real), generator=batch.source, device=real.device)
+    mix = torch.rand(len(real), generator=batch.source).to(real.device)
     return losses.gradient_penalty(critic, real, fake, mix)
 
 
