@@ -88,7 +88,9 @@ def echo_planar(signal: Field, factors: tuple[int, ...]) -> NDArray[np.complex64
         kept = fft.fft(slices, axis=axis).take(k.astype(int), axis) / factor
         # The finer grid's first sample lies (factor - 1) / 2 samples before the voxel's centre.
         ramp = np.exp(2j * np.pi * k * (factor - 1) / 2 / (n * factor) - decay * (2 * k / n) ** 2)
-        slices = fft.ifft(kept * ramp.astype(np.complex64).reshape([-1 if a == axis else 1 for a in range(3)]), axis=axis)
+        slices = fft.ifft(
+            kept * ramp.astype(np.complex64).reshape([-1 if a == axis else 1 for a in range(3)]), axis=axis
+        )
     return slices.astype(np.complex64)
 
 
@@ -97,8 +99,8 @@ def acquire(
     animal: Animal,
     pose: Pose,
     rng: np.random.Generator,
-    shape: tuple[int, int, int],
-    zooms: tuple[float, float, float],
+    shape: tuple[int, ...],
+    zooms: tuple[float, ...],
     volumes: int,
 ) -> Scan:
     """Image one animal; `zooms` in mm. Labels and signal share every deformation, the field's included."""

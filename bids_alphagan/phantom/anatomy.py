@@ -19,6 +19,7 @@ from bids_alphagan.phantom.brain import (
     SOFT,
     WM,
     Brain,
+    Level,
     build_brain,
     step_up,
 )
@@ -32,8 +33,6 @@ EXTENT = ((0.0, 15.0), (-16.0, 16.0), (-14.0, 10.0))
 """The right half in the head's own coordinates."""
 BRAIN_BOX = ((0.0, 8.5), (-21.0, 9.5), (-12.5, 0.25))
 """Where brain and cord are, in stereotaxic coordinates."""
-GROWTH = 1.025
-"""The animal is larger than the atlas's, of 290 g."""
 
 HEAD = (
     (14.0, 5.2, -7.0, -2.6, -12.0), (11.0, 6.6, -7.0, -1.0, -14.0), (8.0, 8.6, -7.0, 0.1, -16.0),
@@ -59,7 +58,7 @@ class Anatomy(NamedTuple):
 def half_axes() -> Axes:
     """Open axes of the right half of the head in stereotaxic coordinates."""
     grids = [
-        (np.arange(low + STEP / 2, high, STEP) - origin).astype(np.float32) / np.float32(GROWTH)
+        (np.arange(low + STEP / 2, high, STEP) - origin).astype(np.float32)
         for (low, high), origin in zip(EXTENT, BREGMA, strict=True)
     ]
     return grids[0][:, None, None], grids[1][None, :, None], grids[2][None, None, :]
@@ -74,7 +73,7 @@ def head() -> Anatomy:
         slice(*np.searchsorted(axis.ravel(), limits)) for axis, limits in zip(axes, BRAIN_BOX, strict=True)
     )
     boxed = (axes[0][box[0]], axes[1][:, box[1]], axes[2][:, :, box[2]])
-    brain = build_brain(boxed, STEP / GROWTH, rng)
+    brain = build_brain(boxed, STEP, rng)
     shape = np.broadcast_shapes(*(axis.shape for axis in axes))
     tissue, signal = surroundings(axes, box, brain, shape, rng)
     ventricle = np.full(shape, -1, np.float32)
@@ -91,19 +90,19 @@ def surroundings(
     axes: Axes, box: tuple[slice, ...], brain: Brain, shape: tuple[int, ...], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], Field]:
     """Fluid, bone, muscle, glands, airways, eyes and skin around the brain: tissue and signal."""
-    x, y, z = axes
+    z = axes[2]
     tissue, signal = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
 
-    def put(where: NDArray[np.bool_], kind: int, level: float | Field) -> None:
+    def put(where: NDArray[np.bool_], kind: int, level: Level) -> None:
         tissue[where] = kind
         signal[where] = level if isinstance(level, float) else level[where]
 
     solid = np.zeros(shape, bool)
     solid[box] = brain.tissue > 0
-    near = distance(solid, STEP / GROWTH)
+    near = distance(solid, STEP)
     # Closing by 1.1 mm: the skull does not follow the clefts between cerebrum, cerebellum and bulbs.
-    shell = distance(near > -1.1, STEP / GROWTH) - 1.1
-    skin = distance(loft(axes, HEAD, 2.2) > 0, STEP / GROWTH)
+    shell = distance(near > -1.1, STEP) - 1.1
+    skin = distance(loft(axes, HEAD, 2.2) > 0, STEP)
     flesh = texture(rng, shape, STEP, (0.9, 1.8, 0.9))
     fibres = texture(rng, shape, STEP, (0.3, 1.2, 0.3))
     fat = texture(rng, shape, STEP, (1.1, 1.6, 1.1))
@@ -113,29 +112,34 @@ def surroundings(
     put((skin > 0) & (fat > 1.7), SOFT, 0.42 + 0.03 * fibres)  # glands, vessels, fat left by the saturation
     put((skin > 0) & (skin < 1.1 + 0.2 * flesh), SOFT, 0.13 + 0.02 * fibres)
     put((skin > 0) & (skin < 0.55), SOFT, 0.40 + 0.04 * fibres)
-    put(ellipsoid(axes, (7.6, 1.0, -4.6), (1.9, 4.2, 3.4)) > 0, SOFT, 0.21 + 0.03 * fibres)
-    put(ellipsoid(axes, (5.2, -11.5, -18.5), (3.4, 4.0, 2.2)) > 0.5 * fat, SOFT, 0.42 + 0.04 * flesh)
-    put(ellipsoid(axes, (0, 2.0, -16.6), (3.2, 9.0, 2.2)) > 0.1 * flesh, SOFT, 0.29 + 0.04 * fibres)
-    face(axes, lambda where, kind, level: put(where & (skin > 0.1), kind, level), fibres)
+    face(axes, lambda where, kind, level: put(where & (skin > 0.1), kind, level), fibres, fat)
 
     thick = 0.55 + 0.75 * step_up(z, -8.0, -10.5)
-    put((shell <= -0.22) & (shell > -0.22 - thick), BONE, 0.035 + 0.015 * np.abs(fibres))
+    space = 0.34 + 0.08 * step_up(z, -7.5, -9.0)  # the subarachnoid space is wider at the base
+    put((shell <= -space) & (shell > -space - thick), BONE, 0.035 + 0.015 * np.abs(fibres))
     petrous = ellipsoid(axes, (5.2, -9.2, -9.4), (2.0, 1.9, 1.8))
     put((petrous > 0) & (shell < -0.3), BONE, 0.03 + 0.01 * np.abs(fibres))
     put((ellipsoid(axes, (5.0, -8.8, -10.0), (0.6, 0.6, 0.6)) > 0) & (shell < -0.3), SOFT, 0.7)  # cochlea
-    put((shell > -0.3) & (near <= -0.26), BONE, 0.05)  # tentorium, petrous ridge
-    put((shell > -0.3) & (near > -0.26), CSF, 0.95)
+    put((shell > -space) & (near <= -space - 0.1), BONE, 0.05)  # tentorium, petrous ridge
+    put((shell > -space) & (near > -space - 0.1), CSF, 0.97)
     sinus = tube(axes, ((0.0, 4.5, -0.9), (0.0, 0.0, -0.35), (0.0, -5.0, -0.25), (0.0, -9.2, -1.7)), 0.34)
     transverse = tube(axes, ((0.0, -9.2, -1.7), (3.0, -9.3, -2.6), (5.8, -9.3, -5.2)), 0.36)
     put((np.maximum(sinus, transverse) > 0) & (shell < 0.6), SOFT, 0.16)
     return tissue, signal
 
 
-def face(axes: Axes, put: Callable[..., None], fibres: Field) -> None:
-    """Paint jaws, airways, ears and eyes."""
+def face(axes: Axes, put: Callable[[NDArray[np.bool_], int, Level], None], fibres: Field, fat: Field) -> None:
+    """Paint temporal muscle, glands, tongue, jaws, airways, ears and eyes."""
+    put(ellipsoid(axes, (7.6, 1.0, -4.6), (1.9, 4.2, 3.4)) > 0, SOFT, 0.21 + 0.03 * fibres)
+    put(ellipsoid(axes, (5.2, -11.5, -18.5), (3.4, 4.0, 2.2)) > 0.5 * fat, SOFT, 0.42 + 0.04 * fibres)
+    put(ellipsoid(axes, (0, 2.0, -16.6), (3.2, 9.0, 2.2)) > 0.2 * fat, SOFT, 0.29 + 0.04 * fibres)
     for points, radius, flat in (
         (((9.4, 5.0, -8.2), (11.2, 1.0, -9.2), (11.4, -3.0, -9.4), (9.4, -6.4, -8.4)), 0.55, 1.0),  # zygoma
-        (((5.6, 9.0, -15.0), (7.2, 3.0, -15.6), (8.2, -3.0, -14.0), (8.4, -5.0, -11.0)), 1.1, 0.6),  # mandible
+        (
+            ((5.6, 9.0, -15.0), (7.2, 3.0, -15.6), (8.2, -3.0, -14.0), (8.4, -5.0, -11.0)),
+            1.1,
+            0.6,
+        ),  # mandible
         (((3.0, 12.0, -9.0), (4.6, 5.0, -9.4), (4.2, 1.0, -10.4)), 1.2, 1.0),  # maxilla, molar roots
         (((2.0, 0.0, -11.2), (2.6, -4.0, -12.4)), 0.5, 1.0),  # pterygoid
     ):
@@ -143,7 +147,12 @@ def face(axes: Axes, put: Callable[..., None], fibres: Field) -> None:
     nose = ellipsoid(axes, (1.7, 12.0, -5.6), (1.9, 4.4, 3.0))
     put(nose > 0, AIR, 0.0)
     put((nose > 0) & (np.abs(np.sin(3.2 * axes[0] + 1.1 * axes[2])) > 0.72), SOFT, 0.62)  # turbinates
-    airway = tube(axes, ((0.0, 17.0, -8.8), (0.0, 9.0, -10.4), (0.0, 0.0, -12.8), (0.0, -8.0, -14.6), (0.0, -22.0, -16.8)), 0.6, 1.5)
+    airway = tube(
+        axes,
+        ((0.0, 17.0, -8.8), (0.0, 9.0, -10.4), (0.0, 0.0, -12.8), (0.0, -8.0, -14.6), (0.0, -22.0, -16.8)),
+        0.6,
+        1.5,
+    )
     put(airway > -0.3, SOFT, 0.44)
     put(airway > 0, AIR, 0.0)
     bulla = ellipsoid(axes, (5.8, -7.8, -12.2), (2.1, 2.7, 2.0))
@@ -152,7 +161,9 @@ def face(axes: Axes, put: Callable[..., None], fibres: Field) -> None:
     canal = tube(axes, ((7.6, -8.4, -11.0), (10.0, -9.0, -9.0), (14.0, -10.0, -6.0)), (0.5, 0.55, 0.8))
     put(canal > -0.35, SOFT, 0.40)
     put(canal > 0, AIR, 0.0)
-    put(ellipsoid(axes, (6.2, 5.4, -6.0), (2.1, 2.6, 2.0)) > 0.3 * fibres, SOFT, 0.44 + 0.04 * fibres)  # Harderian gland
+    put(
+        ellipsoid(axes, (6.2, 5.4, -6.0), (2.1, 2.6, 2.0)) > 0.3 * fibres, SOFT, 0.44 + 0.04 * fibres
+    )  # Harderian gland
     eye = ellipsoid(axes, (7.4, 9.4, -4.8), (2.9, 2.8, 2.8))
     put(eye > -0.25, SOFT, 0.10)
     put(eye > 0, SOFT, 0.97)

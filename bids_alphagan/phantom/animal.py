@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from bids_alphagan.phantom.anatomy import CSF, GM, WM, Anatomy, Field
 
-WARP_STEP = 1.0
-WARP_SHAPE = (37, 37, 29)
-"""Control grid of the deformations: 1 mm apart, centred on the brain, wider than any sensible field of view."""
+WARP_STEP = 1.5
+WARP_SHAPE = (25, 25, 21)
+"""Control grid of the deformations: spacing in mm, nodes; centred on the brain, as wide as the head."""
 
 
 class Pose(NamedTuple):
@@ -26,7 +26,7 @@ class Pose(NamedTuple):
 
 
 class Animal(NamedTuple):
-    """One animal: displacement (3, 37, 37, 29) in mm, size factors (3,), ventricle wall shift in mm."""
+    """One animal: displacement (3, 25, 25, 21) in mm, size factors (3,), ventricle wall shift in mm."""
 
     displacement: Field
     size: NDArray[np.float64]
@@ -61,11 +61,15 @@ def exponentiate(velocity: Field, step: float, squarings: int = 6) -> Field:
 
 def draw_animal(rng: np.random.Generator) -> Animal:
     """Draw an animal's anatomy: smooth at two scales (8 and 3.5 mm), overall size +-8 %."""
+    long, short = 8.0 / WARP_STEP, 3.5 / WARP_STEP
     velocity = np.stack(
-        [0.55 * smooth_noise(rng, WARP_SHAPE, 8.0) + 0.28 * smooth_noise(rng, WARP_SHAPE, 3.5) for _ in range(3)]
+        [
+            0.45 * smooth_noise(rng, WARP_SHAPE, long) + 0.28 * smooth_noise(rng, WARP_SHAPE, short)
+            for _ in range(3)
+        ]
     )
     size = rng.uniform(0.94, 1.06) * rng.uniform(0.98, 1.02, 3)
-    return Animal(exponentiate(velocity, WARP_STEP), size, float(rng.normal(0.0, 0.08)))
+    return Animal(exponentiate(velocity, WARP_STEP), size, float(rng.normal(0.0, 0.07)))
 
 
 def draw_pose(rng: np.random.Generator, animal: Animal, growth: float = 1.0) -> Pose:

@@ -60,7 +60,8 @@ TRACTS: dict[str, tuple[tuple[Point, ...], float | tuple[float, ...], float]] = 
          (1.5, -6.8, -9.8), (0.9, -8.6, -10.1), (0.6, -12.0, -10.6), (0.5, -16.0, -11.3)),
         (0.25, 0.45, 0.55, 0.55, 0.5, 0.42, 0.38, 0.36, 0.3), 1.3),
     "anterior commissure": (
-        ((0.0, -0.2, -7.1), (1.4, 0.2, -7.1), (2.0, 1.8, -6.7), (1.6, 3.8, -5.2), (1.25, 5.6, -4.4)), 0.34, 1.0),
+        ((0.0, -0.2, -7.1), (1.4, 0.2, -7.1), (2.0, 1.8, -6.7), (1.6, 3.8, -5.2), (1.25, 5.6, -4.4)),
+        0.34, 1.0),
     "commissure, posterior limb": (((0.0, -0.2, -7.1), (2.6, -0.5, -7.3), (4.2, -1.2, -7.9)), 0.25, 1.0),
     "fimbria": (((0.7, -0.9, -4.2), (2.2, -1.5, -4.3), (3.8, -2.5, -4.9), (4.9, -3.7, -6.1)), 0.42, 1.2),
     "fornix": (((0.5, -0.4, -4.6), (0.5, -0.7, -6.8), (0.9, -2.2, -8.3), (0.6, -4.3, -8.8)), 0.24, 1.0),
@@ -68,27 +69,34 @@ TRACTS: dict[str, tuple[tuple[Point, ...], float | tuple[float, ...], float]] = 
     "stria medullaris": (((0.9, -1.2, -6.2), (0.7, -2.4, -4.9), (0.5, -3.8, -4.7)), 0.22, 1.0),
     "posterior commissure": (((0.0, -4.9, -4.9), (1.2, -5.1, -5.2)), 0.3, 1.0),
     "medial lemniscus": (
-        ((1.9, -4.4, -7.2), (1.9, -6.0, -8.4), (1.5, -8.0, -9.3), (0.5, -11.0, -9.9), (0.4, -14.0, -10.2)), 0.33, 1.2),
+        ((1.9, -4.4, -7.2), (1.9, -6.0, -8.4), (1.5, -8.0, -9.3), (0.5, -11.0, -9.9), (0.4, -14.0, -10.2)),
+        0.33, 1.2),
     "lateral lemniscus": (((2.0, -6.9, -5.4), (2.8, -7.8, -6.4), (2.7, -8.6, -8.6)), 0.33, 1.0),
     "cerebellar peduncle": (
-        ((1.5, -8.0, -9.9), (3.0, -8.8, -8.6), (3.2, -9.8, -7.4), (2.7, -10.8, -6.4)), (0.5, 0.55, 0.6, 0.7), 1.0),
+        ((1.5, -8.0, -9.9), (3.0, -8.8, -8.6), (3.2, -9.8, -7.4), (2.7, -10.8, -6.4)),
+        (0.5, 0.55, 0.6, 0.7), 1.0),
     "superior peduncle": (((1.0, -7.0, -8.0), (1.6, -8.8, -6.8), (1.6, -10.4, -6.4)), 0.35, 1.0),
     "spinal trigeminal tract": (((2.9, -9.5, -9.0), (2.8, -12.0, -9.2), (2.1, -15.0, -9.4)), 0.36, 1.0),
     "lateral olfactory tract": (((2.2, 4.6, -5.9), (3.2, 2.6, -6.9), (3.9, 0.8, -7.9)), 0.26, 1.0),
 }  # fmt: skip
 VENTRICLES: dict[str, tuple[tuple[Point, ...], float | tuple[float, ...], float]] = {
-    "lateral, frontal": (((1.1, 2.3, -4.8), (1.35, 1.2, -4.5), (1.6, 0.0, -4.1)), (0.2, 0.34, 0.36), 0.9),
-    "lateral, body": (((1.6, 0.0, -4.1), (2.3, -1.0, -3.75), (3.6, -2.2, -4.0), (4.8, -3.5, -4.8)), 0.26, 1.4),
-    "lateral, temporal": (((4.8, -3.5, -4.8), (5.4, -4.6, -5.9), (5.2, -5.2, -7.4)), (0.28, 0.32, 0.24), 1.0),
+    "lateral, frontal": (((1.1, 2.3, -4.8), (1.35, 1.2, -4.5), (1.6, 0.0, -4.1)), (0.24, 0.42, 0.44), 0.9),
+    "lateral, body": (
+        ((1.6, 0.0, -4.1), (2.3, -1.0, -3.75), (3.6, -2.2, -4.0), (4.8, -3.5, -4.8)), 0.34, 1.4),
+    "lateral, temporal": (((4.8, -3.5, -4.8), (5.4, -4.6, -5.9), (5.2, -5.2, -7.4)), (0.36, 0.4, 0.3), 1.0),
     "lateral, wall": (((1.15, 1.6, -5.9), (1.2, 0.4, -5.6)), 0.16, 0.8),
     "interventricular foramen": (((0.2, -1.0, -5.2), (1.2, -0.6, -4.4)), 0.18, 1.0),
-    "dorsal third": (((0.0, -1.1, -4.9), (0.0, -4.6, -4.5)), 0.3, 1.1),
-    "third": (((0.0, -0.3, -8.4), (0.0, -2.4, -8.8), (0.0, -3.6, -8.9)), (0.3, 0.45, 0.4), 0.5),
-    "third, dorsal wall": (((0.0, -0.8, -7.4), (0.0, -4.0, -7.4)), 0.3, 0.5),
-    "aqueduct": (((0.0, -4.3, -4.9), (0.0, -5.4, -5.3), (0.0, -8.0, -5.9), (0.0, -9.2, -6.6)), 0.27, 1.0),
-    "fourth": (((0.0, -9.2, -6.7), (0.0, -11.0, -7.1), (0.0, -13.4, -7.5)), (0.3, 0.42, 0.25), 2.6),
-    "lateral recess": (((1.0, -10.6, -7.2), (3.6, -10.8, -7.4)), 0.25, 1.0),
+    "dorsal third": (((0.0, -0.9, -5.2), (0.0, -2.6, -4.7), (0.0, -4.6, -4.6)), 0.34, 1.1),
+    "third, front": (((0.0, -0.8, -5.4), (0.0, -0.5, -7.0), (0.0, -0.9, -8.2)), 0.24, 0.6),
+    "third": (((0.0, -0.9, -8.4), (0.0, -3.4, -8.5)), (0.8, 0.9), 0.25),
+    "third, back": (((0.0, -3.4, -8.2), (0.0, -4.4, -6.2), (0.0, -4.6, -5.0)), 0.2, 0.7),
+    "aqueduct": (((0.0, -4.3, -4.9), (0.0, -5.4, -5.3), (0.0, -8.0, -5.9), (0.0, -9.2, -6.6)), 0.32, 1.0),
+    "fourth": (((0.0, -9.2, -6.7), (0.0, -11.0, -7.1), (0.0, -13.4, -7.5)), (0.34, 0.5, 0.3), 2.6),
+    "lateral recess": (((1.0, -10.6, -7.2), (3.6, -10.8, -7.4)), 0.32, 1.0),
 }  # fmt: skip
+
+
+Level = float | NDArray[np.floating]
 
 
 class Brain(NamedTuple):
@@ -115,7 +123,7 @@ def build_brain(axes: Axes, step: float, rng: np.random.Generator) -> Brain:
     shape = np.broadcast_shapes(x.shape, y.shape, z.shape)
     tissue, signal = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
 
-    def put(where: NDArray[np.bool_], kind: int, level: float | Field) -> None:
+    def put(where: NDArray[np.bool_], kind: int, level: Level) -> None:
         tissue[where] = kind
         signal[where] = level if isinstance(level, float) else np.broadcast_to(level, shape)[where]
 
@@ -124,7 +132,8 @@ def build_brain(axes: Axes, step: float, rng: np.random.Generator) -> Brain:
 
     stem = loft(axes, STEM, 2.1)
     colliculi = union(
-        ellipsoid(axes, (1.4, -6.7, -4.5), (1.7, 1.8, 1.3)), ellipsoid(axes, (1.8, -8.5, -4.5), (1.7, 1.1, 1.4))
+        ellipsoid(axes, (1.4, -6.7, -4.5), (1.7, 1.8, 1.3)),
+        ellipsoid(axes, (1.8, -8.5, -4.5), (1.7, 1.1, 1.4)),
     )
     edge = distance(union(stem, colliculi) > 0, step)
     bulb = ellipsoid(axes, (1.25, 6.4, -4.1), (1.3, 2.6, 1.8), tilt=-6)
@@ -161,7 +170,11 @@ def build_brain(axes: Axes, step: float, rng: np.random.Generator) -> Brain:
     sheet = 0.40 + 0.18 * step_up(x, 3.6, 2.0) + 0.12 * np.exp(-(((y - 1.6) / 1.2) ** 2))
     sheet = sheet * step_up(z, -8.0, -6.4) * (1 - step_up(x, 1.6, 1.0) * step_up(y, -4.7, -5.4))
     put((core > 0) & (core < sheet), WM, 0.39 + 0.01 * broad)
-    put((tube(axes, ((1.1, 3.2, -3.5), (1.3, 0.0, -2.7), (1.3, -4.0, -2.5)), 0.26) > 0) & (depth > 0), WM, 0.42)
+    put(
+        (tube(axes, ((1.1, 3.2, -3.5), (1.3, 0.0, -2.7), (1.3, -4.0, -2.5)), 0.26) > 0) & (depth > 0),
+        WM,
+        0.42,
+    )
 
     cerebellum = cerebellar_cortex(axes, step, put, broad)
     inside = (tissue > 0) & (tissue != CSF)
@@ -180,7 +193,9 @@ def build_brain(axes: Axes, step: float, rng: np.random.Generator) -> Brain:
     return Brain(tissue, signal, ventricle)
 
 
-def cerebellar_cortex(axes: Axes, step: float, put: Callable[..., None], wave: Field) -> Field:
+def cerebellar_cortex(
+    axes: Axes, step: float, put: Callable[[NDArray[np.bool_], int, Level], None], wave: Field
+) -> Field:
     """Paint the cerebellum: folia with fluid between them around the arbor vitae. Returns its depth in mm."""
     x, y, z = axes
     groove = 0.5 * np.exp(-(((x - 2.4) / 0.5) ** 2)) * step_up(z, -5.0, -3.5)
@@ -192,13 +207,19 @@ def cerebellar_cortex(axes: Axes, step: float, put: Callable[..., None], wave: F
     radius = np.hypot(across, up)
     # Lobules fan out from the fourth ventricle's roof, their spacing drifting from vermis to hemisphere.
     angle = np.arctan2(up, across)
-    fan = angle * np.float32(12 / (2 * np.pi)) + 0.22 * np.sin(2.3 * angle + 0.6) + np.float32(0.11) * x + 0.13 * wave
+    angle = angle + 0.16 * radius * np.cos(angle) * step_up(radius, 0.8, 2.0)
+    fan = (
+        angle * np.float32(12 / (2 * np.pi))
+        + 0.22 * np.sin(2.3 * angle + 0.6)
+        + np.float32(0.11) * x
+        + 0.16 * wave
+    )
     phase = np.abs(fan - np.rint(fan)) * 2
     width = phase * radius * np.float32(np.pi / 12)
     gap = (1 - phase) * radius * np.float32(np.pi / 12)
     inside = whole > 0
     put(inside, GM, 0.66 - 0.10 * np.exp(-((width / 0.3) ** 2)))
-    put(inside & (gap < 0.09) & (depth < 1.5) & (radius > 1.5), CSF, 0.9)
+    put(inside & (gap < 0.075) & (depth < 1.3 + 0.4 * wave) & (radius > 1.5), CSF, 0.85)
     put(inside & (width < 0.10 + 0.05 * depth) & (depth > 0.55 + 0.1 * wave), WM, 0.42)
     put(inside & (depth > 2.1) & (radius < 2.2), WM, 0.41)
     put(ellipsoid(axes, (2.6, -11.2, -6.0), (1.6, 0.9, 0.8)) > 0, WM, 0.42)

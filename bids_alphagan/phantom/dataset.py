@@ -16,13 +16,16 @@ from bids_alphagan.files import write_json, write_text, write_tsv
 from bids_alphagan.phantom.acquisition import Scan, acquire, average, scan_affine
 from bids_alphagan.phantom.anatomy import CSF, GM, WM, Anatomy, head
 from bids_alphagan.phantom.animal import Animal, draw_animal, draw_pose
+from bids_alphagan.phantom.options import PhantomOptions
 
 log = logging.getLogger(__name__)
 
 BIDS_VERSION = "1.10.0"
 TEMPLATE = "RatPhantom"
 REPETITION_TIME = 2.0
-TISSUES = {"GM": (1, "gray matter"), "WM": (2, "white matter"), "CSF": (3, "cerebrospinal fluid")}
+GROWTH = 0.01
+"""How much longer an animal is at each further session."""
+TISSUES = ((1, "GM", "gray matter"), (2, "WM", "white matter"), (3, "CSF", "cerebrospinal fluid"))
 GENERATED_BY = [
     {
         "Name": "bids-alphagan-phantom",
@@ -30,6 +33,23 @@ GENERATED_BY = [
         "Description": "Digital rat head: analytic anatomy, smooth deformations, simulated EPI",
     }
 ]
+RAW = {
+    "Name": "Digital phantom: rat heads, T2-weighted EPI",
+    "BIDSVersion": BIDS_VERSION,
+    "DatasetType": "raw",
+    "License": "CC0",
+    "Authors": ["The bids-alphagan developers"],
+    "GeneratedBy": GENERATED_BY,
+}
+TRUTH = {
+    "Name": "Digital phantom: what each voxel is made of",
+    "BIDSVersion": BIDS_VERSION,
+    "DatasetType": "derivative",
+    "License": "CC0",
+    "GeneratedBy": GENERATED_BY,
+    "SourceDatasets": [{"URL": "../.."}],
+    "DatasetLinks": {"raw": "../.."},
+}
 SIDECAR = {
     "TaskName": "rest",
     "TaskDescription": "No task: a digital phantom of a rat under anaesthesia",
@@ -43,8 +63,9 @@ SIDECAR = {
     "EchoTime": 0.0175,
     "FlipAngle": 90,
     "PhaseEncodingDirection": "j",
+    "MRAcquisitionType": "2D",
+    "CoilCombinationMethod": "root sum of squares",
     "NumberOfVolumesDiscardedByScanner": 0,
-    "Instructions": "none",
 }
 PARTICIPANT_COLUMNS: dict[str, Any] = {
     "participant_id": {"Description": "Digital animal"},
@@ -85,32 +106,26 @@ def segment(fractions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return labels, (fractions.sum(0) > 0.5).astype(np.uint8)
 
 
-def write_dataset(
-    out: Path,
-    n_subjects: int,
-    n_sessions: int,
-    volumes: int,
-    shape: tuple[int, int, int],
-    zooms: tuple[float, float, float],
-    seed: int,
-    progress: Callable[[str], None] = lambda line: None,
-) -> None:
-    """Write the whole data set to `out`, which must be absent or an empty folder.
+def write_dataset(options: PhantomOptions, progress: Callable[[str], None] = log.info) -> None:
+    """Write the whole data set to ``options.out``, which must be absent or an empty folder.
 
-    Everything is made in a hidden folder inside `out` and moved up at the end, so that `out` may be a
-    mount point and an interruption leaves no half-written data set.
+    Everything is made in a hidden folder inside it and moved up at the end, so that it may be a mount point
+    and an interruption leaves no half-written data set. Raises UserError where it cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists and is not an empty folder: give another path, or empty it first")
+    out = options.out
     created = not out.exists()
     try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"{out} exists and is not an empty folder: give another path, or empty it first")
         out.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(prefix=".building-", dir=out))
     except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror}. Give a folder you may write to") from error
+        raise UserError(
+            f"{out} cannot be written ({error.strerror}): give a folder that you may write to"
+        ) from error
     finished = False
     try:
-        _write(stage, n_subjects, n_sessions, volumes, shape, zooms, seed, progress)
+        write_tree(stage, options, progress)
         for entry in sorted(stage.iterdir()):
             entry.rename(out / entry.name)
         finished = True
@@ -120,62 +135,33 @@ def write_dataset(
             shutil.rmtree(out, ignore_errors=True)
 
 
-def _write(
-    root: Path,
-    n_subjects: int,
-    n_sessions: int,
-    volumes: int,
-    shape: tuple[int, int, int],
-    zooms: tuple[float, float, float],
-    seed: int,
-    progress: Callable[[str], None],
-) -> None:
+def write_tree(root: Path, options: PhantomOptions, progress: Callable[[str], None]) -> None:
+    """Write raw data, truth and template under `root`, an existing folder."""
     anatomy = head()
-    write_template(root / "derivatives" / "templateflow", anatomy)
     truth = root / "derivatives" / "truth"
-    write_json(
-        root / "dataset_description.json",
-        {
-            "Name": "Digital phantom: rat heads",
-            "BIDSVersion": BIDS_VERSION,
-            "DatasetType": "raw",
-            "License": "CC0",
-            "Authors": ["The bids-alphagan developers"],
-            "GeneratedBy": GENERATED_BY,
-        },
-    )
-    write_json(
-        truth / "dataset_description.json",
-        {
-            "Name": "Digital phantom: the truth about each scan",
-            "BIDSVersion": BIDS_VERSION,
-            "DatasetType": "derivative",
-            "License": "CC0",
-            "GeneratedBy": GENERATED_BY,
-            "SourceDatasets": [{"URL": "../.."}],
-            "DatasetLinks": {"raw": "../.."},
-        },
-    )
-    write_tsv(truth / "dseg.tsv", [{"index": i, "name": n, "abbreviation": a} for a, (i, n) in TISSUES.items()])
+    write_template(root / "derivatives" / "templateflow", anatomy)
+    write_json(root / "dataset_description.json", RAW)
     write_text(root / "README", README)
     write_json(root / "participants.json", PARTICIPANT_COLUMNS)
     write_json(root / "task-rest_bold.json", SIDECAR)
+    write_json(truth / "dataset_description.json", TRUTH)
+    write_tsv(truth / "dseg.tsv", [{"index": i, "name": n, "abbreviation": a} for i, a, n in TISSUES])
     rows = []
-    width = max(2, len(str(n_subjects)))
-    for number in range(1, n_subjects + 1):
-        rng = np.random.default_rng([seed, number])
+    width = max(2, len(str(options.n_subjects)))
+    for number in range(1, options.n_subjects + 1):
+        rng = np.random.default_rng([options.seed, number])
         animal = draw_animal(rng)
         label = f"sub-{number:0{width}d}"
         rows.append({"participant_id": label, **describe(animal, rng)})
-        for session in range(1, n_sessions + 1):
-            rng = np.random.default_rng([seed, number, session])
-            pose = draw_pose(rng, animal, growth=1 + 0.01 * (session - 1))
-            scan = acquire(anatomy, animal, pose, rng, shape, zooms, volumes)
+        for session in range(1, options.n_sessions + 1):
+            rng = np.random.default_rng([options.seed, number, session])
+            pose = draw_pose(rng, animal, growth=1 + GROWTH * (session - 1))
+            scan = acquire(anatomy, animal, pose, rng, options.shape, options.zooms, options.volumes)
             folder, prefix = Path(label), label
-            if n_sessions > 1:
+            if options.n_sessions > 1:
                 folder, prefix = folder / f"ses-{session}", f"{prefix}_ses-{session}"
-            write_scan(root, truth, folder / "func", f"{prefix}_task-rest", scan, zooms)
-        progress(f"{label} of {n_subjects}")
+            write_scan(root, truth, folder / "func", f"{prefix}_task-rest", scan, options.zooms)
+        progress(f"{label} of {options.n_subjects}")
     write_tsv(root / "participants.tsv", rows)
 
 
@@ -195,7 +181,7 @@ def describe(animal: Animal, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def write_scan(
-    root: Path, truth: Path, folder: Path, prefix: str, scan: Scan, zooms: tuple[float, float, float]
+    root: Path, truth: Path, folder: Path, prefix: str, scan: Scan, zooms: tuple[float, ...]
 ) -> None:
     """Write one series to `root` and its labels and mask to `truth`."""
     affine = scan_affine(scan.fractions.shape[1:], zooms)
@@ -206,9 +192,7 @@ def write_scan(
     common = {"Sources": [uri], "SpatialReference": uri}
     base = truth / folder
     save(labels, affine, base / f"{prefix}_dseg.nii.gz")
-    write_json(
-        base / f"{prefix}_dseg.json", {"Description": "Tissue that fills most of the voxel", **common}
-    )
+    write_json(base / f"{prefix}_dseg.json", {"Description": "Tissue that fills most of the voxel", **common})
     save(brain, affine, base / f"{prefix}_desc-brain_mask.nii.gz")
     write_json(
         base / f"{prefix}_desc-brain_mask.json",
@@ -242,6 +226,6 @@ def write_template(home: Path, anatomy: Anatomy) -> None:
     prefix = folder / f"tpl-{TEMPLATE}_res-1"
     t2w = average(np.where(fluid, np.float32(1), anatomy.signal), (2, 2, 2))
     save((1000 * t2w).astype(np.float32), affine, prefix.with_name(prefix.name + "_T2w.nii.gz"))
-    for name, fraction in zip(TISSUES, fractions, strict=True):
+    for (_, name, _), fraction in zip(TISSUES, fractions, strict=True):
         save(fraction, affine, prefix.with_name(f"{prefix.name}_label-{name}_probseg.nii.gz"))
     save(segment(fractions)[1], affine, prefix.with_name(prefix.name + "_desc-brain_mask.nii.gz"))
