@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from bids_alphagan.errors import UserError
+from bids_alphagan.volume import load
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +26,12 @@ COARSEST = 0.3  # mm; rodent EPI has voxels of 0.3 to 0.5 mm, so finer templates
 # What each part is called: TemplateFlow's names, a folder with BIDS suffixes, and SIGMA's as downloaded.
 # Earlier patterns win. They are matched against the name without extension, resolution and cohort.
 PARTS: dict[str, tuple[str, ...]] = {
-    "t2w": tuple(rf"(tpl-\w+?_)?{suffix}" for suffix in ("T2w", "T2star", "T1w"))
-    + (r"SIGMA_\w+_Brain_Template", r"SIGMA_\w+_Brain_Template_Masked")
-    + tuple(rf"tpl-\w+?_desc-brain_{suffix}" for suffix in ("T2w", "T2star", "T1w")),
+    "t2w": (
+        *(rf"(tpl-\w+?_)?{suffix}" for suffix in ("T2w", "T2star", "T1w")),
+        r"SIGMA_\w+_Brain_Template",
+        r"SIGMA_\w+_Brain_Template_Masked",
+        *(rf"tpl-\w+?_desc-brain_{suffix}" for suffix in ("T2w", "T2star", "T1w")),
+    ),
     "brain_mask": (r"(tpl-\w+?_)?(desc-brain_)?mask", r"SIGMA_\w+_Brain_Mask"),
     **{
         tissue.lower(): (rf"(tpl-\w+?_)?(label|desc)-{tissue}_probseg", rf"(SIGMA_\w+_)?{tissue}")
@@ -84,7 +87,9 @@ def find_template(spec: str, home: Path | None = None, download: bool = True) ->
             raise UserError(f"{folder} is not a template: {_missing(folder.glob('*.nii*'))}")
     else:
         if not re.fullmatch(r"[A-Za-z0-9]+(:cohort-[0-9]+)?", spec):
-            raise UserError(f"Template {spec!r} is neither a folder nor a name such as Fischer344 or RESILIENT:cohort-1.")
+            raise UserError(
+                f"Template {spec!r} is neither a folder nor a name such as Fischer344 or RESILIENT:cohort-1."
+            )
         home = home or Path(os.environ.get("TEMPLATEFLOW_HOME") or Path.home() / ".cache" / "templateflow")
         folder = home / f"tpl-{name}" / cohort
         parts = _choose(folder.glob("*.nii*"))
@@ -106,7 +111,12 @@ def find_template(spec: str, home: Path | None = None, download: bool = True) ->
     name = name.removeprefix("tpl-") + (f":{cohort}" if cohort else "")
     _check(spec, parts)
     species, citation = _describe(name, parts["t2w"])
-    return Template(name=name, species=species, citation=citation, **parts)
+    return Template(
+        name=name,
+        species=species,
+        citation=citation,
+        **{part: path.absolute() for part, path in parts.items()},
+    )
 
 
 def _sets(files: Iterable[Path]) -> dict[str, dict[str, Path]]:
@@ -129,16 +139,24 @@ def _choose(files: Iterable[Path]) -> dict[str, Path] | None:
 
     TemplateFlow marks files that are not downloaded yet by empty ones, which do not count.
     """
-    complete = [parts for parts in _sets(p for p in files if p.stat().st_size).values() if len(parts) == len(PARTS)]
+    complete = [
+        parts for parts in _sets(p for p in files if p.stat().st_size).values() if len(parts) == len(PARTS)
+    ]
     if not complete:
         return None
-    voxels = [max(nib.load(parts["t2w"]).header.get_zooms()[:3]) for parts in complete]
+    voxels = [max(load(parts["t2w"]).header.get_zooms()[:3]) for parts in complete]
     fine = [v for v in voxels if v <= COARSEST + 1e-3]
     return complete[voxels.index(max(fine) if fine else min(voxels))]
 
 
 def _missing(files: Iterable[Path]) -> str:
-    labels = {"t2w": "anatomical image", "brain_mask": "brain mask", "gm": "GM map", "wm": "WM map", "csf": "CSF map"}
+    labels = {
+        "t2w": "anatomical image",
+        "brain_mask": "brain mask",
+        "gm": "GM map",
+        "wm": "WM map",
+        "csf": "CSF map",
+    }
     sets = _sets(p for p in files if p.stat().st_size)
     found = max(sets.values(), key=len, default={})
     return "missing: " + ", ".join(label for part, label in labels.items() if part not in found)
@@ -175,25 +193,30 @@ def _check(spec: str, parts: dict[str, Path]) -> None:
     grid: tuple[tuple[int, ...], np.ndarray] | None = None
     for part, path in parts.items():
         try:
-            image = nib.load(path)
+            image = load(path)
             data = np.squeeze(np.asanyarray(image.dataobj))
         except Exception as error:  # nibabel, zlib and the file system each raise their own
             raise UserError(f"Template {spec!r}: {path} cannot be read ({error}).") from error
         if data.ndim != 3 or not np.isfinite(data).all() or not data.any():
-            raise UserError(f"Template {spec!r}: {path} is not a 3D image with finite values that are not all zero.")
+            raise UserError(
+                f"Template {spec!r}: {path} is not a 3D image with finite values that are not all zero."
+            )
         if grid is None:
             grid = data.shape, image.affine
         elif data.shape != grid[0] or not np.allclose(image.affine, grid[1], atol=1e-3):
             raise UserError(f"Template {spec!r}: the grid of {path} differs from that of {parts['t2w']}.")
         if part in ("gm", "wm", "csf") and not (data.min() >= -1e-3 and data.max() <= 1 + 1e-3):
             raise UserError(
-                f"Template {spec!r}: {path} is not a probability map, its values go from {data.min():g} to {data.max():g}."
+                f"Template {spec!r}: {path} is not a probability map: "
+                f"its values go from {data.min():g} to {data.max():g}."
             )
 
 
 def _describe(name: str, image: Path) -> tuple[str | None, str]:
-    """Species and citation from template_description.json beside the images (or one folder up), else by name."""
-    known = next((key for key in SPECIES if image.name.removeprefix("tpl-").startswith(key)), name.split(":")[0])
+    """Species and citation from template_description.json beside the images or one folder up, else by name."""
+    known = next(
+        (key for key in SPECIES if image.name.removeprefix("tpl-").startswith(key)), name.split(":")[0]
+    )
     species, citation = SPECIES.get(known), CITATIONS.get(known, "")
     for folder in (image.parent, image.parent.parent):
         path = folder / "template_description.json"
@@ -203,6 +226,8 @@ def _describe(name: str, image: Path) -> tuple[str | None, str]:
             except ValueError as error:
                 raise UserError(f"{path} is not valid JSON: {error}") from error
             species = str(record["Species"]).lower() if record.get("Species") else species
-            citation = citation or "; ".join([str(record.get("Name", "")), *record.get("ReferencesAndLinks", [])]).strip("; ")
+            citation = citation or "; ".join(
+                [str(record.get("Name", "")), *record.get("ReferencesAndLinks", [])]
+            ).strip("; ")
             break
     return species, citation

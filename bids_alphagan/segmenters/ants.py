@@ -1,6 +1,5 @@
 """Segmentation without SPM: a template's probability maps, warped onto the scan by antspyx."""
 
-import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,37 +8,49 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
 from bids_alphagan.errors import ScanError
-from bids_alphagan.segmenters import TISSUES, Segmentation, label
-from bids_alphagan.segmenters.pose import find_pose
+from bids_alphagan.segmenters.base import Segmentation, finish, largest_component
+from bids_alphagan.segmenters.pose import find_pose, load_template
 from bids_alphagan.templates import Template
+from bids_alphagan.volume import load
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world from NIfTI's
+MARGIN, RIM = 0.2, 0.1  # kept around the brain, and seen by the metric around it, in brain sizes
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How fine the template is resampled (voxels across the brain) and how long antspyx iterates."""
+    """How many voxels the template's brain is wide (cube root of its volume), and how long antspyx iterates.
+
+    SyN runs at one level, the finest: coarser ones hold too few voxels of a rodent's brain, and made every
+    tissue worse than the affine alone.
+    """
 
     across: int
-    affine_iterations: tuple[int, ...]
-    syn_iterations: tuple[int, ...]
+    syn_iterations: int
     n4_iterations: tuple[int, ...]
+    affine_iterations: tuple[int, ...] = (100, 50)
 
 
-DEMO = Effort(across=26, affine_iterations=(100, 50), syn_iterations=(30, 15), n4_iterations=(20, 20))
-FULL = Effort(across=42, affine_iterations=(200, 100, 50), syn_iterations=(60, 40, 20), n4_iterations=(50, 50, 30))
+DEMO = Effort(across=18, syn_iterations=10, n4_iterations=(20, 20))
+FULL = Effort(across=28, syn_iterations=25, n4_iterations=(50, 50, 30))
 
 
 @dataclass(frozen=True)
 class AntsSegmenter:
+    """Template maps by N4, pose, affine and SyN (doi:10.1016/j.media.2007.06.004) inside the brain.
+
+    Intensities do not enter the maps themselves: a Gaussian mixture with these maps as priors gained little
+    WM and lost GM and CSF. The same scan gives the same arrays, for a given number of threads.
+    """
+
     template: Template
     effort: Effort = FULL
     threads: int = 1
+    note: str = ""
     name: str = "ants"
 
     def describe(self) -> dict[str, Any]:
@@ -49,45 +60,39 @@ class AntsSegmenter:
             "Parameters": asdict(self.effort),
             "Template": self.template.name,
             "Registration": "N4; pose by mutual information inside the template's brain from several starts; "
-            "affine (Mattes) inside the dilated brain; SyN (cross-correlation) inside the dilated brain",
+            "affine (Mattes) and SyN (cross-correlation) inside the dilated brain",
+            **({"Note": self.note} if self.note else {}),
         }
 
     def __call__(self, scan: Path, scratch: Path) -> Segmentation:
-        image = nib.load(scan)
+        image = load(scan)
         data = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
         with itk_settings(self.threads):
             try:
-                warped = self._warp(data, image.affine, scratch)
+                corrected = correct_bias(data, image.affine, self.effort.n4_iterations)
+                warped = self._warp(corrected, image.affine, scratch)
             except RuntimeError as error:  # what antspyx raises when a registration fails
-                raise ScanError(f"{scan}: antspyx could not register it to {self.template.name} ({error}).") from error
-        brain = largest_component(warped.pop("brain") > 0.5)
+                raise ScanError(
+                    f"{scan}: antspyx could not register it to {self.template.name} ({error})."
+                ) from error
+        brain = largest_component(warped["brain"] > 0.5)
         if not brain.any():
             raise ScanError(f"{scan}: the brain of {self.template.name} was registered outside the scan.")
-        total = np.maximum(sum(warped.values()), 1)
-        probseg = {tissue: (warped[tissue] / total).astype(np.float32) for tissue in TISSUES}
-        return Segmentation(probseg, brain, label(probseg, brain), self.describe())
+        return finish(corrected, image.affine, warped, brain, warped, self.describe())
 
     def _warp(self, data: np.ndarray, affine: np.ndarray, scratch: Path) -> dict[str, np.ndarray]:
-        """The template's brain mask and tissue maps on the scan's grid."""
+        """The template's image, brain mask and tissue maps on the scan's grid."""
         import ants
 
-        fixed, maps = load_template(self.template, self.effort.across)
-        rim = dilate(maps["brain"].data > 0.5, 0.08 * len(maps["brain"].data[0]) / 2)
-        data = np.clip(data, 0, np.percentile(data, 99.9))
+        template = load_template(self.template, self.effort.across, MARGIN)
+        write_transform(find_pose(data, affine, template), scratch / "pose.mat")
+        rim = ndimage.distance_transform_edt(~template.brain) <= RIM * self.effort.across
+        mask = to_ants(rim, template.affine)
+        fixed = to_ants(template.maps["template"], template.affine)
         moving = to_ants(data, affine)
-        moving = ants.n4_bias_field_correction(
-            moving,
-            mask=to_ants((data > 0.1 * np.percentile(data, 99)).astype(np.float32), affine),
-            shrink_factor=2,
-            convergence={"iters": list(self.effort.n4_iterations), "tol": 1e-6},
-        )
-        pose, _ = find_pose(moving.numpy(), affine, fixed.data, maps["brain"].data > 0.5, fixed.affine)
-
-        write_transform(pose, scratch / "pose.mat")
-        mask = to_ants(rim.astype(np.float32), fixed.affine)
-        target = to_ants(fixed.data, fixed.affine)
-        affine_stage = ants.registration(
-            target,
+        levels = len(self.effort.affine_iterations)
+        linear = ants.registration(
+            fixed,
             moving,
             type_of_transform="Affine",
             initial_transform=[str(scratch / "pose.mat")],
@@ -97,69 +102,41 @@ class AntsSegmenter:
             aff_sampling=32,
             aff_random_sampling_rate=0.5,
             aff_iterations=self.effort.affine_iterations,
-            aff_shrink_factors=tuple(range(len(self.effort.affine_iterations), 0, -1)),
-            aff_smoothing_sigmas=tuple(range(len(self.effort.affine_iterations) - 1, -1, -1)),
+            aff_shrink_factors=tuple(range(levels, 0, -1)),
+            aff_smoothing_sigmas=tuple(range(levels - 1, -1, -1)),
         )
         deformed = ants.registration(
-            target,
+            fixed,
             moving,
             type_of_transform="SyNOnly",
-            initial_transform=affine_stage["fwdtransforms"],
+            initial_transform=linear["fwdtransforms"],
             outprefix=str(scratch / "syn_"),
             mask=mask,
             syn_metric="CC",
-            syn_sampling=3,
-            reg_iterations=self.effort.syn_iterations,
+            syn_sampling=2,
+            reg_iterations=(self.effort.syn_iterations,),
         )
-        scan_grid = to_ants(data, affine)
-        transforms = deformed["invtransforms"]
-        return {
-            name: ants.apply_transforms(
-                scan_grid,
-                to_ants(volume.data, volume.affine),
-                transforms,
-                whichtoinvert=[path.endswith(".mat") for path in transforms],
-            )
-            .numpy()
-            .clip(0, 1)
-            for name, volume in maps.items()
-        }
+        back = deformed["invtransforms"]
+        inverted = [path.endswith(".mat") for path in back]
+        maps = {}
+        for name, values in template.maps.items():
+            source = to_ants(values, template.affine)
+            maps[name] = ants.apply_transforms(moving, source, back, whichtoinvert=inverted).numpy()
+        return {name: values if name == "template" else values.clip(0, 1) for name, values in maps.items()}
 
 
-@dataclass(frozen=True)
-class Volume:
-    data: np.ndarray
-    affine: np.ndarray
+def correct_bias(data: np.ndarray, affine: np.ndarray, iterations: tuple[int, ...]) -> np.ndarray:
+    """`data` (x, y, z) without negative and extreme values and without coil shading.
 
-
-@functools.lru_cache(maxsize=2)
-def load_template(template: Template, across: int) -> tuple[Volume, dict[str, Volume]]:
-    """The anatomical image, and brain and tissue maps, on cubic voxels in RAS around the brain.
-
-    The brain's cube root of volume is `across` voxels wide, so the work does not depend on the
-    template's own resolution or on the species.
+    N4, doi:10.1109/TMI.2010.2046908.
     """
-    mask = nib.load(template.brain_mask)
-    brain = np.asarray(mask.dataobj, dtype=np.float32).reshape(mask.shape[:3]) > 0
-    volume = brain.sum() * abs(np.linalg.det(mask.affine[:3, :3]))
-    spacing = float(volume ** (1 / 3) / across)
-    corners = nib.affines.apply_affine(mask.affine, np.argwhere(brain))
-    low, high = corners.min(0) - 5 * spacing, corners.max(0) + 5 * spacing
-    shape = tuple(np.ceil((high - low) / spacing).astype(int) + 1)
-    affine = np.diag([spacing] * 3 + [1.0])
-    affine[:3, 3] = low
-    to_source = np.linalg.inv(mask.affine) @ affine
-    # Averages over the coarser voxels, or thin structures alias.
-    sigma = np.sqrt(np.maximum((spacing / np.linalg.norm(mask.affine[:3, :3], axis=0)) ** 2 - 1, 0)) * 0.4
+    import ants
 
-    def load(path: Path) -> Volume:
-        image = nib.load(path)
-        data = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
-        smooth = ndimage.gaussian_filter(data, sigma)
-        return Volume(ndimage.affine_transform(smooth, to_source, output_shape=shape, order=1), affine)
-
-    parts = {"brain": template.brain_mask, "GM": template.gm, "WM": template.wm, "CSF": template.csf}
-    return load(template.t2w), {name: load(path) for name, path in parts.items()}
+    data = np.clip(data, 0, np.percentile(data, 99.9))
+    head = data > 0.1 * np.percentile(data, 99)
+    convergence = {"iters": list(iterations), "tol": 1e-6}
+    image, mask = to_ants(data, affine), to_ants(head, affine)
+    return ants.n4_bias_field_correction(image, mask=mask, shrink_factor=2, convergence=convergence).numpy()
 
 
 def to_ants(data: np.ndarray, affine: np.ndarray) -> Any:
@@ -169,7 +146,10 @@ def to_ants(data: np.ndarray, affine: np.ndarray) -> Any:
     lps = LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     return ants.from_numpy(
-        np.asarray(data, dtype=np.float32), origin=lps[:3, 3].tolist(), spacing=spacing.tolist(), direction=lps[:3, :3] / spacing
+        np.asarray(data, dtype=np.float32),
+        origin=lps[:3, 3].tolist(),
+        spacing=spacing.tolist(),
+        direction=lps[:3, :3] / spacing,
     )
 
 
@@ -184,15 +164,6 @@ def write_transform(matrix: np.ndarray, path: Path) -> None:
     ants.write_transform(transform, str(path))
 
 
-def dilate(mask: np.ndarray, voxels: float) -> np.ndarray:
-    return ndimage.distance_transform_edt(~mask) <= voxels
-
-
-def largest_component(mask: np.ndarray) -> np.ndarray:
-    labels, count = ndimage.label(mask)
-    return mask if count < 2 else labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
-
-
 @contextmanager
 def itk_settings(threads: int) -> Iterator[None]:
     """Fixed seed and thread count: ITK jitters its samples, and sums in the order of its threads."""
@@ -203,4 +174,7 @@ def itk_settings(threads: int) -> Iterator[None]:
         yield
     finally:
         for key, value in before.items():
-            os.environ.pop(key) if value is None else os.environ.update({key: value})
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value

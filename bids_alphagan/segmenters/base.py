@@ -1,0 +1,82 @@
+"""What every segmenter gives, and what all of them share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from scipy import ndimage
+
+from bids_alphagan import quality
+
+TISSUES = ("GM", "WM", "CSF")  # the index in a dseg is the position plus one
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Masks of one scan, all of the scan's 3D shape.
+
+    probseg: float32 in [0, 1] by tissue, their sum at most 1; brain: bool; dseg: uint8, 0 outside the brain,
+    else 1 GM, 2 WM, 3 CSF; provenance: JSON-able; measures: see `bids_alphagan.quality.measure`.
+    """
+
+    probseg: dict[str, np.ndarray]
+    brain: np.ndarray
+    dseg: np.ndarray
+    provenance: dict[str, Any]
+    measures: dict[str, float]
+
+
+class Segmenter(Protocol):
+    """Picklable. Called with a 3D (or x, y, z, 1) NIfTI of any orientation and a private, writable folder.
+
+    Raises ScanError when this scan cannot be segmented.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def describe(self) -> dict[str, Any]:
+        """Name, Version, Parameters, Template and Registration, as they go into sidecars."""
+        ...
+
+    def __call__(self, scan: Path, scratch: Path) -> Segmentation: ...
+
+
+def finish(
+    data: np.ndarray,
+    affine: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    brain: np.ndarray,
+    warped: Mapping[str, np.ndarray],
+    provenance: dict[str, Any],
+) -> Segmentation:
+    """Bring tissue maps (x, y, z) into range, label the brain's voxels and measure the result.
+
+    `warped` holds the template's own maps and its anatomical image ('template') on the scan's grid.
+    """
+    total = np.maximum(np.sum([maps[tissue] for tissue in TISSUES], axis=0), 1)
+    probseg = {tissue: np.asarray(maps[tissue] / total, dtype=np.float32) for tissue in TISSUES}
+    dseg = labels(probseg, brain)
+    measures = quality.measure(
+        data,
+        np.linalg.norm(affine[:3, :3], axis=0),
+        [probseg[tissue] for tissue in TISSUES],
+        dseg,
+        prior_dseg=labels(warped, warped["brain"] > 0.5),
+        template=warped["template"],
+    )
+    return Segmentation(probseg, brain, dseg, provenance, measures)
+
+
+def labels(maps: Mapping[str, np.ndarray], brain: np.ndarray) -> np.ndarray:
+    """The dseg (uint8): the most probable tissue inside the brain mask, 0 outside."""
+    best = np.argmax([maps[tissue] for tissue in TISSUES], axis=0) + 1
+    return np.where(brain, best, 0).astype(np.uint8)
+
+
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """The largest 6-connected part of a mask."""
+    numbered, count = ndimage.label(mask)
+    return mask if count < 2 else numbered == 1 + np.argmax(np.bincount(numbered.ravel())[1:])
