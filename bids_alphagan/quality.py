@@ -44,7 +44,7 @@ MEASURES = {
         "share of the brain's variance explained by the tissues", "", "low", 0.1, relative=True
     ),
     "roughness": Measure(
-        "share of the brain's variance at the scale of a voxel", "", "both", 0.12, relative=True
+        "share of the brain's variance at the scale of a voxel", "", "both", 0.16, relative=True
     ),
     "void_fraction": Measure("share of the inner brain without signal", "", "high", 0.001),
 }
@@ -64,7 +64,7 @@ def measure(
 ) -> dict[str, float]:
     """Measure a segmentation; the keys are those of MEASURES.
 
-    image (x, y, z): the scan, its shading corrected; zooms: voxel sizes in mm; probseg: GM, WM, CSF in [0, 1];
+    image (x, y, z): the scan, shading corrected; zooms: voxel sizes in mm; probseg: GM, WM, CSF in [0, 1];
     dseg: 0 outside the brain, 1 GM, 2 WM, 3 CSF; prior_dseg, template: the template's labels and image on the
     scan's grid. The brain (dseg > 0) must not be empty.
     """
@@ -97,7 +97,7 @@ def measure(
 
 
 def thresholds(real: Iterable[Mapping[str, float]]) -> dict[str, tuple[float | None, float | None]]:
-    """Lowest and highest acceptable value of each measure (None: no such limit), from the real scans' measures.
+    """Lowest and highest acceptable value of each measure (None: no limit), from the real scans' measures.
 
     median +- SPREADS * max(1.4826 * MAD, floor), with each measure's floor in MEASURES.
     """

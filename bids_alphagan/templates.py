@@ -213,7 +213,7 @@ def _check(spec: str, parts: dict[str, Path]) -> None:
 
 
 def _describe(name: str, image: Path) -> tuple[str | None, str]:
-    """Species and citation from template_description.json beside the images or one folder up, else by name."""
+    """Species and citation from template_description.json beside the images or one folder up, or by name."""
     known = next(
         (key for key in SPECIES if image.name.removeprefix("tpl-").startswith(key)), name.split(":")[0]
     )
