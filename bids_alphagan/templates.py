@@ -80,7 +80,7 @@ def find_template(spec: str, home: Path | None = None, download: bool = True) ->
     empty or when probabilities leave [0, 1].
     """
     name, _, cohort = spec.partition(":")
-    if Path(spec).is_dir():
+    if spec and Path(spec).is_dir():
         folder, name = Path(spec), Path(spec).resolve().name
         parts = _choose(folder.glob("*.nii*"))
         if parts is None:
