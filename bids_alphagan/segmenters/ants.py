@@ -19,12 +19,14 @@ from bids_alphagan.volume import load
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world from NIfTI's
 MARGIN, RIM = 0.2, 0.1  # kept around the brain, and seen by the metric around it, in brain sizes
+FINEST = 0.8  # of the scan's voxel: a template much finer than the scan fits it worse
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How many voxels the template's brain is wide (cube root of its volume), and how long antspyx iterates.
+    """How many voxels wide the template's brain is at most, and how long antspyx iterates.
 
+    A brain's width is the cube root of its volume.
     SyN runs at one level, the finest: coarser ones hold too few voxels of a rodent's brain, and made every
     tissue worse than the affine alone.
     """
@@ -84,9 +86,10 @@ class AntsSegmenter:
         """The template's image, brain mask and tissue maps on the scan's grid."""
         import ants
 
-        template = load_template(self.template, self.effort.across, MARGIN)
+        voxel = abs(float(np.linalg.det(affine[:3, :3]))) ** (1 / 3)
+        template = load_template(self.template, self.effort.across, MARGIN, round(FINEST * voxel, 3))
         write_transform(find_pose(data, affine, template), scratch / "pose.mat")
-        rim = ndimage.distance_transform_edt(~template.brain) <= RIM * self.effort.across
+        rim = ndimage.distance_transform_edt(~template.brain) <= RIM * template.brain.sum() ** (1 / 3)
         mask = to_ants(rim, template.affine)
         fixed = to_ants(template.maps["template"], template.affine)
         moving = to_ants(data, affine)

@@ -37,8 +37,8 @@ class Volumes:
 
 
 @functools.lru_cache(maxsize=2)
-def load_template(template: Template, across: int, margin: float) -> Volumes:
-    """The template around its brain, resampled so that the brain's size is `across` voxels.
+def load_template(template: Template, across: int, margin: float, finest: float = 0.0) -> Volumes:
+    """The template around its brain, with its brain's size `across` voxels of at least `finest` mm.
 
     The size of a brain is the cube root of its volume, so that the work depends neither on the template's
     resolution nor on the species; `margin` is what is kept around the brain, in sizes.
@@ -46,7 +46,7 @@ def load_template(template: Template, across: int, margin: float) -> Volumes:
     mask = load(template.brain_mask)
     brain = _read(template.brain_mask) > 0
     size = float((brain.sum() * abs(np.linalg.det(mask.affine[:3, :3]))) ** (1 / 3))
-    spacing = size / across
+    spacing = max(size / across, finest)
     corners = apply_affine(mask.affine, np.argwhere(brain))
     low, high = corners.min(axis=0) - margin * size, corners.max(axis=0) + margin * size
     shape = tuple(int(n) for n in np.ceil((high - low) / spacing) + 1)
