@@ -16,12 +16,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
 
 TISSUES = ("GM", "WM", "CSF")  # dseg index = position + 1
 COLOURS = {"GM": "#ff8a5c", "WM": "#ffe15c", "CSF": "#4cc3ff", "brain": "#ffffff"}
+FILL = {"GM": 0.12, "WM": 0.3, "CSF": 0.4}  # GM fills most of the brain: more would hide it
 BACKGROUND = "#0b0e12"
 # Stand-ins that `_svg` turns into the colours of the reader's theme.
 INK, GRID = "#010203", "#040506"
@@ -129,24 +131,26 @@ def gallery(paths: Sequence[Path], dsegs: Sequence[Path | None], masks: bool) ->
 
 
 def _draw(rows: Sequence[Sequence[Panel]], inches: float = 9.0) -> str:
-    """Lay panels out on a common scale in mm: a PNG data URI."""
+    """Lay panels out on a common scale in mm, all in one Axes: a PNG data URI, at most `inches` wide."""
     sizes = [[_extent(panel) for panel in row] for row in rows]
     n_columns = max(len(row) for row in rows)
     widths = [max(row[c][0] for row in sizes if c < len(row)) for c in range(n_columns)]
     heights = [max(height for _, height in row) for row in sizes]
     gap = 0.02 * sum(widths)
-    total = (sum(widths) + gap * (n_columns - 1), sum(heights) + gap * (len(rows) - 1))
-    inches = min(inches, 10 * total[0] / total[1])
-    figure = Figure(figsize=(inches, inches * total[1] / total[0]), facecolor=BACKGROUND)
-    top = total[1]
-    for row, height in zip(rows, heights, strict=True):
-        top -= height
+    width, height = sum(widths) + gap * (n_columns - 1), sum(heights) + gap * (len(rows) - 1)
+    inches = min(inches, 10 * width / height)
+    figure = Figure(figsize=(inches, inches * height / width), facecolor=BACKGROUND)
+    axes = figure.add_axes((0, 0, 1, 1))
+    top = height
+    for row, row_height in zip(rows, heights, strict=True):
         left = 0.0
-        for panel, width in zip(row, widths, strict=False):
-            box = (left / total[0], top / total[1], width / total[0], height / total[1])
-            _draw_panel(figure.add_axes(box), panel)
-            left += width + gap
-        top -= gap
+        for panel, column in zip(row, widths, strict=False):
+            across, up = _extent(panel)
+            _draw_panel(axes, panel, left + (column - across) / 2, top - (row_height + up) / 2)
+            left += column + gap
+        top -= row_height + gap
+    axes.set(xlim=(0, width), ylim=(0, height), aspect="auto")
+    axes.set_axis_off()
     return _png(figure)
 
 
@@ -157,55 +161,57 @@ def _extent(panel: Panel) -> tuple[float, float]:
     return shape[plane.across] * zooms[plane.across], shape[plane.up] * zooms[plane.up]
 
 
-def _draw_panel(axes: Axes, panel: Panel) -> None:
+def _draw_panel(axes: Axes, panel: Panel, left: float, bottom: float) -> None:
+    """Draw one slice with its lower left corner at (left, bottom), in mm."""
     plane = PLANES[panel.plane]
     width, height = _extent(panel)
+    place: dict[str, Any] = {"origin": "lower", "extent": (left, left + width, bottom, bottom + height)}
     low, high = window(panel.scan.data)
-    axes.imshow(
-        _slice(panel.scan.data, panel),
-        cmap="gray",
-        vmin=low,
-        vmax=high,
-        origin="lower",
-        extent=(0, width, 0, height),
-        interpolation="bicubic",
-    )
+    grey = _slice(panel.scan.data, panel)
+    axes.imshow(grey, cmap="gray", vmin=low, vmax=high, interpolation="bicubic", **place)
+    fill = np.zeros((*grey.shape, 4), np.float32)
     for name, volume in panel.maps.items():
-        _overlay(axes, panel, name, _slice(volume, panel), (0, width, 0, height))
-    axes.set_axis_off()
-    axes.set_aspect("equal")
-    left, right, bottom, top = tuple(plane.sides)
-    _write(axes, 0.02, 0.5, left, ha="left", va="center", weight="bold")
-    _write(axes, 0.98, 0.5, right, ha="right", va="center", weight="bold")
-    _write(axes, 0.5, 0.02, bottom, ha="center", va="bottom", weight="bold")
-    _write(axes, 0.5, 0.98, top, ha="center", va="top", weight="bold")
-    _write(axes, 0.02, 0.02, panel.caption, ha="left", va="bottom")
+        inside = _slice(volume, panel) > 0.5
+        if name in FILL:
+            fill[inside] = to_rgba(COLOURS[name], FILL[name])
+        edges = outline(inside) * (panel.scan.zooms[plane.across], panel.scan.zooms[plane.up]) + (
+            left,
+            bottom,
+        )
+        axes.add_collection(
+            LineCollection(list(edges), colors=COLOURS[name], linewidths=0.7, capstyle="projecting")
+        )
+    if panel.maps:
+        axes.imshow(fill, interpolation="nearest", **place)
+
+    def write(x: float, y: float, text: str, **style: Any) -> None:
+        axes.text(left + x * width, bottom + y * height, text, color="#dfe6ee", fontsize=7.5, **style)
+
+    write(0.02, 0.5, plane.sides[0], ha="left", va="center", weight="bold")
+    write(0.98, 0.5, plane.sides[1], ha="right", va="center", weight="bold")
+    write(0.5, 0.02, plane.sides[2], ha="center", va="bottom", weight="bold")
+    write(0.5, 0.98, plane.sides[3], ha="center", va="top", weight="bold")
+    write(0.02, 0.02, panel.caption, ha="left", va="bottom")
 
 
-def _overlay(
-    axes: Axes, panel: Panel, name: str, cut: np.ndarray, extent: tuple[float, float, float, float]
-) -> None:
-    """A tissue as a see-through fill with the outline of its voxels; the brain as a dashed outline."""
-    inside = cut > 0.5
-    if not inside.any():
-        return
-    if name != "brain":
-        fill = np.zeros((*cut.shape, 4), np.float32)
-        fill[inside] = to_rgba(COLOURS[name], 0.3)
-        axes.imshow(fill, origin="lower", extent=extent, interpolation="nearest")
-    # Enlarged and with a margin, so that the outline runs along the voxels' edges and closes at the border.
-    factor = 8
-    fine = np.pad(inside.repeat(factor, axis=0).repeat(factor, axis=1).astype(np.float32), 1)
-    x, y = (
-        (np.arange(-1, n * factor + 1) + 0.5) * size / (n * factor)
-        for n, size in zip(cut.shape[::-1], (extent[1], extent[3]), strict=True)
-    )
-    style = {"linewidths": 0.6, "linestyles": "dashed"} if name == "brain" else {"linewidths": 0.7}
-    axes.contour(x, y, fine, levels=[0.5], colors=COLOURS[name], **style)
+def outline(inside: np.ndarray) -> np.ndarray:
+    """The edges between voxels inside and outside.
 
+    Parameters
+    ----------
+    inside: (rows, columns) bool.
 
-def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
-    axes.text(x, y, text, transform=axes.transAxes, color="#dfe6ee", fontsize=7.5, **style)
+    Returns
+    -------
+    (n, 2, 2): n line segments between two points (x, y), where voxel (row, column) spans
+    [column, column + 1] x [row, row + 1].
+    """
+    padded = np.pad(inside, 1)
+    row, column = np.nonzero(padded[1:-1, 1:] != padded[1:-1, :-1])
+    upright = np.stack([np.stack([column, row], 1), np.stack([column, row + 1], 1)], 1)
+    row, column = np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1])
+    level = np.stack([np.stack([column, row], 1), np.stack([column + 1, row], 1)], 1)
+    return np.concatenate([upright, level])
 
 
 def _slice(volume: np.ndarray, panel: Panel) -> np.ndarray:
@@ -224,14 +230,15 @@ def window(data: np.ndarray) -> tuple[float, float]:
 def histograms(reference: Path, preproc: Path, maps: Mapping[str, np.ndarray]) -> str:
     """Intensities of the scan as acquired, with each tissue's, and after scaling to [-1, 1]."""
     scan, scaled = load(reference).data, load(preproc).data
-    figure = Figure(figsize=(9, 2.6), layout="constrained")
+    figure = Figure(figsize=(9, 2.6))
     before, after = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.065, right=0.99, bottom=0.18, top=0.89, wspace=0.12)
     edges = np.linspace(scan.min(), np.percentile(scan, 99.9), 81)
     before.hist(scan.ravel(), edges, histtype="step", color=INK, linewidth=1.1, label="all voxels")
     for tissue in TISSUES:
         if tissue in maps:
             inside = scan[maps[tissue] > 0.5]
-            before.hist(inside, edges, color=COLOURS[tissue], alpha=0.55, label=tissue)
+            before.hist(inside, edges, histtype="stepfilled", color=COLOURS[tissue], alpha=0.55, label=tissue)
     before.set(title="before: as acquired", xlabel="intensity", ylabel="voxels", yscale="log")
     _legend(before)
     after.hist(scaled.ravel(), np.linspace(-1, 1, 81), histtype="step", color=INK, linewidth=1.1)
@@ -253,8 +260,11 @@ def losses(columns: Mapping[str, np.ndarray]) -> str:
     main = [name for name in terms if leading(name)] or list(terms)[:2]
     small = [name for name in terms if name not in main]
     n_rows = -(-len(small) // 3)
-    figure = Figure(figsize=(9, 3 + 1.7 * n_rows), layout="constrained")
-    grid = figure.add_gridspec(1 + n_rows, 3, height_ratios=[2.2, *[1] * n_rows])
+    figure = Figure(figsize=(9, 3 + 1.7 * n_rows))
+    grid = figure.add_gridspec(1 + n_rows, 3, height_ratios=[2, *[1] * n_rows], hspace=0.55, wspace=0.2)
+    figure.subplots_adjust(
+        left=0.065, right=0.99, bottom=0.5 / (3 + 1.7 * n_rows), top=1 - 0.1 / (3 + 1.7 * n_rows)
+    )
     axes = figure.add_subplot(grid[0, :])
     for name, colour in zip(main, ACCENTS, strict=False):
         _curve(axes, step, terms[name], colour, name.replace("_", " "))
@@ -314,7 +324,8 @@ def _png(figure: Figure) -> str:
 def _svg(figure: Figure) -> str:
     figure.set_facecolor("none")
     stream = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "report"}):  # equal figures give equal bytes
+    # Equal figures give equal bytes; text stays text, in the reader's sans-serif.
+    with mpl.rc_context({"svg.hashsalt": "report", "svg.fonttype": "none"}):
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
     text = stream.getvalue().replace(INK, "var(--ink)").replace(GRID, "var(--grid)")
     return _uri(text.replace("<defs>", THEME + "<defs>", 1).encode(), "image/svg+xml")

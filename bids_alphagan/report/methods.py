@@ -18,7 +18,7 @@ AUGMENTATIONS = {
     "scale": "intensity scaling",
     "zoom": "zoom",
     "noise": "Gaussian noise",
-    "rescale": "rescaling to [-1, 1]",
+    "rescale": "rescaling to -1 to 1",
     "translate": "translation",
 }
 
@@ -73,7 +73,7 @@ def participant_methods(
         "Each scan was reduced to one magnitude volume: time series were averaged without volumes that "
         "correlated poorly with the median volume. It was reoriented to RAS axes, padded with zeros to "
         f"{grid}×{grid}×{grid} voxels (resampled first along axes with more voxels) and scaled linearly to "
-        f"[-1, 1], where 1 is the scan's {intensity_percentile:g}th percentile{clipping}."
+        f"the range from -1 to 1, where 1 is the scan's {intensity_percentile:g}th percentile{clipping}."
     )
     return compose([f"{software} {preparation}", *_masks(masks)], _citations(masks))
 
@@ -102,7 +102,7 @@ def group_methods(
         f"Synthetic scans were made with bids-alphagan {versions['bids-alphagan']} after Ferreira et al. "
         f"[@paper], with PyTorch {versions['torch']} [@torch], from {_count(n_scans, 'scan')} of "
         f"{_count(n_animals, 'animal')} in BIDS format [@bids], as volumes of {grid}×{grid}×{grid} voxels "
-        f"with intensities in [-1, 1] (seed {seed})."
+        f"with intensities from -1 to 1 (seed {seed})."
     ]
     paragraphs += [_model(model) for model in models]
     paragraphs += _masks(masks)
@@ -114,7 +114,7 @@ def group_methods(
             f"{kept}."
         )
     paragraphs.append(
-        "Synthetic and real scans were compared with intensities in [0, 1] by the normalised "
+        "Synthetic and real scans were compared with intensities from 0 to 1 by the normalised "
         "cross-correlation, the mean absolute error and the squared maximum mean discrepancy with a linear "
         f"kernel on voxels [@mmd; kwon] over {pairs_per_scan} random real/synthetic pairs per real scan, "
         f"and by the multi-scale structural similarity [@msssim] over {msssim_pairs_per_scan} pairs per "

@@ -1,0 +1,402 @@
+"""Reports: complete, self-contained, escaped, and figures that keep anatomy and proportions."""
+
+import base64
+import io
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from bids_alphagan.models import MODELS
+from bids_alphagan.report import (
+    ModelSection,
+    ScanSection,
+    figures,
+    write_group_report,
+    write_participant_report,
+)
+from bids_alphagan.report.methods import MaskFacts, ModelFacts, compose, group_methods, participant_methods
+from bids_alphagan.report.references import REFERENCES
+
+SHAPE, ZOOMS = (7, 8, 9), (0.5, 0.4, 1.0)
+EVIL = "<script>alert(1)</script>"
+VERSIONS = {"bids-alphagan": "0.1", "nipype": "1.11", "nibabel": "5.3", "torch": "2.8"}
+MASKS = MaskFacts("antspyx", "0.6", "RatPhantom", "A phantom", templateflow=False)
+VOID = {"meta", "br", "img", "link", "hr"}
+LPI = np.diag([-0.5, -0.4, 1.0, 1.0])  # x runs to the left, y to posterior
+
+
+class Page(HTMLParser):
+    """Reads a page, fails on tags that do not match, and keeps what may reach out of it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.links: list[str] = []
+        self.alts: list[str | None] = []
+        self.words = ""
+        self.scripts = 0
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        found = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.scripts += tag == "script"
+        if tag == "img":
+            self.alts.append(found.get("alt"))
+        self.sources += [found["src"]] if "src" in found else []
+        self.links += [found["href"]] if "href" in found else []
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.words += data + " "
+
+
+def read(path: Path) -> Page:
+    """The page, checked for what holds for every page."""
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert all(source.startswith("data:image/") for source in page.sources)
+    assert all(link.startswith(("#", "https://doi.org/")) for link in page.links)
+    assert "@import" not in text
+    assert "url(" not in text
+    assert len(page.alts) == len(page.sources)
+    assert all(page.alts)
+    assert page.scripts == 1  # the copy button's
+    for anchor in (link[1:] for link in page.links if link.startswith("#")):
+        assert f'id="{anchor}"' in text
+    return page
+
+
+def save(path: Path, data: np.ndarray, affine: np.ndarray = LPI) -> Path:
+    nib.save(nib.Nifti1Image(data, affine), path)
+    return path
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> ScanSection:
+    """A time series' reference (x, y, z, 1) in LPI with all masks, and its cube."""
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in SHAPE], indexing="ij"))
+    radius = np.linalg.norm(grid, axis=0)
+    dseg = np.where(radius < 0.4, 3, np.where(radius < 0.7, 2, np.where(radius < 1, 1, 0))).astype(np.uint8)
+    reference = save(tmp_path / "ref.nii.gz", (100 * (dseg + grid[0] + 2)).astype(np.float32)[..., None])
+    masks = {
+        tissue: save(tmp_path / f"{tissue}.nii.gz", (dseg == i).astype(np.float32)[..., None])
+        for i, tissue in enumerate(figures.TISSUES, start=1)
+    }
+    masks |= {
+        "dseg": save(tmp_path / "dseg.nii.gz", dseg),
+        "brain": save(tmp_path / "b.nii.gz", (dseg > 0) * 1.0),
+    }
+    cube = save(tmp_path / "cube.nii.gz", np.linspace(-1, 1, 11**3, dtype=np.float32).reshape(11, 11, 11))
+    return ScanSection("sub-01_bold", reference, cube, masks, {"Grid": {"Size": [64, 64, 64], "None": None}})
+
+
+@pytest.fixture
+def model(tmp_path: Path, scan: ScanSection) -> ModelSection:
+    losses = tmp_path / "losses.tsv"
+    names = ["step", "generator_loss", "discriminator_loss", "generator_mse", "code_discriminator_loss"]
+    rows = [[str(10 * i), str(5.0 - i), str(-1.0 * i), "0.5", "nan"] for i in range(1, 7)]
+    losses.write_text("\n".join("\t".join(row) for row in [names, *rows]) + "\n")
+    return ModelSection(
+        name="sigmarat2",
+        label="SigmaRat2",
+        examples=[scan.reference],
+        example_dsegs=[scan.masks["dseg"]],
+        losses=losses,
+        n_accepted=6,
+        n_rejected=2,
+        rejection_reasons={"GM too small": 2},
+        settings={"iterations": 60},
+    )
+
+
+def metrics() -> list[dict]:
+    rows = []
+    for metric, direction, values in (
+        ("MS-SSIM", "closer to real", (0.8, 0.7, 0.95)),
+        ("NCC", "higher", (0.9, 0.5, 0.6)),
+        ("MAE", "lower", (0.01, 0.02, 0.03)),
+    ):
+        for name, value in zip(("real", "sigmarat2", "adni"), values, strict=True):
+            rows.append({"model": name, "metric": metric, "value": value, "sd": 0.012, "n": 9, "unit": "1"})
+            rows[-1]["direction"] = direction
+    return rows
+
+
+def test_participant_report_is_complete_and_self_contained(tmp_path: Path, scan: ScanSection) -> None:
+    failed = ScanSection("sub-01_T2w", error="sub-01_T2w.nii.gz: 3 voxels are NaN")
+    bare = ScanSection("sub-01_run-2_bold", scan.reference, scan.preproc, notes=["No template was given"])
+    methods = participant_methods(grid=64, intensity_percentile=99.5, masks=MASKS, versions=VERSIONS)
+    path = tmp_path / "sub-01.html"
+    write_participant_report(path, "01", [scan, failed, bare], {"Command": "bids-alphagan a b"}, methods)
+    page = read(path)
+    for words in (
+        "sub-01_bold",
+        "sub-01_T2w",
+        "3 voxels are NaN",
+        "No template was given",
+        "bids-alphagan a b",
+    ):
+        assert words in page.words
+    assert "7 × 8 × 9 voxels of 0.5 × 0.4 × 1 mm" in page.words
+    assert "64, 64, 64" in page.words
+    assert (
+        len(page.sources) == 6
+    )  # four of the whole scan; the planes and histograms of the one without masks
+    assert "https://doi.org/10.3390/app12104844" in page.links
+    assert path.stat().st_size < 2e6
+
+
+def test_tissue_volumes_are_in_cubic_millimetres(tmp_path: Path, scan: ScanSection) -> None:
+    write_participant_report(tmp_path / "r.html", "01", [scan], {}, "text")
+    dseg = np.asarray(nib.load(scan.masks["dseg"]).dataobj)
+    assert f"{(dseg == 2).sum() * 0.5 * 0.4 * 1.0:.4g} mm³" in read(tmp_path / "r.html").words
+
+
+def test_names_from_data_are_escaped(tmp_path: Path, scan: ScanSection, model: ModelSection) -> None:
+    evil = replace(scan, title=EVIL, parameters={EVIL: [EVIL, {EVIL: EVIL}]}, notes=[EVIL], error=EVIL)
+    write_participant_report(tmp_path / "p.html", EVIL, [evil], {EVIL: EVIL}, EVIL)
+    named = replace(model, name=EVIL, label=EVIL, rejection_reasons={EVIL: 1}, settings={EVIL: EVIL})
+    rows = [{**row, "metric": EVIL} for row in metrics()]
+    write_group_report(tmp_path / "g.html", [], [], [named], rows, {EVIL: EVIL}, EVIL, [EVIL])
+    for name in ("p.html", "g.html"):
+        assert EVIL not in (tmp_path / name).read_text()
+        assert EVIL in read(tmp_path / name).words
+
+
+def test_reports_are_the_same_bytes_each_time(tmp_path: Path, scan: ScanSection, model: ModelSection) -> None:
+    for name in ("a", "b"):
+        write_participant_report(tmp_path / f"p{name}.html", "01", [scan], {}, "text")
+        write_group_report(tmp_path / f"g{name}.html", [], [], [model], metrics(), {}, "text", [])
+    assert (tmp_path / "pa.html").read_bytes() == (tmp_path / "pb.html").read_bytes()
+    assert (tmp_path / "ga.html").read_bytes() == (tmp_path / "gb.html").read_bytes()
+
+
+def test_group_report_is_complete_and_self_contained(
+    tmp_path: Path, scan: ScanSection, model: ModelSection
+) -> None:
+    other = replace(model, name="adni", label="ADNI", example_dsegs=[None], losses=None)
+    path = tmp_path / "group.html"
+    write_group_report(
+        path,
+        [scan.reference],
+        [scan.masks["dseg"]],
+        [model, other],
+        metrics(),
+        {"seed": 3},
+        "text doi:10.1038/sdata.2016.44.",
+        ["Few animals"],
+        n_real=1,
+        metric_descriptions={"NCC": "Pearson's correlation"},
+    )
+    page = read(path)
+    for words in (
+        "12 synthetic scans from 1 real one",
+        "Few animals",
+        "GM too small",
+        "75 %",
+        "Pearson's correlation",
+    ):
+        assert words in page.words
+    # Scans of three sets, masks of two, the loss curves of one model.
+    assert len(page.sources) == 6
+    assert page.links[-1] == "https://doi.org/10.1038/sdata.2016.44"
+    assert path.stat().st_size < 2e6
+
+
+def test_metrics_table_marks_the_best_model_by_direction(tmp_path: Path, model: ModelSection) -> None:
+    rows = metrics()
+    rows[-1] |= {"value": None, "sd": None, "n": 0}
+    models = [model, replace(model, name="adni", label="ADNI")]
+    write_group_report(tmp_path / "g.html", [], [], models, rows, {}, "text", [])
+    text = (tmp_path / "g.html").read_text()
+    best = re.findall(r'<td class="value best">\s*<span class="figure">([^<]+)', text)
+    assert best == ["0.700", "0.600"]  # MS-SSIM nearest to 0.8; NCC highest; one MAE alone is no contest
+    words = " ".join(read(tmp_path / "g.html").words.split())
+    assert "n/a" in words
+    assert "→ closer to real" in words
+    assert "↑ higher" in words
+    assert "↓ lower" in words
+    assert "0.800 ± 0.012 9 pairs" in words
+
+
+def test_scans_are_shown_in_ras(tmp_path: Path) -> None:
+    data = np.zeros(SHAPE, np.float32)
+    data[0, 0, 0] = 1  # x to the left, y to posterior: this voxel is the rightmost, foremost, lowest one
+    scan = figures.load(save(tmp_path / "a.nii.gz", data[..., None]))
+    assert scan.data.shape == SHAPE
+    assert np.argwhere(scan.data).tolist() == [[6, 7, 0]]
+    rotated = np.array([[0, 0, 0.9, 0], [0.4, 0, 0, 0], [0, 0.7, 0, 0], [0, 0, 0, 1]])
+    turned = figures.load(
+        save(tmp_path / "b.nii.gz", np.arange(504, dtype=np.float32).reshape(SHAPE), rotated)
+    )
+    assert turned.data.shape == (9, 7, 8)
+    assert turned.zooms == pytest.approx((0.9, 0.4, 0.7))
+
+
+@pytest.mark.parametrize(
+    ("plane", "shape", "extent"),
+    [("axial", (8, 7), (3.5, 3.2)), ("coronal", (9, 7), (3.5, 9.0)), ("sagittal", (9, 8), (3.2, 9.0))],
+)
+def test_slices_keep_their_axes_and_millimetres(plane: str, shape: tuple, extent: tuple) -> None:
+    data = np.arange(504, dtype=np.float32).reshape(SHAPE)
+    panel = figures.Panel(figures.Scan(data, ZOOMS), plane, 2, {})
+    cut = figures._slice(data, panel)
+    assert cut.shape == shape
+    place = [0, 0, 0]
+    place[figures.PLANES[plane].cut] = 2
+    place[figures.PLANES[plane].up] = 3
+    place[figures.PLANES[plane].across] = 5
+    assert cut[3, 5] == data[tuple(place)]
+    assert figures._extent(panel) == pytest.approx(extent)
+
+
+def test_pictures_keep_the_proportions_and_show_the_masks() -> None:
+    scan = figures.Scan(np.random.default_rng(0).random(SHAPE, dtype=np.float32), (1.0, 1.0, 0.5))
+    at = np.array([3, 4, 4])
+    plain = picture(figures.three_planes(scan, {}, at))
+    widths, height, gap = (7, 7, 8), 8, 0.02 * 22
+    assert plain.shape[1] / plain.shape[0] == pytest.approx((sum(widths) + 2 * gap) / height, rel=0.02)
+    mask = np.zeros(SHAPE, np.float32)
+    mask[2:5, 3:6, 3:6] = 1
+    masked = picture(figures.three_planes(scan, {"CSF": mask}, at))
+    blue = (masked[..., 2].astype(int) - masked[..., 0] > 60).mean(axis=0)
+    assert (blue > 0).any()
+    assert not (plain[..., 2].astype(int) - plain[..., 0] > 60).any()
+
+
+def test_outlines_run_along_the_voxels_edges() -> None:
+    inside = np.zeros((3, 4), bool)
+    inside[2, 1] = True  # third row, second column, at the border
+    edges = {frozenset(map(tuple, edge)) for edge in figures.outline(inside).tolist()}
+    corners = [(1, 2), (2, 2), (2, 3), (1, 3)]
+    assert edges == {frozenset(pair) for pair in zip(corners, corners[1:] + corners[:1], strict=True)}
+    assert figures.outline(np.zeros((3, 4), bool)).shape == (0, 2, 2)
+
+
+def picture(uri: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGB"))
+
+
+def test_grey_scale_is_not_spoilt_by_a_few_voxels() -> None:
+    data = np.random.default_rng(0).random((20, 21, 22), dtype=np.float32)
+    data[0, 0, :3] = 1e6
+    low, high = figures.window(data)
+    assert 0 <= low < 0.05
+    assert 0.9 < high <= 1
+    assert figures.window(np.full(SHAPE, 3.0))[1] > 3
+
+
+def test_generator_and_discriminator_lead_the_loss_curves() -> None:
+    assert figures.leading("generator_loss")
+    assert figures.leading("discriminator_loss")
+    assert not figures.leading("code_discriminator_loss")
+    assert not figures.leading("generator_mse")
+
+
+def test_the_methods_cite_what_was_used_and_nothing_else() -> None:
+    text = participant_methods(grid=32, intensity_percentile=100, masks=None, versions=VERSIONS)
+    assert "ANTsX" not in text
+    assert "Unified segmentation" not in text
+    assert "32×32×32" in text
+    ants = participant_methods(grid=64, intensity_percentile=99.5, masks=MASKS, versions=VERSIONS)
+    assert "doi:10.1038/s41598-021-87564-6" in ants
+    assert "A phantom" in ants
+    spm_facts = replace(MASKS, segmenter="SPM12", version="7771", template_citation="", templateflow=True)
+    spm = participant_methods(grid=64, intensity_percentile=99.5, masks=spm_facts, versions=VERSIONS)
+    assert "doi:10.1016/j.neuroimage.2005.02.018" in spm
+    assert "doi:10.1038/s41592-022-01681-2" in spm
+    assert "ANTsX" not in spm
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_methods_describe_every_model(name: str) -> None:
+    spec = MODELS[name]
+    facts = ModelFacts(spec, 64, spec.latent, 200, 4, 2e-4, n_accepted=8, n_rejected=3)
+    text = group_methods(
+        n_scans=24,
+        n_animals=1,
+        grid=64,
+        models=[facts],
+        masks=MASKS,
+        pairs_per_scan=100,
+        msssim_pairs_per_scan=10,
+        seed=7,
+        versions=VERSIONS,
+    )
+    assert f"{spec.title} [" in text
+    assert "24 scans of 1 animal in" in text
+    assert "8 of 11" in text
+    assert ("doi:10.48550/arXiv.1802.05957" in text) == spec.discriminator.spectral_norm
+    assert text.count("doi:10.3390/app12104844") == 1
+    cited = {int(n) for group in re.findall(r"\[((?:\d+(?:, )?)+)\]", text) for n in group.split(", ")}
+    listed = [int(n) for n in re.findall(r"^(\d+)\. ", text, flags=re.MULTILINE)]
+    assert listed == sorted(cited) == list(range(1, len(listed) + 1))
+
+
+def test_citations_are_numbered_by_first_use_and_merged_by_doi() -> None:
+    text = compose(["A [@mine]. B [@paper; bids]. C [@mine]."], {"mine": "F., doi:10.3390/app12104844"})
+    assert text.startswith("A [1]. B [1, 2]. C [1].\n\nReferences\n1. Ferreira")
+    assert "[@" not in text
+    with pytest.raises(KeyError):
+        compose(["[@unknown]"], {})
+
+
+def test_every_reference_has_a_year_and_an_identifier() -> None:
+    for key, reference in REFERENCES.items():
+        assert re.search(r"\(\d{4}\)|Zenodo", reference), key
+        assert re.search(r"doi:10\.\d{4,5}/\S+[^.\s]$|Machine Learning Research", reference), key
+
+
+def test_reports_need_neither_torch_nor_the_pipeline() -> None:
+    code = "import sys, bids_alphagan.report, bids_alphagan.report.methods; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"torch", "nipype", "bids", "ants", "bids_alphagan.evaluation"} & set(loaded)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the browser chromium")
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_browser_shows_the_whole_page(
+    tmp_path: Path, scan: ScanSection, model: ModelSection, width: int
+) -> None:
+    """In headless Chromium: no script error, every picture decoded, nothing wider than the screen."""
+    probe = """<script>
+    var failures = []; addEventListener("error", function (e) { failures.push(e.message); });
+    addEventListener("load", function () {
+      var shown = Array.from(document.images).filter(function (i) { return i.naturalWidth > 0; }).length;
+      document.title = [failures.length, document.images.length - shown,
+        document.documentElement.scrollWidth > innerWidth].join(" ");
+    });</script>"""
+    pages = [tmp_path / "p.html", tmp_path / "g.html"]
+    long = replace(scan, title="sub-01_ses-02_acq-" + "verylong" * 12 + "_bold")
+    write_participant_report(pages[0], "01", [long], {"Command": "x" * 300}, "text")
+    write_group_report(pages[1], [scan.reference], [None], [model], metrics(), {}, "text", [])
+    for page in pages:
+        page.write_text(page.read_text().replace("<head>", "<head>" + probe))
+        flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--no-first-run",
+        ]
+        flags += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", "--dump-dom"]
+        done = subprocess.run(["chromium", *flags, page.as_uri()], capture_output=True, text=True, timeout=60)
+        assert "<title>0 0 false</title>" in done.stdout
