@@ -168,8 +168,8 @@ def columns_sidecar() -> dict[str, Any]:
     """Describe the columns of group_metrics.tsv, in the form of a BIDS sidecar."""
     return {
         "model": {
-            "Description": "Model that made the scans. 'real' compares the real scans with each other: the "
-            "value that a perfect model would come near to."
+            "Description": "Model that made the scans. 'real' compares different real scans with each other: "
+            "new animals would score about that."
         },
         "metric": {
             "LongName": "Metric",

@@ -225,7 +225,8 @@ def _prose(text: str) -> Markup:
         re.sub(r"doi:(10\.\S+?)(?=[.,;)]*(?:\s|$))", r'<a href="https://doi.org/\1">doi:\1</a>', p)
         for p in paragraphs
     ]
-    return Markup("".join(f"<p>{p.replace(chr(10), '<br>')}</p>" for p in linked))
+    headed = [re.sub(r"\AReferences\n", "<strong>References</strong>\n", p) for p in linked]
+    return Markup("".join(f"<p>{p.replace(chr(10), '<br>')}</p>" for p in headed))
 
 
 def _number(value: Any) -> str:
