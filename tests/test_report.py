@@ -304,10 +304,10 @@ def test_grey_scale_is_not_spoilt_by_a_few_voxels() -> None:
 
 
 def test_generator_and_discriminator_lead_the_loss_curves() -> None:
-    assert figures.leading("generator_loss")
-    assert figures.leading("discriminator_loss")
-    assert not figures.leading("code_discriminator_loss")
-    assert not figures.leading("generator_mse")
+    assert charts.leading("generator_loss")
+    assert charts.leading("discriminator_loss")
+    assert not charts.leading("code_discriminator_loss")
+    assert not charts.leading("generator_mse")
 
 
 def test_the_methods_cite_what_was_used_and_nothing_else() -> None:

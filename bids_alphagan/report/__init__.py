@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from bids_alphagan import __version__
 from bids_alphagan.files import read_tsv, write_text
-from bids_alphagan.report import figures
+from bids_alphagan.report import charts, figures
 
 MAX_EXAMPLES = 4  # rows per gallery: more make the page heavy and show no more
 
@@ -147,7 +147,7 @@ def _participant_figures(scan: ScanSection) -> dict[str, Any]:
         views["masks"] = figures.three_planes(image, maps, at)
         views["mosaic"] = figures.mosaic(image, maps)
     if scan.preproc is not None:
-        views["histograms"] = figures.histograms(scan.reference, scan.preproc, maps)
+        views["histograms"] = charts.histograms(scan.reference, scan.preproc, maps)
     return views
 
 
@@ -171,7 +171,7 @@ def _loss_curves(model: ModelSection) -> str | None:
     rows = read_tsv(model.losses) if model.losses is not None else []
     if not rows:
         return None
-    return figures.losses({name: np.array([float(row[name]) for row in rows]) for name in rows[0]})
+    return charts.losses({name: np.array([float(row[name]) for row in rows]) for name in rows[0]})
 
 
 def _metrics_table(models: Sequence[ModelSection], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
