@@ -19,6 +19,7 @@ from bids_alphagan.models import MODELS
 from bids_alphagan.report import (
     ModelSection,
     ScanSection,
+    charts,
     figures,
     write_group_report,
     write_participant_report,
