@@ -1,8 +1,9 @@
 """Training: prepared volumes in, a generator out. Needs torch, NumPy and nothing of nipype or pybids."""
 
 from bids_alphagan.models.trained import TrainedGenerator, draw_latent, generate, load_generator
+from bids_alphagan.training.identity import TrainSettings
 from bids_alphagan.training.interrupt import Interrupted
-from bids_alphagan.training.loop import TrainResult, TrainSettings, train
+from bids_alphagan.training.loop import TrainResult, train
 
 __all__ = [
     "Interrupted",

@@ -4,22 +4,19 @@ One iteration goes through `PHASES`: encoder and generator, then discriminator, 
 each (Ferreira et al. 2022, doi:10.3390/app12104844, equations (1) to (6)). All outside a phase is frozen.
 """
 
-import json
 import logging
 import math
-import platform
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import bids_alphagan
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import write_json
 from bids_alphagan.models import ModelSpec, losses
@@ -32,34 +29,16 @@ from bids_alphagan.models.trained import (
     save_generator,
 )
 from bids_alphagan.training import checkpoint
-from bids_alphagan.training.data import augment, batch_indices, data_hash, random_source
+from bids_alphagan.training.data import augment, batch_indices, random_source
+from bids_alphagan.training.identity import TrainSettings, configuration, refuse_another_run
 from bids_alphagan.training.interrupt import Interrupted, requests
 from bids_alphagan.training.record import LOSSES, Record
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam and AdamW, the paper's
 ITERATION_STREAM = 1  # key of the iterations' random numbers; 0 is the order of the scans
 SHOWN = 4  # samples in TensorBoard
-MAY_CHANGE = {"iterations", "log_every", "checkpoint_every"}  # between a run and its continuation
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How long and how big to train; the defaults are the paper's.
-
-    channels: width of the networks (64). latent: length of the latent vector, the model's own if None.
-    log_every, checkpoint_every: in iterations; losses are read from the device at those steps alone.
-    """
-
-    iterations: int = 200_000
-    batch_size: int = 4
-    seed: int = 0
-    channels: int = 64
-    latent: int | None = None
-    learning_rate: float = 2e-4
-    log_every: int = 100
-    checkpoint_every: int = 1000
 
 
 class TrainResult(NamedTuple):
@@ -152,14 +131,14 @@ def train(
     """
     began, device = time.perf_counter(), torch.device(device)
     latent = settings.latent or spec.latent
-    config = _configuration(volumes, spec, settings)
+    config = configuration(volumes, spec, settings)
     networks = _initial_networks(spec, settings, size=volumes.shape[-1]).to(device)
     optimisers = {phase.name: _optimiser(phase, networks, spec, settings) for phase in PHASES}
     checkpoints = folder / "checkpoints"
 
     step = 0
     if resume and (found := checkpoint.newest(checkpoints)):
-        _refuse_another_run(found.info, config, folder)
+        refuse_another_run(found.info, config, folder)
         checkpoint.restore(found, vars(networks), optimisers)
         step = found.step
         logger.info("%s goes on from its checkpoint at iteration %d", spec.name, step)
@@ -173,17 +152,19 @@ def train(
             terms = iteration(networks, optimisers, scans, spec, settings, step)
             step += 1
             record.advance()
-            saving = request.by or step % settings.checkpoint_every == 0 or step == settings.iterations
+            stopping = request.by  # read once: a signal that comes later waits for the next iteration
+            saving = stopping or step % settings.checkpoint_every == 0 or step == settings.iterations
             if saving or step == 1 or step % settings.log_every == 0:
                 values = _finite(terms, step, checkpoints)
             if step == 1 or step % settings.log_every == 0:
                 record.losses(step, values)
             if saving:
+                _check_weights(networks, step, checkpoints)
                 checkpoint.save(checkpoints, vars(networks), optimisers, {**config, "step": step})
                 record.samples(step, _samples(networks, latent))
-            if request.by and step < settings.iterations:
-                message = f"{spec.name} stopped at iteration {step} by {request.by.name}; the state is saved"
-                raise Interrupted(message, request.by)
+            if stopping:
+                message = f"{spec.name} stopped at iteration {step} by {stopping.name}; the state is saved"
+                raise Interrupted(message, stopping)
 
     info = {"model": spec.name, "latent": latent, "channels": settings.channels, "size": volumes.shape[-1]}
     generator = save_generator(folder, networks.generator, {**info, "step": step, "seed": settings.seed})
@@ -258,35 +239,6 @@ def _optimiser(
     return kind(parameters, settings.learning_rate, BETAS, EPSILON, spec.weight_decay)
 
 
-def _configuration(volumes: np.ndarray | Tensor, spec: ModelSpec, settings: TrainSettings) -> dict[str, Any]:
-    config = {
-        "model": asdict(spec),
-        "settings": asdict(settings),
-        "data": {"scans": len(volumes), "shape": list(volumes.shape[2:]), "sha256": data_hash(volumes)},
-        "versions": {
-            "bids_alphagan": bids_alphagan.__version__,
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-    }
-    return dict(json.loads(json.dumps(config)))  # tuples become lists, as in a checkpoint that is read back
-
-
-def _refuse_another_run(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    differences = [
-        f"{part}.{key} is {now[part].get(key)!r}, was {before[part].get(key)!r}"
-        for part in ("model", "settings", "data")
-        for key in sorted(before[part].keys() | now[part].keys())
-        if before[part].get(key) != now[part].get(key) and key not in MAY_CHANGE
-    ]
-    if differences:
-        raise UserError(
-            f"The checkpoint in {folder} belongs to another run: {'; '.join(differences)}. "
-            "Give the former settings and data, another output folder, or --resume never to start again."
-        )
-
-
 def _clear(folder: Path) -> None:
     """Remove an earlier run's files, and nothing else."""
     for name in ("checkpoints", "tensorboard"):
@@ -299,13 +251,23 @@ def _clear(folder: Path) -> None:
 def _finite(terms: Terms, step: int, checkpoints: Path) -> dict[str, float]:
     """The losses as numbers; this is where the loop waits for the device."""
     values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
-    broken = [name for name, value in values.items() if not math.isfinite(value)]
-    if broken:
-        raise UserError(
-            f"Training diverged: at iteration {step} {', '.join(broken)} is not a finite number. Checkpoints "
-            f"in {checkpoints} are from before. Train again with another seed (--resume never --seed N)."
-        )
+    if broken := [name for name, value in values.items() if not math.isfinite(value)]:
+        raise _diverged(broken, step, checkpoints)
     return values
+
+
+def _check_weights(networks: Networks, step: int, checkpoints: Path) -> None:
+    """An update can break the weights after finite losses; such a state must not replace a good checkpoint."""
+    for name, network in vars(networks).items():
+        if not all(parameter.isfinite().all() for parameter in network.parameters()):
+            raise _diverged([f"a weight of the {name}"], step, checkpoints)
+
+
+def _diverged(broken: list[str], step: int, checkpoints: Path) -> UserError:
+    return UserError(
+        f"Training diverged: at iteration {step} {', '.join(broken)} is not a finite number. Checkpoints in "
+        f"{checkpoints} are from before. Train again with another seed (--resume never --seed N)."
+    )
 
 
 def _samples(networks: Networks, latent: int) -> np.ndarray:

@@ -1,0 +1,67 @@
+"""What makes a run this run: its settings and data, and what may differ when it is continued."""
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import bids_alphagan
+from bids_alphagan.errors import UserError
+from bids_alphagan.models import ModelSpec
+from bids_alphagan.training.data import data_hash
+
+MAY_CHANGE = {"iterations", "log_every", "checkpoint_every"}  # between a run and its continuation
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long and how big to train; the defaults are the paper's.
+
+    channels: width of the networks (64). latent: length of the latent vector, the model's own if None.
+    log_every, checkpoint_every: in iterations; losses are read from the device at those steps alone.
+    """
+
+    iterations: int = 200_000
+    batch_size: int = 4
+    seed: int = 0
+    channels: int = 64
+    latent: int | None = None
+    learning_rate: float = 2e-4
+    log_every: int = 100
+    checkpoint_every: int = 1000
+
+
+def configuration(volumes: np.ndarray | Tensor, spec: ModelSpec, settings: TrainSettings) -> dict[str, Any]:
+    """What config.json and every checkpoint say about a run: model, settings, data, versions."""
+    config = {
+        "model": asdict(spec),
+        "settings": asdict(settings),
+        "data": {"scans": len(volumes), "shape": list(volumes.shape[2:]), "sha256": data_hash(volumes)},
+        "versions": {
+            "bids_alphagan": bids_alphagan.__version__,
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    return dict(json.loads(json.dumps(config)))  # tuples become lists, as in a checkpoint that is read back
+
+
+def refuse_another_run(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """UserError with the differences, where the run of a checkpoint (`before`) is not the one asked for."""
+    differences = [
+        f"{part}.{key} is {now[part].get(key)!r}, was {before[part].get(key)!r}"
+        for part in ("model", "settings", "data")
+        for key in sorted(before[part].keys() | now[part].keys())
+        if before[part].get(key) != now[part].get(key) and key not in MAY_CHANGE
+    ]
+    if differences:
+        raise UserError(
+            f"The checkpoint in {folder} belongs to another run: {'; '.join(differences)}. "
+            "Give the former settings and data, another output folder, or --resume never to start again."
+        )
