@@ -257,7 +257,7 @@ def _finite(terms: Terms, step: int, checkpoints: Path) -> dict[str, float]:
 
 
 def _check_weights(networks: Networks, step: int, checkpoints: Path) -> None:
-    """An update can break the weights after finite losses; such a state must not replace a good checkpoint."""
+    """An update after finite losses can break the weights; that state must not replace a checkpoint."""
     for name, network in vars(networks).items():
         if not all(parameter.isfinite().all() for parameter in network.parameters()):
             raise _diverged([f"a weight of the {name}"], step, checkpoints)
