@@ -94,7 +94,8 @@ def restore(
 def _read(path: Path) -> Checkpoint:
     with safe_open(path, framework="pt") as stream:
         metadata = stream.metadata() or {}
-        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        # copies: the tensors of an open file are views of it, and the run goes on to change them
+        tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118
     if metadata["crc32"] != _checksum(tensors):
         raise ValueError("the checksum does not fit")
     return Checkpoint(tensors, json.loads(metadata["info"]))
