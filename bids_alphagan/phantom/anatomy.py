@@ -23,7 +23,7 @@ from bids_alphagan.phantom.brain import (
     build_brain,
     step_up,
 )
-from bids_alphagan.phantom.shapes import Axes, Field, distance, ellipsoid, loft, texture, tube
+from bids_alphagan.phantom.shapes import Axes, Field, cut, distance, ellipsoid, loft, texture, tube, within
 
 BREGMA = (0.0, 4.6, 6.2)
 """Bregma in the head's own coordinates."""
@@ -31,7 +31,7 @@ STEP = 0.125
 """Voxel size of the fine grid in mm."""
 EXTENT = ((0.0, 15.0), (-16.0, 16.0), (-14.0, 10.0))
 """The right half in the head's own coordinates."""
-BRAIN_BOX = ((0.0, 8.5), (-21.0, 9.5), (-12.5, 0.25))
+BRAIN_BOX = ((0.0, 7.8), (-21.0, 9.2), (-12.4, -0.5))
 """Where brain and cord are, in stereotaxic coordinates."""
 
 HEAD = (
@@ -69,11 +69,8 @@ def head() -> Anatomy:
     """Build the head (a few seconds, once per process)."""
     rng = np.random.default_rng(11_7)
     axes = half_axes()
-    box = tuple(
-        slice(*np.searchsorted(axis.ravel(), limits)) for axis, limits in zip(axes, BRAIN_BOX, strict=True)
-    )
-    boxed = (axes[0][box[0]], axes[1][:, box[1]], axes[2][:, :, box[2]])
-    brain = build_brain(boxed, STEP, rng)
+    box = within(axes, *np.transpose(BRAIN_BOX))
+    brain = build_brain(cut(axes, box), STEP, rng)
     shape = np.broadcast_shapes(*(axis.shape for axis in axes))
     tissue, signal = surroundings(axes, box, brain, shape, rng)
     ventricle = np.full(shape, -1, np.float32)
@@ -103,6 +100,7 @@ def surroundings(
     # Closing by 1.1 mm: the skull does not follow the clefts between cerebrum, cerebellum and bulbs.
     shell = distance(near > -1.1, STEP) - 1.1
     skin = distance(loft(axes, HEAD, 2.2) > 0, STEP)
+    inside = skin > 0.1
     flesh = texture(rng, shape, STEP, (0.9, 1.8, 0.9))
     fibres = texture(rng, shape, STEP, (0.3, 1.2, 0.3))
     fat = texture(rng, shape, STEP, (1.1, 1.6, 1.1))
@@ -112,7 +110,7 @@ def surroundings(
     put((skin > 0) & (fat > 1.7), SOFT, 0.42 + 0.03 * fibres)  # glands, vessels, fat left by the saturation
     put((skin > 0) & (skin < 1.1 + 0.2 * flesh), SOFT, 0.13 + 0.02 * fibres)
     put((skin > 0) & (skin < 0.55), SOFT, 0.40 + 0.04 * fibres)
-    face(axes, lambda where, kind, level: put(where & (skin > 0.1), kind, level), fibres, fat)
+    face(axes, lambda where, kind, level: put(where & inside, kind, level), fibres, fat)
 
     thick = 0.55 + 0.75 * step_up(z, -8.0, -10.5)
     space = 0.34 + 0.08 * step_up(z, -7.5, -9.0)  # the subarachnoid space is wider at the base

@@ -12,17 +12,35 @@ from numpy.typing import NDArray
 Field = NDArray[np.float32]
 Axes = tuple[Field, Field, Field]
 Point = tuple[float, float, float]
+FAR = -1e3
+"""What a small shape gives beyond its surroundings."""
+
+
+def within(axes: Axes, low: NDArray, high: NDArray, margin: float = 0.8) -> tuple[slice, ...]:
+    """The part of the grid between two corners, `margin` mm wider; elsewhere small shapes stay at FAR."""
+    return tuple(
+        slice(*np.searchsorted(axis.ravel(), (lo - margin, hi + margin)))
+        for axis, lo, hi in zip(axes, low, high, strict=True)
+    )
+
+
+def cut(axes: Axes, box: tuple[slice, ...]) -> Axes:
+    """The open axes of a part of the grid."""
+    return axes[0][box[0]], axes[1][:, box[1]], axes[2][:, :, box[2]]
 
 
 def ellipsoid(axes: Axes, centre: Point, radii: Point, tilt: float = 0.0) -> Field:
     """Ellipsoid, turned by `tilt` degrees about the left-right axis (positive lifts the front)."""
-    x, y, z = (axis - np.float32(c) for axis, c in zip(axes, centre, strict=True))
+    field = np.full(np.broadcast_shapes(*(a.shape for a in axes)), FAR, np.float32)
+    reach = (radii[0], max(radii[1:]), max(radii[1:])) if tilt else radii
+    box = within(axes, np.subtract(centre, reach), np.add(centre, reach))
+    x, y, z = (axis - np.float32(c) for axis, c in zip(cut(axes, box), centre, strict=True))
     if tilt:
         cos, sin = np.float32(np.cos(np.radians(tilt))), np.float32(np.sin(np.radians(tilt)))
         y, z = cos * y + sin * z, cos * z - sin * y
     a, b, c = (np.float32(r) for r in radii)
-    radius = np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2)
-    return (1 - radius) * np.float32(min(radii))
+    field[box] = (1 - np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2)) * np.float32(min(radii))
+    return field
 
 
 def loft(axes: Axes, sections: Sequence[Sequence[float]], power: float = 2.3) -> Field:
@@ -50,16 +68,11 @@ def tube(axes: Axes, points: Sequence[Point], radius: float | Sequence[float], f
     """Round tube along a polyline; `flat` > 1 widens it left to right by that factor."""
     squash = np.array([1 / flat, 1, 1])
     radii = np.broadcast_to(np.asarray(radius, float), len(points))
-    nodes = np.asarray(points, float) * squash
-    shape = np.broadcast_shapes(*(a.shape for a in axes))
-    field = np.full(shape, -1e3, np.float32)
-    reach = float(radii.max()) + 0.6
-    low, high = np.asarray(points).min(0), np.asarray(points).max(0)
-    box = tuple(
-        slice(*np.searchsorted(axis.ravel(), (lo - reach * f, hi + reach * f)))
-        for axis, lo, hi, f in zip(axes, low, high, (flat, 1, 1), strict=True)
-    )
-    x, y, z = axes[0][box[0]] * np.float32(squash[0]), axes[1][:, box[1]], axes[2][:, :, box[2]]
+    nodes, reach = np.asarray(points, float), radii.max() / squash
+    field = np.full(np.broadcast_shapes(*(a.shape for a in axes)), FAR, np.float32)
+    box = within(axes, nodes.min(0) - reach, nodes.max(0) + reach)
+    x, y, z = cut(axes, box)
+    x, nodes = x * np.float32(squash[0]), nodes * squash
     part = field[box]
     for a, b, ra, rb in zip(nodes[:-1], nodes[1:], radii[:-1], radii[1:], strict=True):
         a, d = a.astype(np.float32), (b - a).astype(np.float32)
