@@ -8,6 +8,7 @@ import logging
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import nibabel as nib
 import numpy as np
 from nipype import Node, Workflow
 from nipype import config as nipype_config
-from nipype import logging as nipype_logging
 from nipype.interfaces.base import (
     BaseInterface,
     BaseInterfaceInputSpec,
@@ -23,6 +23,7 @@ from nipype.interfaces.base import (
     TraitedSpec,
     traits,
 )
+from tqdm import tqdm
 
 from bids_alphagan.config import Config
 from bids_alphagan.errors import ScanError
@@ -218,11 +219,19 @@ def run(config: Config, scans: Sequence[RawScan], segmenters: dict[str, Segment 
         workflow.add_nodes([scan_workflow(config, scan, segmenters[scan.name.subject])])
     _configure_nipype(workflow, config)
     plugin, arguments = _plugin(config)
-    try:
-        workflow.run(plugin=plugin, plugin_args=arguments)
-    except Exception as error:  # each failed scan has left its reason; see _result
-        log.debug("nipype: %s", error)
+    with tqdm(total=len(scans), desc="participant", unit="scan") as progress:
+        arguments["status_callback"] = partial(_advance, progress)
+        try:
+            workflow.run(plugin=plugin, plugin_args=arguments)
+        except Exception as error:  # each failed scan has left its reason; see _result
+            log.debug("nipype: %s", error)
     return [_result(scan, base / _slug(scan)) for scan in scans]
+
+
+def _advance(progress: Any, node: Any, status: str) -> None:
+    """What nipype calls when a node starts, ends or fails: a scan is through when it is written, or fails."""
+    if status == "exception" or (status == "end" and node.name == "write"):
+        progress.update()
 
 
 def scan_workflow(config: Config, scan: RawScan, segment: Segment | None) -> Workflow:
@@ -291,9 +300,11 @@ def _configure_nipype(workflow: Workflow, config: Config) -> None:
     }
     nipype_config.update_config({"execution": execution, "logging": {"log_to_file": "false"}})
     workflow.config["execution"] = execution
-    level = ("WARNING", "INFO", "DEBUG")[min(config.verbose, 2)]
-    for name in ("workflow", "interface", "utils"):
-        nipype_logging.getLogger(f"nipype.{name}").setLevel(level)
+    # nipype's own words go to the log file; on the screen a failed scan is one line at the end.
+    nipype_log = logging.getLogger("nipype")
+    for handler in [h for h in nipype_log.handlers if not isinstance(h, logging.FileHandler)]:
+        nipype_log.removeHandler(handler)
+    nipype_log.propagate = config.verbose > 1
 
 
 def _plugin(config: Config) -> tuple[str, dict[str, Any]]:

@@ -226,10 +226,15 @@ def _selected(name: ScanName, config: Config) -> bool:
 def _prepared(root: Path, preproc: Path) -> PreparedScan:
     parsed = ScanName.parse(preproc.name)
     name = parsed.without("desc")
-    masks = {key: root / path for key, path in name.masks().items() if (root / path).is_file()}
+    masks = scan_masks(root, name)
     quality = read_json(sidecar(masks["dseg"]))["Quality"] if "dseg" in masks else {}
     record = read_json(sidecar(preproc))["Preparation"]
     return PreparedScan(name, root / name.image("reference"), preproc, masks, record, quality)
+
+
+def scan_masks(root: Path, name: ScanName, desc: str | None = None) -> dict[str, Path]:
+    """Those masks of a scan that are there, by "GM", "WM", "CSF", "dseg" and "brain"."""
+    return {key: root / path for key, path in name.masks(desc).items() if (root / path).is_file()}
 
 
 def model_folder(output_dir: Path, model: str) -> Path:

@@ -1,0 +1,43 @@
+# make demo: from a fresh clone to synthetic scans with masks and reports, on the embedded phantom.
+# make test: all that continuous integration runs.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := demo
+TEMPLATE := $(DEMO)/data/derivatives/templateflow/tpl-RatPhantom
+APP := $(BIN)/bids-alphagan $(DEMO)/data $(DEMO)/out
+OPTIONS := --preset demo --template $(TEMPLATE)
+
+.PHONY: demo test lint unit clean
+
+demo: .venv/app
+	test -d $(DEMO)/data || $(BIN)/bids-alphagan-phantom $(DEMO)/data --n-subjects 12 --shape 32 32 20 --zooms 0.75 0.75 1
+	$(APP) participant $(OPTIONS)
+	$(APP) group $(OPTIONS)
+	@echo
+	@echo "Open these:"
+	@echo "  $(CURDIR)/$(DEMO)/out/group.html                  the report: real beside synthetic"
+	@echo "  $(CURDIR)/$(DEMO)/out/sub-01.html                 one animal's preparation and masks"
+	@echo "  $(CURDIR)/$(DEMO)/out/derivatives/sigmarat2       the synthetic cohort, a BIDS data set"
+
+test: .venv/dev lint unit
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: .venv/dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+.venv/app: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/dev: .venv/app
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv $(DEMO)

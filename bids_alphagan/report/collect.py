@@ -1,0 +1,183 @@
+"""From what a run left behind to what its reports say."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from bids_alphagan.config import Config
+from bids_alphagan.files import read_json, read_tsv
+from bids_alphagan.layout.derivatives import PreparedScan, model_folder, scan_masks, synthetic_scans
+from bids_alphagan.layout.names import ScanName
+from bids_alphagan.models import MODELS
+from bids_alphagan.report import ModelSection, ScanSection, write_group_report, write_participant_report
+from bids_alphagan.report.methods import MaskFacts, ModelFacts, group_methods, participant_methods
+from bids_alphagan.templates import Template
+
+_SHOWN = 4  # scans in a gallery
+
+
+def participant_reports(
+    config: Config,
+    results: Sequence[Any],
+    template: Template | None,
+    segmenters: Mapping[str, Any],
+    notes: Mapping[str, Sequence[str]],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write sub-<label>.html for each participant of `results` (`preprocess.ScanResult`)."""
+    jobs = []
+    for subject in dict.fromkeys(result.scan.name.subject for result in results):
+        mine = [result for result in results if result.scan.name.subject == subject]
+        methods = participant_methods(
+            grid=config.grid,
+            intensity_percentile=config.intensity_percentile,
+            masks=mask_facts(segmenters[subject], template),
+            versions=provenance["Versions"],
+        )
+        sections = [_scan_section(config, result, notes[subject]) for result in mine]
+        path = config.output_dir / f"sub-{subject}.html"
+        jobs.append((path, subject, sections, provenance, methods))
+    if config.processes == 1 or len(jobs) == 1:
+        for job in jobs:
+            write_participant_report(*job)
+        return
+    with ProcessPoolExecutor(config.processes, mp_context=get_context("spawn")) as pool:
+        for done in [pool.submit(write_participant_report, *job) for job in jobs]:
+            done.result()
+
+
+def _scan_section(config: Config, result: Any, notes: Sequence[str]) -> ScanSection:
+    name: ScanName = result.scan.name
+    title = f"{name.stem}_{name.suffix}"
+    if result.error:
+        return ScanSection(title, error=result.error, notes=notes)
+    root = config.output_dir
+    parameters = {"Preparation": result.record}
+    if result.provenance:
+        parameters |= {"Segmentation": result.provenance, "Mask quality": result.quality}
+    return ScanSection(
+        title,
+        reference=root / name.image("reference"),
+        preproc=root / name.image("preproc"),
+        masks=scan_masks(root, name),
+        parameters=parameters,
+        notes=[*notes, *_warnings(result.provenance)],
+    )
+
+
+def _warnings(provenance: Mapping[str, Any]) -> list[str]:
+    return [str(provenance["Note"])] if "Note" in provenance else []
+
+
+def mask_facts(segmenter: Any, template: Template | None) -> MaskFacts | None:
+    """What the methods text says about the masks; None where there are none."""
+    if segmenter is None or template is None:
+        return None
+    facts = segmenter.describe()
+    flow = os.environ.get("TEMPLATEFLOW_HOME", "templateflow")
+    from_templateflow = flow in str(template.t2w)
+    return MaskFacts(facts["Name"], facts["Version"], template.name, template.citation, from_templateflow)
+
+
+def group_report(
+    config: Config,
+    scans: Sequence[PreparedScan],
+    cohorts: Mapping[str, Path],
+    template: Template | None,
+    segmenter: Any,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write group.html from the models' and cohorts' folders and group_metrics.tsv."""
+    sections, facts = [], []
+    for model, place in cohorts.items():
+        folder = model_folder(config.output_dir, model)
+        training, synthesis = (
+            read_json(folder / "config.json"),
+            read_json(folder / "synthesis.json")["record"],
+        )
+        sections.append(_model_section(model, place, folder, training, synthesis))
+        facts.append(_model_facts(model, training, synthesis))
+    table = config.output_dir / "group_metrics.tsv"
+    shown = list(_spread(scans))
+    write_group_report(
+        config.output_dir / "group.html",
+        [scan.reference for scan in shown],
+        [scan.masks.get("dseg") for scan in shown],
+        sections,
+        [_typed(row) for row in read_tsv(table)] if table.is_file() else [],
+        provenance,
+        group_methods(
+            n_scans=len(scans),
+            n_animals=len({scan.name.subject for scan in scans}),
+            grid=config.grid,
+            models=facts,
+            masks=mask_facts(segmenter, template),
+            pairs_per_scan=config.pairs_per_scan,
+            msssim_pairs_per_scan=config.msssim_pairs_per_scan,
+            seed=config.seed,
+            versions=provenance["Versions"],
+        ),
+        _group_notes(scans, table),
+        n_real=len(scans),
+    )
+
+
+def _model_section(
+    model: str, place: Path, folder: Path, training: Mapping[str, Any], synthesis: Mapping[str, Any]
+) -> ModelSection:
+    examples = synthetic_scans(place)[:_SHOWN]
+    names = [ScanName.parse(path.name) for path in examples]
+    return ModelSection(
+        name=model,
+        label=MODELS[model].title,
+        examples=examples,
+        example_dsegs=[scan_masks(place, name, "synthetic").get("dseg") for name in names],
+        losses=folder / "losses.tsv",
+        n_accepted=synthesis["n_accepted"],
+        n_rejected=synthesis["n_rejected"],
+        rejection_reasons=synthesis["reasons"],
+        settings=training,
+    )
+
+
+def _model_facts(model: str, training: Mapping[str, Any], synthesis: Mapping[str, Any]) -> ModelFacts:
+    settings = training["settings"]
+    return ModelFacts(
+        spec=MODELS[model],
+        channels=settings["channels"],
+        latent=settings["latent"] or MODELS[model].latent,
+        iterations=settings["iterations"],
+        batch_size=settings["batch_size"],
+        learning_rate=settings["learning_rate"],
+        n_accepted=synthesis["n_accepted"],
+        n_rejected=synthesis["n_rejected"],
+    )
+
+
+def _spread(scans: Sequence[PreparedScan]) -> Iterable[PreparedScan]:
+    """A few scans, of different animals as far as there are."""
+    by_animal = {scan.name.subject: scan for scan in reversed(scans)}
+    first = list(reversed(by_animal.values()))
+    return (first + [scan for scan in scans if scan not in first])[:_SHOWN]
+
+
+def _typed(row: Mapping[str, str]) -> dict[str, Any]:
+    numbers = {key: None if row[key] == "n/a" else float(row[key]) for key in ("value", "sd")}
+    return {**row, **numbers, "n": int(row["n"])}
+
+
+def _group_notes(scans: Sequence[PreparedScan], table: Path) -> list[str]:
+    notes = []
+    if not table.is_file():
+        notes.append("Not evaluated: run --steps evaluate.")
+    if not any(scan.masks for scan in scans):
+        notes.append("The real scans have no masks, so the synthetic scans have none and were not checked.")
+    elif len(scans) < 20:
+        notes.append(
+            f"Only {len(scans)} real scans: a model this small a set teaches tends to repeat it, and the "
+            "metrics here compare with the training scans themselves."
+        )
+    return notes
