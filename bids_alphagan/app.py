@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bids_alphagan.config import MODEL_NAMES, Config
 from bids_alphagan.errors import UserError
-from bids_alphagan.files import file_digest, read_tsv, write_json, write_tsv
+from bids_alphagan.files import file_digest, read_json, read_tsv, write_json, write_tsv
 from bids_alphagan.layout import derivatives, raw
 from bids_alphagan.layout.derivatives import PreparedScan, cohort_folder, model_folder
 from bids_alphagan.runs import check_output, keep_aside, once, provenance, start_run
@@ -87,7 +89,8 @@ def per_participant(
 ) -> tuple[dict[str, Segmenter | None], dict[str, list[str]]]:
     """A segmenter for each participant: none where the template is of another species, with a note."""
     species = raw.species(config.bids_dir)
-    segmenters, notes = {}, {}
+    segmenters: dict[str, Segmenter | None] = {}
+    notes: dict[str, list[str]] = {}
     for label in dict.fromkeys(scan.name.subject for scan in scans):
         segmenters[label], notes[label] = segmenter, []
         mine = species.get(label)
@@ -109,6 +112,7 @@ def train(config: Config, model: str, scans: Sequence[PreparedScan]) -> None:
     from bids_alphagan import training
     from bids_alphagan.evaluation.volumes import cubes
     from bids_alphagan.models import MODELS
+    from bids_alphagan.models.trained import GENERATOR_FILE
 
     folder = model_folder(config.output_dir, model)
     settings = training.TrainSettings(
@@ -123,9 +127,12 @@ def train(config: Config, model: str, scans: Sequence[PreparedScan]) -> None:
     volumes = cubes([scan.preproc for scan in scans])
     if config.resume == "never":
         keep_aside(folder)
-    elif training.is_finished(folder) and training.differences(folder, volumes, MODELS[model], settings):
-        log.info("%s: data or settings have changed since it was trained; training it again", model)
-        keep_aside(folder)
+    elif (folder / GENERATOR_FILE).is_file():
+        before = read_json(folder / "config.json")
+        now = training.configuration(volumes, MODELS[model], settings)
+        if changed := training.differences(before, now):
+            log.warning("%s is trained again, for the run has changed: %s", model, "; ".join(changed))
+            keep_aside(folder)
     log.info("%s: training on %d scans, on %s", model, len(scans), device(config))
     training.train(volumes, MODELS[model], settings, folder, device(config), resume=True)
 
@@ -150,7 +157,7 @@ def synthesise(
 
     def generate(seeds: Sequence[int]) -> Any:
         latents = [trained.draw_latent(seed, generator.latent) for seed in seeds]
-        return trained.generate(generator, latents)
+        return trained.generate(generator, np.stack(latents))
 
     inputs = {"cohort": cohort.settings(), "n": config.n_synthetic, "max_draws": config.max_draws}
     work = partial(

@@ -296,7 +296,8 @@ class Config:
         if self.grid & (self.grid - 1):
             raise UserError(f"--grid {self.grid}: must be a power of two (16, 32, 64, 128, 256).")
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: v.absolute() for name, v in values.items() if isinstance(v, Path)})
+        paths: dict[str, Any] = {n: v.absolute() for n, v in values.items() if isinstance(v, Path)}
+        return replace(self, **paths)
 
     def settings(self, *steps: str) -> dict[str, Any]:
         """The fields that change the result of `steps`, as JSON-able values."""

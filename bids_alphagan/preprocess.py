@@ -6,7 +6,7 @@ read (reference volume) -> conform (network's cube) -> write
 
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -205,7 +205,9 @@ class WriteDerivatives(_ScanInterface):
         write_json(folder / _FILES["result"], facts | {"record": record})
 
 
-def run(config: Config, scans: Sequence[RawScan], segmenters: dict[str, Segment | None]) -> list[ScanResult]:
+def run(
+    config: Config, scans: Sequence[RawScan], segmenters: Mapping[str, Segment | None]
+) -> list[ScanResult]:
     """Prepare and segment scans; one that fails does not hold back the others.
 
     segmenters: by participant label; None where there are to be no masks.

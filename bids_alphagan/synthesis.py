@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 Segment = Callable[[Path, Path], Any]
 # Seeds -> cubes (n, N, N, N) in [-1, 1].
 Generate = Callable[[Sequence[int]], np.ndarray]
-Limits = dict[str, tuple[float, float]]
+Limits = dict[str, tuple[float | None, float | None]]
 
 _AT_ONCE = 16  # cubes that wait for their masks at a time: memory stays flat
 _COLUMNS = {
@@ -216,13 +216,21 @@ def _open_staging(cohort: Cohort) -> None:
     write_json(note, cohort.settings())
 
 
+def _kind(reason: str) -> str:
+    """A reason without its numbers, so that it can be counted."""
+    return reason.partition(":")[0]
+
+
 def _finish(cohort: Cohort, n: int, waiting: dict[int, list[Rejection]], bids_dir: Path) -> dict[str, Any]:
-    rows, reasons = [], Counter(r for rejected in waiting.values() for one in rejected for r in one.reasons)
+    rows, reasons = (
+        [],
+        Counter(_kind(reason) for rejected in waiting.values() for one in rejected for reason in one.reasons),
+    )
     for index in (i for i in range(1, n + 1) if i not in waiting):
         name = cohort.name(index)
         facts = read_json(sidecar(cohort.staging / name.image()))
         control = facts["QualityControl"]
-        reasons.update(reason for one in control["Rejections"] for reason in one["reasons"])
+        reasons.update(_kind(reason) for one in control["Rejections"] for reason in one["reasons"])
         row = {
             "participant_id": f"sub-{name.subject}",
             "seed": facts["RandomSeed"],

@@ -122,6 +122,7 @@ def group_report(
         ),
         _group_notes(scans, table),
         n_real=len(scans),
+        metric_descriptions=_descriptions(table),
     )
 
 
@@ -177,7 +178,12 @@ def _group_notes(scans: Sequence[PreparedScan], table: Path) -> list[str]:
         notes.append("The real scans have no masks, so the synthetic scans have none and were not checked.")
     elif len(scans) < 20:
         notes.append(
-            f"Only {len(scans)} real scans: a model this small a set teaches tends to repeat it, and the "
+            f"Only {len(scans)} real scans: a model trained on so few scans tends to repeat them, and the "
             "metrics here compare with the training scans themselves."
         )
     return notes
+
+
+def _descriptions(table: Path) -> dict[str, str]:
+    beside = table.with_suffix(".json")
+    return dict(read_json(beside)["metric"]["Levels"]) if beside.is_file() else {}

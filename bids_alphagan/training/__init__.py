@@ -1,7 +1,7 @@
 """Training: prepared volumes in, a generator out. Needs torch, NumPy and nothing of nipype or pybids."""
 
 from bids_alphagan.models.trained import TrainedGenerator, draw_latent, generate, load_generator
-from bids_alphagan.training.identity import TrainSettings
+from bids_alphagan.training.identity import TrainSettings, configuration, differences
 from bids_alphagan.training.interrupt import Interrupted
 from bids_alphagan.training.loop import TrainResult, train
 
@@ -10,6 +10,8 @@ __all__ = [
     "TrainResult",
     "TrainSettings",
     "TrainedGenerator",
+    "configuration",
+    "differences",
     "draw_latent",
     "generate",
     "load_generator",

@@ -52,16 +52,20 @@ def configuration(volumes: np.ndarray | Tensor, spec: ModelSpec, settings: Train
     return dict(json.loads(json.dumps(config)))  # tuples become lists, as in a checkpoint that is read back
 
 
-def refuse_another_run(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """UserError with the differences, where the run of a checkpoint (`before`) is not the one asked for."""
-    differences = [
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What makes two configurations different runs, in words; none where one continues the other."""
+    return [
         f"{part}.{key} is {now[part].get(key)!r}, was {before[part].get(key)!r}"
         for part in ("model", "settings", "data")
         for key in sorted(before[part].keys() | now[part].keys())
         if before[part].get(key) != now[part].get(key) and key not in MAY_CHANGE
     ]
-    if differences:
+
+
+def refuse_another_run(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """UserError with the differences, where the run of a checkpoint (`before`) is not the one asked for."""
+    if found := differences(before, now):
         raise UserError(
-            f"The checkpoint in {folder} belongs to another run: {'; '.join(differences)}. "
+            f"The checkpoint in {folder} belongs to another run: {'; '.join(found)}. "
             "Give the former settings and data, another output folder, or --resume never to start again."
         )

@@ -7,15 +7,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from bids_alphagan.errors import Stopped
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(Exception):  # noqa: N818
+class Interrupted(Stopped):
     """The run was asked to stop (`by` a signal); all iterations so far are in its last checkpoint."""
-
-    def __init__(self, message: str, by: signal.Signals) -> None:
-        super().__init__(message)
-        self.by = by
 
 
 class Request:
