@@ -17,6 +17,7 @@ from bids_alphagan.models.trained import (
     GENERATOR_FILE,
     TrainedGenerator,
     draw_latent,
+    for_sampling,
     generate,
     load_generator,
     save_generator,
@@ -193,6 +194,23 @@ def test_a_saved_generator_gives_the_same_scans(tmp_path, name):
     # a scan depends on its latent, not on its neighbours in the batch
     np.testing.assert_allclose(volumes[1], generate(loaded, latents[1:2])[0], atol=1e-5)
     assert not np.allclose(volumes[0], volumes[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_sampling_does_not_depend_on_the_codes_seen_in_training(name):
+    network = build_generator(MODELS[name], 16, 2, 5)
+    for _ in range(50):
+        network(30 * torch.randn(4, 5))  # as long as an encoder's codes may be
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    sampler = for_sampling(network, 5)
+    assert network.training
+    assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
+    assert not sampler.training
+    latents = torch.randn(64, 5)
+    # in training mode this batch is normalised by its own statistics, those of random latents
+    torch.testing.assert_close(
+        sampler(latents).std(0).mean(), network(latents).std(0).mean(), rtol=0.2, atol=0
+    )
 
 
 def test_an_unusable_generator_is_an_error_that_names_it(tmp_path):

@@ -1,5 +1,6 @@
 """A trained generator as a file, and scans from it. Needs torch and NumPy alone."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import replacing
@@ -16,6 +17,7 @@ from bids_alphagan.models import MODELS
 from bids_alphagan.models.networks import Generator, build_generator
 
 GENERATOR_FILE = "generator.safetensors"
+SETTLING = (16, 8)  # batches of random latents, and their size
 
 
 class TrainedGenerator(NamedTuple):
@@ -24,6 +26,28 @@ class TrainedGenerator(NamedTuple):
     network: Generator
     latent: int
     info: dict[str, Any]
+
+
+@torch.no_grad()
+def for_sampling(network: Generator, latent: int) -> Generator:
+    """A frozen copy in evaluation mode whose batch normalisation has the statistics of random latents.
+
+    While training, the generator also sees the encoder's codes, which may be many times longer than random
+    ones. Running statistics mix the two and fit neither: random latents then all give the same black scan.
+    (The authors' code samples in training mode instead, where a scan depends on its batch.)
+    """
+    network = copy.deepcopy(network).eval().requires_grad_(False)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
+    if norms:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over batches
+            norm.train()
+        device, source = next(network.parameters()).device, torch.Generator().manual_seed(0)
+        batches, size = SETTLING
+        for _ in range(batches):
+            network(torch.randn(size, latent, generator=source).to(device))
+    return network.eval()
 
 
 def save_generator(folder: Path, network: Generator, info: dict[str, Any]) -> Path:

@@ -25,6 +25,7 @@ from bids_alphagan.models.trained import (
     GENERATOR_FILE,
     TrainedGenerator,
     draw_latent,
+    for_sampling,
     generate,
     save_generator,
 )
@@ -167,8 +168,9 @@ def train(
                 raise Interrupted(message, stopping)
 
     info = {"model": spec.name, "latent": latent, "channels": settings.channels, "size": volumes.shape[-1]}
-    generator = save_generator(folder, networks.generator, {**info, "step": step, "seed": settings.seed})
-    return TrainResult(step, time.perf_counter() - began, generator)
+    generator = for_sampling(networks.generator, latent)
+    path = save_generator(folder, generator, {**info, "step": step, "seed": settings.seed})
+    return TrainResult(step, time.perf_counter() - began, path)
 
 
 def iteration(
@@ -272,8 +274,5 @@ def _diverged(broken: list[str], step: int, checkpoints: Path) -> UserError:
 
 def _samples(networks: Networks, latent: int) -> np.ndarray:
     """The same few latents each time, so that TensorBoard shows how they change."""
-    networks.generator.eval()
     latents = np.stack([draw_latent(seed, latent) for seed in range(SHOWN)])
-    volumes = generate(TrainedGenerator(networks.generator, latent, {}), latents)
-    networks.generator.train()
-    return volumes
+    return generate(TrainedGenerator(for_sampling(networks.generator, latent), latent, {}), latents)
