@@ -140,7 +140,8 @@ def test_contract(
     assert (made.brain.dtype, made.dseg.dtype) == (np.dtype(bool), np.dtype(np.uint8))
     np.testing.assert_array_equal(made.dseg > 0, made.brain)
     assert set(np.unique(made.dseg)) == {0, 1, 2, 3}
-    assert dice(made.brain, truth > 0) > 0.8
+    # The stand-in for SPM answers with the template after a rigid pose alone: hence its lower bound.
+    assert dice(made.brain, truth > 0) > {"ants": 0.85, "spm": 0.8}[name]
     assert all(np.isfinite(value) for value in made.measures.values())
 
 
@@ -305,5 +306,5 @@ class TestFindingSpm:
 @pytest.mark.skipif("SPM_HOME" not in os.environ, reason="SPM_HOME is not set: SPM itself is not tested here")
 def test_real_spm(rat: Template, scan: Path, truth: np.ndarray, tmp_path: Path) -> None:
     made = run(resolve_segmenter("spm", rat), scan, tmp_path / "scratch")
-    assert dice(made.brain, truth > 0) > 0.8
+    assert dice(made.brain, truth > 0) > 0.85
     assert dice(made.dseg == 1, truth == 1) > 0.75
