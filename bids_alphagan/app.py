@@ -121,6 +121,7 @@ def train(config: Config, model: str, scans: Sequence[PreparedScan]) -> None:
         seed=config.seed,
         channels=config.channels,
         latent=config.latent_size,
+        learning_rate=config.learning_rate,
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
     )
@@ -151,7 +152,8 @@ def synthesise(
         "ModelInformation": generator.info,
         "GeneratorSHA256": file_digest(folder / trained.GENERATOR_FILE),
     }
-    limits = quality.thresholds([scan.quality for scan in scans if scan.quality]) if segmenter else {}
+    measured = [scan.quality for scan in scans if scan.quality] if segmenter else []
+    limits = quality.thresholds(measured, config.gate_width)
     place = cohort_folder(config.output_dir, model)
     cohort = synthesis.Cohort(place, config.output_dir, tuple(scans), config.seed, facts, segmenter, limits)
 

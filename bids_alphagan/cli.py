@@ -9,8 +9,9 @@ from typing import Any
 from argparse_dataclass import ArgumentParser
 
 from bids_alphagan import __version__
-from bids_alphagan.config import Config, preset_values, read_toml
+from bids_alphagan.config import Config
 from bids_alphagan.errors import Stopped, UserError
+from bids_alphagan.option_files import preset_values, read_toml
 from bids_alphagan.runs import screen_log
 
 EPILOG = """\

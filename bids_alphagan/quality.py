@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-SPREADS = 5.0  # a limit lies this many robust standard deviations from the median
 VOID = 0.25  # of the brain's median intensity; below it, a voxel inside the brain has lost its signal
 
 
@@ -96,10 +95,12 @@ def measure(
     }
 
 
-def thresholds(real: Iterable[Mapping[str, float]]) -> dict[str, tuple[float | None, float | None]]:
+def thresholds(
+    real: Iterable[Mapping[str, float]], width: float
+) -> dict[str, tuple[float | None, float | None]]:
     """Lowest and highest acceptable value of each measure (None: no limit), from the real scans' measures.
 
-    median +- SPREADS * max(1.4826 * MAD, floor), with each measure's floor in MEASURES.
+    median +- width * max(1.4826 * MAD, floor), with each measure's floor in MEASURES.
     """
     rows = list(real)
     if not rows:
@@ -109,7 +110,7 @@ def thresholds(real: Iterable[Mapping[str, float]]) -> dict[str, tuple[float | N
         values = np.array([row[name] for row in rows])
         median = float(np.median(values))
         floor = what.floor * (abs(median) if what.relative else 1)
-        reach = SPREADS * max(1.4826 * float(np.median(np.abs(values - median))), floor)
+        reach = width * max(1.4826 * float(np.median(np.abs(values - median))), floor)
         low, high = median - reach, median + reach
         limits[name] = (low if what.bad != "high" else None, high if what.bad != "low" else None)
     return limits

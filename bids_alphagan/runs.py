@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from bids_alphagan import __version__
-from bids_alphagan.config import Config, to_toml
+from bids_alphagan.config import Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import digest, read_json, write_json, write_text
+from bids_alphagan.option_files import to_toml
 
 log = logging.getLogger(__name__)
 

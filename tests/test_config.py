@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from bids_alphagan import cli
-from bids_alphagan.config import MODEL_NAMES, PRESETS, Config, preset_values, to_toml
+from bids_alphagan.config import MODEL_NAMES, PRESETS, Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.models import MODELS
+from bids_alphagan.option_files import preset_values, to_toml
 
 CALL = ["in", "out", "group"]
 # A value for each field other than its default, as TOML would hold it.
@@ -40,6 +41,7 @@ OTHER = {
     "preset": "fast",
     "iterations": 7,
     "batch_size": 3,
+    "learning_rate": 0.003,
     "channels": 8,
     "latent_size": 11,
     "checkpoint_every": 13,
@@ -49,6 +51,7 @@ OTHER = {
     "resume": "never",
     "n_synthetic": 23,
     "max_draws": 29,
+    "gate_width": 2.5,
     "pairs_per_scan": 31,
     "msssim_pairs_per_scan": 37,
     "steps": ["evaluate", "report"],

@@ -37,7 +37,7 @@ def measures(image: np.ndarray, dseg: np.ndarray) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def limits() -> dict[str, tuple[float | None, float | None]]:
     return quality.thresholds(
-        [measures(*head(seed, size)) for seed, size in enumerate((0.98, 1, 1.01, 1.02))]
+        [measures(*head(seed, size)) for seed, size in enumerate((0.98, 1, 1.01, 1.02))], width=5
     )
 
 
@@ -113,10 +113,10 @@ def test_not_a_number_fails(limits: dict) -> None:
 def test_thresholds_are_median_and_mad_with_a_floor() -> None:
     base = measures(*head(0))
     rows = [{**base, "entropy": value} for value in (0.1, 0.4, 0.5, 0.6, 5.0)]
-    low, high = quality.thresholds(rows)["entropy"]
+    low, high = quality.thresholds(rows, 5)["entropy"]
     assert low is None
-    assert high == pytest.approx(0.5 + quality.SPREADS * 1.4826 * 0.1)
-    low, high = quality.thresholds([base])["brain_volume"]
-    assert (high - low) / 2 == pytest.approx(quality.SPREADS * 0.06 * base["brain_volume"])
-    assert quality.thresholds([]) == {}
-    json.dumps(quality.thresholds(rows), allow_nan=False)
+    assert high == pytest.approx(0.5 + 5 * 1.4826 * 0.1)
+    low, high = quality.thresholds([base], 5)["brain_volume"]
+    assert (high - low) / 2 == pytest.approx(5 * 0.06 * base["brain_volume"])
+    assert quality.thresholds([], 5) == {}
+    json.dumps(quality.thresholds(rows, 5), allow_nan=False)
