@@ -3,14 +3,12 @@
 REFERENCES = {
     "paper": (
         "Ferreira A, Magalhães R, Mériaux S, Alves V (2022). Generation of synthetic rat brain MRI scans "
-        "with "
-        "a 3D enhanced alpha generative adversarial network. Applied Sciences 12(10):4844. "
+        "with a 3D enhanced alpha generative adversarial network. Applied Sciences 12(10):4844. "
         "doi:10.3390/app12104844"
     ),
     "kwon": (
         "Kwon G, Han C, Kim D-S (2019). Generation of 3D brain MRI using auto-encoding generative "
-        "adversarial "
-        "networks. MICCAI 2019, LNCS 11766:118-126. doi:10.1007/978-3-030-32248-9_14"
+        "adversarial networks. MICCAI 2019, LNCS 11766:118-126. doi:10.1007/978-3-030-32248-9_14"
     ),
     "alphagan": (
         "Rosca M, Lakshminarayanan B, Warde-Farley D, Mohamed S (2017). Variational approaches for "
@@ -83,7 +81,6 @@ REFERENCES = {
     ),
     "mmd": (
         "Gretton A, Borgwardt KM, Rasch MJ, Schölkopf B, Smola A (2012). A kernel two-sample test. Journal "
-        "of "
-        "Machine Learning Research 13:723-773."
+        "of Machine Learning Research 13:723-773."
     ),
 }
