@@ -1,10 +1,11 @@
 """argv -> Config. Nothing heavy is imported before the arguments are known good."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from argparse_dataclass import ArgumentParser
 
@@ -12,7 +13,7 @@ from bids_alphagan import __version__
 from bids_alphagan.config import Config
 from bids_alphagan.errors import Stopped, UserError
 from bids_alphagan.option_files import preset_values, read_toml
-from bids_alphagan.runs import screen_log
+from bids_alphagan.runs import close_logs, screen_log
 
 EPILOG = """\
 first try, on the embedded phantom:
@@ -34,6 +35,10 @@ class _Parser(ArgumentParser[Config]):
         elif kwargs.get("help") and "action" not in kwargs and args[0].startswith("-"):
             kwargs["help"] += _default_of(kwargs.get("dest") or args[0].lstrip("-").replace("-", "_"))
         return super().add_argument(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: error: {message}. All options: {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Config:
         words = sys.argv[1:] if args is None else list(args)
@@ -83,6 +88,9 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the app and return its exit code."""
     signal.signal(signal.SIGTERM, _stop)
+    # OpenMP's threads wait for one another by spinning; beside any other program that made training on the
+    # CPU thirty times slower. It is read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         config = parse(argv)
         screen_log(config.verbose)
@@ -90,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run(config)
     except UserError as error:
-        print(f"bids-alphagan: error: {error}", file=sys.stderr)
+        print(f"bids-alphagan: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except Stopped as stopped:
         print(f"bids-alphagan: {stopped}. The same command goes on from here.", file=sys.stderr)
@@ -98,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bids-alphagan: interrupted. The same command goes on from here.", file=sys.stderr)
         return 128 + signal.SIGINT
+    finally:
+        close_logs()
 
 
 def _stop(number: int, frame: Any) -> None:

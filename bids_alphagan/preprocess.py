@@ -14,6 +14,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import yaml
 from nipype import Node, Workflow
 from nipype import config as nipype_config
 from nipype.interfaces.base import (
@@ -23,15 +24,16 @@ from nipype.interfaces.base import (
     TraitedSpec,
     traits,
 )
+from nipype.pipeline import plugins
 from tqdm import tqdm
 
 from bids_alphagan.config import Config
-from bids_alphagan.errors import ScanError
+from bids_alphagan.errors import ScanError, UserError
 from bids_alphagan.files import read_json, write_json
 from bids_alphagan.layout.derivatives import write_masks, write_prepared
 from bids_alphagan.layout.names import ScanName, uri
 from bids_alphagan.layout.raw import RawScan
-from bids_alphagan.volume import conform, load, read_reference
+from bids_alphagan.volume import check_there, conform, load, read_reference
 
 log = logging.getLogger(__name__)
 
@@ -218,11 +220,16 @@ def run(
         folder = base / _slug(scan)
         (folder / "failure.json").unlink(missing_ok=True)
         (folder / "write" / _FILES["result"]).unlink(missing_ok=True)
+        try:
+            check_there(scan.path)  # here, for nipype itself stops at a link that leads nowhere
+        except ScanError as error:
+            write_json(folder / "failure.json", {"reason": str(error)})
+            continue
         workflow.add_nodes([scan_workflow(config, scan, segmenters[scan.name.subject])])
     _configure_nipype(workflow, config)
     plugin, arguments = _plugin(config)
     with tqdm(total=len(scans), desc="participant", unit="scan") as progress:
-        arguments["status_callback"] = partial(_advance, progress)
+        arguments["status_callback"] = partial(_advance, progress, set())
         try:
             workflow.run(plugin=plugin, plugin_args=arguments)
         except Exception as error:  # each failed scan has left its reason; see _result
@@ -230,9 +237,14 @@ def run(
     return [_result(scan, base / _slug(scan)) for scan in scans]
 
 
-def _advance(progress: Any, node: Any, status: str) -> None:
-    """What nipype calls when a node starts, ends or fails: a scan is through when it is written, or fails."""
-    if status == "exception" or (status == "end" and node.name == "write"):
+def _advance(progress: Any, through: set[str], node: Any, status: str) -> None:
+    """What nipype calls when a node starts, ends or fails: a scan is through when it is written, or fails.
+
+    nipype's serial plugin tells of an end for nodes, too, that were not run because one before them failed.
+    """
+    scan = node.fullname.rpartition(".")[0]
+    if scan not in through and (status == "exception" or (status == "end" and node.name == "write")):
+        through.add(scan)
         progress.update()
 
 
@@ -311,13 +323,27 @@ def _configure_nipype(workflow: Workflow, config: Config) -> None:
 
 def _plugin(config: Config) -> tuple[str, dict[str, Any]]:
     if config.use_plugin:
-        import yaml
-
-        settings = yaml.safe_load(config.use_plugin.read_text())  # JSON is YAML too
-        return settings["plugin"], settings.get("plugin_args", {})
+        return read_plugin(config.use_plugin)
     if config.processes == 1:
         return "Linear", {}
     arguments: dict[str, Any] = {"n_procs": config.processes, "raise_insufficient": False}
     if config.mem_mb:
         arguments["memory_gb"] = config.mem_mb / 1024
     return "MultiProc", arguments
+
+
+def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
+    """The nipype plugin and its arguments from a YAML or JSON file. Raises UserError for anything else."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"--use-plugin {path}: cannot be read as YAML or JSON ({error}).") from error
+    known = [name.removesuffix("Plugin") for name in dir(plugins) if name.endswith("Plugin")]
+    settings = settings if isinstance(settings, dict) else {}
+    name, arguments = settings.get("plugin"), settings.get("plugin_args") or {}
+    if name not in known or not isinstance(arguments, dict):
+        raise UserError(
+            f"--use-plugin {path}: must hold 'plugin', one of {', '.join(known)}, and may hold 'plugin_args' "
+            "(arguments by name)."
+        )
+    return name, arguments

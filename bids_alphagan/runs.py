@@ -21,18 +21,20 @@ from bids_alphagan.option_files import to_toml
 
 log = logging.getLogger(__name__)
 
+_handlers: list[logging.Handler] = []
 _VERSIONS_OF = ("torch", "monai", "numpy", "scipy", "nibabel", "nipype", "pybids", "antspyx", "templateflow")
 
 
 def start_run(config: Config) -> None:
-    """Check that output and work folder can be written, then begin the log and write the run record.
+    """Check that the run can be done and its folders written, then begin the log and write the run record.
 
     The record, logs/<run id>.toml, holds every option; `--config` reads it back.
 
     Raises
     ------
-    UserError: the output is the input or above it, or a folder cannot be written.
+    UserError: a folder cannot be written, there is no such GPU or nipype plugin. Then nothing was written.
     """
+    _check_means(config)
     _check_folders(config)
     run_id = f"{config.analysis_level}_{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
     logs = config.output_dir / "logs"
@@ -48,17 +50,29 @@ def screen_log(verbose: int) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     handler.setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("bids_alphagan").setLevel(logging.DEBUG)
-    logging.getLogger("bids_alphagan").addHandler(handler)
     logging.getLogger("bids_alphagan").propagate = False
-    if verbose > 1:
-        logging.getLogger().addHandler(handler)
+    _add(handler, "bids_alphagan", *([""] if verbose > 1 else []))
 
 
 def _log_to(path: Path) -> None:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("bids_alphagan", "nipype"):
+    _add(handler, "bids_alphagan", "nipype")
+
+
+def _add(handler: logging.Handler, *names: str) -> None:
+    _handlers.append(handler)
+    for name in names:
         logging.getLogger(name).addHandler(handler)
+
+
+def close_logs() -> None:
+    """Take back what `screen_log` and `start_run` added to the loggers, so that the next run has its own."""
+    while _handlers:
+        handler = _handlers.pop()
+        for name in ("bids_alphagan", "nipype", ""):
+            logging.getLogger(name).removeHandler(handler)
+        handler.close()
 
 
 def check_output(config: Config) -> None:
@@ -69,13 +83,29 @@ def check_output(config: Config) -> None:
         raise UserError(f"{config.output_dir} is {what}. Give another OUTPUT_DIR, e.g. {source}-derivatives")
 
 
+def _check_means(config: Config) -> None:
+    if config.analysis_level == "participant" and config.use_plugin:
+        from bids_alphagan.preprocess import read_plugin
+
+        read_plugin(config.use_plugin)
+    if config.analysis_level == "group" and config.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("--device cuda: torch finds no GPU here. Use --device cpu, or check the driver.")
+
+
 def _check_folders(config: Config) -> None:
-    for folder in (config.output_dir, config.work):
+    folders = (config.output_dir, config.work)
+    new = [path for folder in folders for path in (folder, *folder.parents) if not path.exists()]
+    for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
+            for path in sorted(filter(Path.is_dir, set(new)), reverse=True):  # the inner ones first
+                path.rmdir()  # nothing is left of a call that could not be done
             raise UserError(
                 f"{folder}: cannot be written ({error.strerror or error}). "
                 "Give another folder, or change its permissions."

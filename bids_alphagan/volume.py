@@ -76,11 +76,16 @@ def load(path: Path | str) -> nib.Nifti1Image:
     return cast(nib.Nifti1Image, nib.load(path))
 
 
-def _load(path: Path) -> nib.Nifti1Image:
+def check_there(path: Path) -> None:
+    """Raise ScanError unless there is a file with something in it."""
     if not path.is_file():
         raise ScanError(f"{path}: no such file (a link to content that was never fetched?).")
     if path.stat().st_size == 0:
         raise ScanError(f"{path}: the file is empty (0 bytes). Copy it again.")
+
+
+def _load(path: Path) -> nib.Nifti1Image:
+    check_there(path)
     try:
         image = nib.load(path)
     except Exception as error:
@@ -101,7 +106,7 @@ def _check_geometry(image: nib.Nifti1Image, path: Path) -> None:
         raise ScanError(f"{path}: has shape {shape}; fewer than 4 voxels along an axis is no volume.")
     affine = image.affine
     if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise ScanError(f"{path}: its affine is broken (not finite, or it has no volume): {affine}.")
+        raise ScanError(f"{path}: its affine is broken (not finite, or it has no volume): {affine.tolist()}.")
 
 
 def robust_mean(series: np.ndarray) -> tuple[np.ndarray, int]:
@@ -226,11 +231,11 @@ def _inverse(orientation: np.ndarray) -> np.ndarray:
     return inverse
 
 
-def with_header(data: np.ndarray, like: nib.Nifti1Image) -> nib.Nifti1Image:
+def with_header(data: np.ndarray, like: nib.Nifti1Image, time_axis: bool | None = None) -> nib.Nifti1Image:
     """Dress a 3D array (x, y, z) in the header of `like`, as the scanner's converter would have written it.
 
     Data type and scale factors of `like` are kept (integers are rounded and clipped to the type's range;
-    float32 replaces complex). If `like` is 4D the result is (x, y, z, 1): BIDS wants bold to be 4D.
+    float32 replaces complex). With `time_axis` (default: if `like` is 4D) the result is (x, y, z, 1).
     """
     header = like.header.copy()
     dtype = like.get_data_dtype()
@@ -244,7 +249,8 @@ def with_header(data: np.ndarray, like: nib.Nifti1Image) -> nib.Nifti1Image:
         info = np.iinfo(dtype)
         data = np.clip(np.rint((data - inter) / slope), info.min, info.max)
     data = data.astype(dtype)
-    image = nib.Nifti1Image(data[..., None] if like.ndim == 4 else data, like.affine, header)
+    time_axis = like.ndim == 4 if time_axis is None else time_axis
+    image = nib.Nifti1Image(data[..., None] if time_axis else data, like.affine, header)
     image.header.set_slope_inter(slope, inter)  # after the constructor, which forgets it
     return image
 

@@ -17,6 +17,7 @@ from bids_alphagan.layout.names import SUFFIXES, TISSUES, ScanName, sidecar, uri
 from bids_alphagan.volume import save, with_grid, with_header
 
 BIDS_VERSION = "1.10.0"
+SYNTHESIS_RECORD = "synthesis.json"  # in a model's folder: how its cohort came about
 # No trailing slashes: the validator would still read the folder.
 _IGNORED = ("*.html", "figures", "models", "group_*")
 _README = """\
@@ -136,7 +137,7 @@ def write_prepared(
     write_scan(
         root,
         name.image("reference"),
-        with_header(reference, raw),
+        with_header(reference, raw, time_axis=is_bold),  # BIDS: bold is 4D, anatomical scans are 3D
         "Magnitude image, averaged over the volumes that agree with one another, on the scan's own grid",
         [raw_uri],
         **metadata,
@@ -193,13 +194,13 @@ def prepared_scans(config: Config) -> list[PreparedScan]:
     """
     found = [
         _prepared(config.output_dir, path)
-        for path in sorted(config.output_dir.glob("sub-*/**/*_desc-preproc_*.nii*"))
+        for path in sorted(config.output_dir.glob("sub-*/**/sub-*_desc-preproc_*.nii.gz"))
         if _selected(ScanName.parse(path.name), config)
     ]
     if not found:
         raise UserError(
-            f"{config.output_dir}: no participant outputs fit the selection. Make them first:\n"
-            f"  bids-alphagan {config.bids_dir} {config.output_dir} participant"
+            f"{config.output_dir}: no participant outputs fit the selection. Make them first: "
+            f"bids-alphagan {config.bids_dir} {config.output_dir} participant"
         )
     kinds = sorted({scan.name.suffix for scan in found})
     if len(kinds) > 1:
@@ -255,7 +256,7 @@ def synthetic_name(index: int, like: ScanName) -> ScanName:
 
 def synthetic_scans(cohort: Path) -> list[Path]:
     """The scans (not the masks) of a cohort, in order."""
-    return [path for path in sorted(cohort.glob("sub-*/*/*.nii.gz")) if _is_scan(path)]
+    return [path for path in sorted(cohort.glob("sub-*/*/sub-*.nii.gz")) if _is_scan(path)]
 
 
 def _is_scan(path: Path) -> bool:

@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 TISSUES = ("GM", "WM", "CSF")
 SUFFIXES = {"bold": "func", "T2w": "anat", "T1w": "anat", "T2starw": "anat"}
+# Order as BIDS wants it; a raw scan has none of them.
+DERIVATIVE_ENTITIES = ("space", "res", "label", "desc")
 # Masks carry no word of the contrast they were made from, so two anatomical contrasts of one session would
 # write the same names; those that are not the field's usual T2w say it with `space`.
 _PLAIN_MASKS = ("bold", "T2w")
@@ -62,7 +64,7 @@ class ScanName:
 
     def derived(self, suffix: str, extension: str = ".nii.gz", **more: str) -> Path:
         """Path of a file derived from this scan; BIDS wants the order space, res, label, desc."""
-        order = [key for key in ("space", "res", "label", "desc") if key in more]
+        order = [key for key in DERIVATIVE_ENTITIES if key in more]
         words = [self.stem, *(f"{key}-{more[key]}" for key in order), suffix]
         return self.folder / ("_".join(words) + extension)
 

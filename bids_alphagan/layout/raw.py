@@ -1,10 +1,12 @@
 """The input: which scans of a raw BIDS data set are to be worked on. Queries by pybids."""
 
+import csv
 import json
 import logging
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from bids_alphagan.config import Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import read_json, read_tsv
-from bids_alphagan.layout.names import SUFFIXES, ScanName
+from bids_alphagan.layout.names import DERIVATIVE_ENTITIES, SUFFIXES, ScanName
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,10 @@ def check_dataset(bids_dir: Path) -> None:
     if not bids_dir.is_dir():
         raise UserError(f"{bids_dir}: no such folder.")
     if not description.is_file():
-        raise UserError(f"{bids_dir}: not a BIDS data set, dataset_description.json is missing.")
+        raise UserError(
+            f"{bids_dir}: not a BIDS data set, dataset_description.json is missing. Give the "
+            "folder that holds it, or add one with Name and BIDSVersion."
+        )
     try:
         content = read_json(description)
     except (OSError, ValueError) as error:
@@ -41,6 +46,7 @@ def check_dataset(bids_dir: Path) -> None:
         raise UserError(f"{description}: Name and BIDSVersion are required by BIDS.")
     if not any(bids_dir.glob("sub-*")):
         raise UserError(f"{bids_dir}: the data set is empty, it has no sub-* folders.")
+    species(bids_dir)  # a broken table is told of before anything is written
 
 
 def find_scans(config: Config) -> list[RawScan]:
@@ -72,22 +78,43 @@ def find_scans(config: Config) -> list[RawScan]:
     scans = []
     for suffix in config.suffix:
         selection = {k: v for k, v in query.items() if not (k == "task" and SUFFIXES[suffix] != "func")}
-        found = layout.get(
-            suffix=suffix, extension=[".nii", ".nii.gz"], **(selection | filters.get(suffix, {}))
-        )
+        kind = {"suffix": suffix, "extension": [".nii", ".nii.gz"]}
+        try:
+            found = layout.get(**(kind | selection | filters.get(suffix, {})))
+        except (ValueError, TypeError) as error:  # entities that pybids does not know
+            raise UserError(f"--bids-filter-file {config.bids_filter_file}: {error}") from error
         for file in found:
-            if (
-                file.entities.get("part", "mag") == "mag"
-                and file.entities.get("datatype") == SUFFIXES[suffix]
-            ):
-                path = Path(file.path)
-                scans.append(RawScan(path, ScanName.parse(path.name), dict(file.get_metadata())))
+            path = config.bids_dir / Path(file.path).relative_to(layout.root)
+            if name := _raw_name(path, config.bids_dir):
+                scans.append(RawScan(path, name, dict(file.get_metadata())))
+    _require_one_file_each(scans)
     if not scans:
         raise UserError(
             f"{config.bids_dir}: no {' or '.join(config.suffix)} scan fits the selection. "
             "Check --suffix, the labels and --bids-filter-file."
         )
     return sorted(scans, key=lambda scan: scan.path)
+
+
+def _raw_name(path: Path, bids_dir: Path) -> ScanName | None:
+    """What the name says; None for phase and other parts of complex data, and for what is no raw scan."""
+    try:
+        name = ScanName.parse(path.name)
+        good = path.relative_to(bids_dir).parent == name.folder
+    except (ValueError, KeyError):
+        good = False
+    entities = dict(name.entities) if good else {}
+    if not good or entities.keys() & DERIVATIVE_ENTITIES:
+        log.warning("%s is passed over: it has not the name and place of a raw BIDS scan.", path)
+        return None
+    return name if entities.get("part", "mag") == "mag" else None
+
+
+def _require_one_file_each(scans: Sequence[RawScan]) -> None:
+    twice = [scan for scan, n in Counter(scan.name for scan in scans).items() if n > 1]
+    if twice:
+        names = ", ".join(str(name.image()) for name in twice)
+        raise UserError(f"Both .nii and .nii.gz are there, and may differ: {names}. Keep one of them.")
 
 
 def _require_known(word: str, wanted: list[str], known: list[str]) -> None:
@@ -115,9 +142,15 @@ def _filters(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def species(bids_dir: Path) -> dict[str, str]:
-    """The participants' species, lower case, by label, as far as participants.tsv says it."""
+    """The participants' species, lower case, by label, as far as participants.tsv says it.
+
+    Raises UserError for a table that is not text.
+    """
     table = bids_dir / "participants.tsv"
-    rows = read_tsv(table) if table.is_file() else []
+    try:
+        rows = read_tsv(table) if table.is_file() else []
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{table}: cannot be read as a UTF-8 table ({error}).") from error
     return {
         row["participant_id"].removeprefix("sub-"): row["species"].strip().lower()
         for row in rows
