@@ -12,7 +12,7 @@ from bids_alphagan.config import MODEL_NAMES, Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import file_digest, read_json, read_tsv, write_json, write_tsv
 from bids_alphagan.layout import derivatives, raw
-from bids_alphagan.layout.derivatives import PreparedScan, cohort_folder, model_folder
+from bids_alphagan.layout.derivatives import SYNTHESIS_RECORD, PreparedScan, cohort_folder, model_folder
 from bids_alphagan.runs import check_output, keep_aside, once, provenance, start_run
 from bids_alphagan.segmenters import Segmenter, resolve_segmenter
 from bids_alphagan.templates import Template, find_template
@@ -112,7 +112,7 @@ def train(config: Config, model: str, scans: Sequence[PreparedScan]) -> None:
     from bids_alphagan import training
     from bids_alphagan.evaluation.volumes import cubes
     from bids_alphagan.models import MODELS
-    from bids_alphagan.models.trained import GENERATOR_FILE
+    from bids_alphagan.models.trained import GENERATOR_FILE, load_generator
 
     folder = model_folder(config.output_dir, model)
     settings = training.TrainSettings(
@@ -134,6 +134,9 @@ def train(config: Config, model: str, scans: Sequence[PreparedScan]) -> None:
         if changed := training.differences(before, now):
             log.warning("%s is trained again, for the run has changed: %s", model, "; ".join(changed))
             keep_aside(folder)
+        elif load_generator(folder).info["step"] >= config.iterations:
+            log.info("%s: nothing has changed, kept as it is", model)
+            return
     log.info("%s: training on %d scans, on %s", model, len(scans), device(config))
     training.train(volumes, MODELS[model], settings, folder, device(config), resume=True)
 
@@ -171,14 +174,19 @@ def synthesise(
         config.bids_dir,
         config.processes,
     )
-    record = once(folder / "synthesis.json", inputs, [place], work)
+    record = once(folder / SYNTHESIS_RECORD, inputs, [place], work)
     log.info("%s: %d scans accepted, %d draws rejected", model, record["n_accepted"], record["n_rejected"])
 
 
 def cohorts(config: Config) -> dict[str, Path]:
     """The cohorts in output_dir, by model, in the order of the paper; those asked for must be there."""
     found = {model: cohort_folder(config.output_dir, model) for model in MODEL_NAMES}
-    found = {model: place for model, place in found.items() if place.is_dir()}
+    # The record is written last: a cohort without one belongs to a model that is being trained again.
+    found = {
+        model: place
+        for model, place in found.items()
+        if place.is_dir() and (model_folder(config.output_dir, model) / SYNTHESIS_RECORD).is_file()
+    }
     if missing := [model for model in config.model if model not in found]:
         raise UserError(
             f"{config.output_dir} has no synthetic scans of {', '.join(missing)}. Make them first: "

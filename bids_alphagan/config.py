@@ -271,8 +271,8 @@ class Config:
         "draws per synthetic scan before giving it up", 10, least=1, metavar="N", step="synthesise"
     )
     gate_width: float = _option(
-        "how far a synthetic scan's quality measures may lie from the real scans' medians, in robust standard "
-        "deviations; beyond it, the scan is drawn again",
+        "how far a synthetic scan's quality measures may lie from the real scans' medians, in robust "
+        "standard deviations; beyond it, the scan is drawn again",
         5.0,
         least=0.1,
         metavar="W",

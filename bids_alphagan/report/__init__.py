@@ -141,7 +141,7 @@ def _participant_figures(scan: ScanSection) -> dict[str, Any]:
         "grid": " × ".join(str(n) for n in image.data.shape),
         "zooms": " × ".join(f"{zoom:.3g}" for zoom in image.zooms),
         "planes": figures.three_planes(image, {}, at),
-        "volumes": {t: float((maps[t] > 0.5).sum() * voxel) for t in figures.TISSUES if t in maps},
+        "volumes": {t: float(maps[t].sum() * voxel) for t in figures.TISSUES if t in maps},
     }
     if maps:
         views["masks"] = figures.three_planes(image, maps, at)

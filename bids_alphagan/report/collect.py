@@ -9,7 +9,13 @@ from typing import Any
 
 from bids_alphagan.config import Config
 from bids_alphagan.files import read_json, read_tsv
-from bids_alphagan.layout.derivatives import PreparedScan, model_folder, scan_masks, synthetic_scans
+from bids_alphagan.layout.derivatives import (
+    SYNTHESIS_RECORD,
+    PreparedScan,
+    model_folder,
+    scan_masks,
+    synthetic_scans,
+)
 from bids_alphagan.layout.names import ScanName
 from bids_alphagan.models import MODELS
 from bids_alphagan.report import ModelSection, ScanSection, write_group_report, write_participant_report
@@ -96,7 +102,7 @@ def group_report(
         folder = model_folder(config.output_dir, model)
         training, synthesis = (
             read_json(folder / "config.json"),
-            read_json(folder / "synthesis.json")["record"],
+            read_json(folder / SYNTHESIS_RECORD)["record"],
         )
         sections.append(_model_section(model, place, folder, training, synthesis))
         facts.append(_model_facts(model, training, synthesis))
