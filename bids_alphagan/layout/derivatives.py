@@ -228,8 +228,14 @@ def _prepared(root: Path, preproc: Path) -> PreparedScan:
     parsed = ScanName.parse(preproc.name)
     name = parsed.without("desc")
     masks = scan_masks(root, name)
-    quality = read_json(sidecar(masks["dseg"]))["Quality"] if "dseg" in masks else {}
-    record = read_json(sidecar(preproc))["Preparation"]
+    try:
+        quality = read_json(sidecar(masks["dseg"]))["Quality"] if "dseg" in masks else {}
+        record = read_json(sidecar(preproc))["Preparation"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{preproc}: its sidecars do not say how it was prepared ({type(error).__name__}: {error}). "
+            "OUTPUT_DIR must be the participant level's; run participant again where they were damaged."
+        ) from error
     return PreparedScan(name, root / name.image("reference"), preproc, masks, record, quality)
 
 
