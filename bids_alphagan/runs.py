@@ -22,7 +22,7 @@ from bids_alphagan.option_files import to_toml
 log = logging.getLogger(__name__)
 
 _handlers: list[logging.Handler] = []
-_VERSIONS_OF = ("torch", "monai", "numpy", "scipy", "nibabel", "nipype", "pybids", "antspyx", "templateflow")
+_VERSIONS_OF = ("torch", "numpy", "scipy", "nibabel", "nipype", "pybids", "antspyx", "templateflow")
 
 
 def start_run(config: Config) -> None:
