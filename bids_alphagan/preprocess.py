@@ -216,6 +216,7 @@ def run(
     """
     base = config.work / "participant"
     workflow = Workflow(name="participant", base_dir=str(config.work))
+    lost = 0
     for scan in scans:
         folder = base / _slug(scan)
         (folder / "failure.json").unlink(missing_ok=True)
@@ -224,11 +225,12 @@ def run(
             check_there(scan.path)  # here, for nipype itself stops at a link that leads nowhere
         except ScanError as error:
             write_json(folder / "failure.json", {"reason": str(error)})
+            lost += 1
             continue
         workflow.add_nodes([scan_workflow(config, scan, segmenters[scan.name.subject])])
     _configure_nipype(workflow, config)
     plugin, arguments = _plugin(config)
-    with tqdm(total=len(scans), desc="participant", unit="scan") as progress:
+    with tqdm(total=len(scans), initial=lost, desc="participant", unit="scan") as progress:
         arguments["status_callback"] = partial(_advance, progress, set())
         try:
             workflow.run(plugin=plugin, plugin_args=arguments)

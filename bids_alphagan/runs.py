@@ -17,6 +17,7 @@ from bids_alphagan import __version__
 from bids_alphagan.config import Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import digest, read_json, write_json, write_text
+from bids_alphagan.layout.derivatives import is_foreign
 from bids_alphagan.option_files import to_toml
 
 log = logging.getLogger(__name__)
@@ -76,11 +77,16 @@ def close_logs() -> None:
 
 
 def check_output(config: Config) -> None:
-    """Raise UserError where the output would swallow the input. Touches nothing."""
+    """Raise UserError where the output would swallow the input or another data set. Touches nothing."""
     source, target = config.bids_dir.resolve(), config.output_dir.resolve()
     if target == source or target in source.parents:
         what = "the input itself" if target == source else "a folder above the input"
         raise UserError(f"{config.output_dir} is {what}. Give another OUTPUT_DIR, e.g. {source}-derivatives")
+    if is_foreign(target):
+        raise UserError(
+            f"{config.output_dir} holds another data set (see its dataset_description.json), which would be "
+            f"written over. Give another OUTPUT_DIR, e.g. {source}-derivatives"
+        )
 
 
 def _check_means(config: Config) -> None:

@@ -143,6 +143,17 @@ def _output_above_input_by_link(place: Place) -> list[object]:
     return [place.free / "link", place.free / "above", "participant"]
 
 
+def _output_is_another_data_set(place: Place) -> list[object]:
+    return [place.data, _copy(place, "other"), "participant", *QUICK]
+
+
+def _output_is_of_another_app(place: Place) -> list[object]:
+    content = {"Name": "x", "BIDSVersion": "1.10.0", "GeneratedBy": [{"Name": "other-app"}]}
+    place.out.mkdir()
+    (place.out / "dataset_description.json").write_text(json.dumps(content))
+    return [place.data, place.out, "participant", *QUICK]
+
+
 def _output_is_a_file(place: Place) -> list[object]:
     return [place.data, place.file("out", "mine"), "participant", *QUICK]
 
@@ -199,6 +210,8 @@ CASES: dict[str, tuple[Callable[[Place], list[object]], list[str]]] = {
     "output is input by link": (_output_is_input_by_link, ["is the input itself", "another OUTPUT_DIR"]),
     "output above input": (_output_above_input, ["a folder above the input", "another OUTPUT_DIR"]),
     "above, by link": (_output_above_input_by_link, ["a folder above the input", "another OUTPUT_DIR"]),
+    "output is a data set": (_output_is_another_data_set, ["free/other holds another data set"]),
+    "output of another app": (_output_is_of_another_app, ["free/out holds another data set", "OUTPUT_DIR"]),
     "output is a file": (_output_is_a_file, ["free/out: cannot be written", "another folder"]),
     "output under a file": (_output_under_a_file, ["file/a/out: cannot be written", "another folder"]),
     "output read-only": (_output_read_only, ["/proc/bids-alphagan", "cannot be written", "another folder"]),
@@ -411,6 +424,7 @@ def test_exit_code_1_with_the_list_at_the_end(mixed: Run) -> None:
         bold(Path(), label).as_posix() for label in BROKEN
     )
     assert "Traceback" not in mixed.said
+    assert "14/14" in mixed.said  # the progress bar counts each scan once
 
 
 @pytest.mark.parametrize("label", BROKEN)
@@ -457,6 +471,8 @@ def test_repaired_scan_becomes_ready(mixed: Run, tmp_path: Path) -> None:
     tiny.scan(bold(data, "zero"), tiny.values(2, volumes=3))
     assert main(words) == 0
     assert [folder.is_dir() for folder in outputs] == [True, True, True]
+    logs = [path.read_text() for path in (tmp_path / "out" / "logs").glob("participant_*.log")]
+    assert sorted(re.findall(r"(\d) of 3 scans are ready", " ".join(logs))) == ["1", "2", "3"]
 
 
 def test_stop_on_first_crash_says_what_was_not_done(tmp_path: Path) -> None:

@@ -319,6 +319,34 @@ def test_bold_is_4d_and_anatomical_scans_are_3d_whatever_the_raw_file_is(tmp_pat
             assert preproc.shape == (16, 16, 16, 1)[: len(shape)]
 
 
+@pytest.mark.parametrize(
+    ("unit", "stored", "metadata", "wanted"),
+    [
+        ("sec", 2.0, {}, 2.0),
+        ("msec", 2000.0, {}, 2.0),
+        ("sec", 0.0, {"RepetitionTime": 1.5}, 1.5),
+        ("sec", 1.0, {"RepetitionTime": 1.5}, 1.5),
+        ("sec", 0.0, {}, None),
+    ],
+)
+def test_repetition_time_is_in_seconds_and_one_in_header_and_sidecar(
+    tmp_path: Path, unit: str, stored: float, metadata: dict, wanted: float | None
+) -> None:
+    name = ScanName.parse("sub-01_task-rest_bold.nii.gz")
+    raw_scan = nib.load(tiny.scan(tmp_path / "raw.nii.gz", tiny.values(volumes=2)))
+    raw_scan.header.set_xyzt_units("mm", unit)
+    raw_scan.header["pixdim"][4] = stored
+    cube = nib.Nifti1Image(np.zeros((16, 16, 16), np.float32), tiny.AFFINE)
+    data = tiny.values().astype(np.float32)
+    derivatives.write_prepared(tmp_path, name, raw_scan, "bids:raw:x", data, cube, {}, metadata)
+    facts = json.loads(sidecar(tmp_path / name.image("preproc")).read_text())
+    assert facts.get("RepetitionTime") == wanted
+    if wanted:
+        header = nib.load(tmp_path / name.image("preproc")).header
+        assert header["pixdim"][4] == pytest.approx(wanted)
+        assert header.get_xyzt_units() == ("mm", "sec")
+
+
 def test_synthetic_names(tmp_path: Path) -> None:
     like = ScanName.parse("sub-01_ses-a_task-rest_acq-hi_run-1_bold.nii.gz")
     name = derivatives.synthetic_name(7, like)

@@ -17,9 +17,11 @@ from bids_alphagan.layout.names import SUFFIXES, TISSUES, ScanName, sidecar, uri
 from bids_alphagan.volume import save, with_grid, with_header
 
 BIDS_VERSION = "1.10.0"
+_MAKER = "bids-alphagan"
 SYNTHESIS_RECORD = "synthesis.json"  # in a model's folder: how its cohort came about
 # No trailing slashes: the validator would still read the folder.
 _IGNORED = ("*.html", "figures", "models", "group_*")
+_SECONDS = {"msec": 1e-3, "usec": 1e-6}
 _README = """\
 {name}
 
@@ -52,6 +54,16 @@ class PreparedScan:
     quality: dict[str, float]
 
 
+def is_foreign(folder: Path) -> bool:
+    """True where `folder` is a data set that something else has made: it must not be written over."""
+    description = folder / "dataset_description.json"
+    try:
+        makers = read_json(description)["GeneratedBy"] if description.exists() else [{"Name": _MAKER}]
+        return _MAKER not in [maker["Name"] for maker in makers]
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+
+
 def describe_output(output_dir: Path, bids_dir: Path) -> None:
     """Make `output_dir` a derivative data set. Safe to call from several runs at once."""
     name = "bids-alphagan derivatives"
@@ -77,7 +89,7 @@ def _readme(name: str, source: str, body: str) -> str:
 
 def _description(name: str, links: Mapping[str, str]) -> dict[str, Any]:
     made_by: dict[str, Any] = {
-        "Name": "bids-alphagan",
+        "Name": _MAKER,
         "Version": __version__,
         "Description": "3D alpha-GANs for rat-brain MRI (Ferreira et al. 2022, doi 10.3390/app12104844)",
     }
@@ -130,9 +142,10 @@ def write_prepared(
     cube.set_sform(cube.affine, code=1)
     cube.set_qform(cube.affine, code=1)
     timing = {}
-    if is_bold and raw.header["pixdim"][4] > 0:
-        cube.header["pixdim"][4] = raw.header["pixdim"][4]
-        timing["RepetitionTime"] = metadata.get("RepetitionTime", float(raw.header["pixdim"][4]))
+    seconds = float(raw.header["pixdim"][4]) * _SECONDS.get(raw.header.get_xyzt_units()[1], 1.0)
+    if is_bold and (repetition := metadata.get("RepetitionTime") or seconds):
+        cube.header["pixdim"][4] = repetition
+        timing["RepetitionTime"] = repetition
     task = {key: metadata[key] for key in ("TaskName",) if key in metadata}
     write_scan(
         root,
