@@ -5,53 +5,38 @@ read (reference volume) -> conform (network's cube) -> write
 """
 
 import logging
-import traceback
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
 import yaml
 from nipype import Node, Workflow
 from nipype import config as nipype_config
-from nipype.interfaces.base import (
-    BaseInterface,
-    BaseInterfaceInputSpec,
-    File,
-    TraitedSpec,
-    traits,
-)
+from nipype.interfaces.base import BaseInterface
 from nipype.pipeline import plugins
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer
 from tqdm import tqdm
 
 from bids_alphagan.config import Config
 from bids_alphagan.errors import ScanError, UserError
 from bids_alphagan.files import read_json, write_json
-from bids_alphagan.layout.derivatives import write_masks, write_prepared
-from bids_alphagan.layout.names import ScanName, uri
 from bids_alphagan.layout.raw import RawScan
-from bids_alphagan.volume import check_there, conform, load, read_reference
+from bids_alphagan.nodes import FILES, ConformToGrid, ReadReference, SegmentTissue, WriteDerivatives
+from bids_alphagan.volume import check_there
 
 log = logging.getLogger(__name__)
 
 # A segmenter as this module sees it: (scan, private folder) -> probseg, dseg, brain, provenance, measures.
 Segment = Callable[[Path, Path], Any]
+_NOT_FINISHED = (
+    "not finished: stopped before its turn, or killed, for want of memory perhaps (see logs/). Run again; "
+    "fewer --nprocs need less memory."
+)
 _NODE_MEMORY_GB = {"read": 1.0, "conform": 0.5, "segment": 1.5, "write": 0.5}
-
-
-# What the nodes hand to one another, each in its node's folder.
-_FILES = {
-    "reference": "reference.nii.gz",
-    "reading": "reading.json",
-    "cube": "cube.nii.gz",
-    "conforming": "conforming.json",
-    "maps": "maps.npz",
-    "segmentation": "segmentation.json",
-    "result": "result.json",
-}
 
 
 @dataclass(frozen=True)
@@ -65,148 +50,6 @@ class ScanResult:
     record: dict[str, Any]
 
 
-class _ScanInput(BaseInterfaceInputSpec):
-    failure_file = File(desc="where a failure is noted, so that the report can give its reason", nohash=True)
-
-
-class _ScanInterface(BaseInterface):
-    """An interface that notes the reason of its failure before nipype hears of it."""
-
-    def _run_interface(self, runtime: Any) -> Any:
-        try:
-            self._process(Path(runtime.cwd))
-        except Exception as error:
-            reason = str(error) if isinstance(error, ScanError) else f"{type(error).__name__}: {error}"
-            write_json(
-                Path(self.inputs.failure_file), {"reason": reason, "traceback": traceback.format_exc()}
-            )
-            raise
-        return runtime
-
-    def _process(self, folder: Path) -> None:
-        raise AssertionError("each interface says what it does")
-
-    def _list_outputs(self) -> dict[str, Any]:
-        outputs = self.output_spec().get()
-        return {name: str(Path.cwd() / _FILES[name]) for name in outputs}
-
-
-class _ReadInput(_ScanInput):
-    in_file = File(mandatory=True)
-
-
-class _ReadOutput(TraitedSpec):
-    reference = File(exists=True)
-    reading = File(exists=True)
-
-
-class ReadReference(_ScanInterface):
-    """Raw scan -> one 3D float volume (see `volume.read_reference`)."""
-
-    input_spec = _ReadInput
-    output_spec = _ReadOutput
-
-    def _process(self, folder: Path) -> None:
-        image, record = read_reference(Path(self.inputs.in_file))
-        image.header.set_data_dtype(np.float32)
-        nib.save(image, folder / _FILES["reference"])
-        write_json(folder / _FILES["reading"], record)
-
-
-class _ConformInput(_ScanInput):
-    reference = File(exists=True, mandatory=True)
-    grid = traits.Int(mandatory=True)
-    upper_percentile = traits.Float(mandatory=True)
-
-
-class _ConformOutput(TraitedSpec):
-    cube = File(exists=True)
-    conforming = File(exists=True)
-
-
-class ConformToGrid(_ScanInterface):
-    """3D volume -> the network's cube in [-1, 1] (see `volume.conform`)."""
-
-    input_spec = _ConformInput
-    output_spec = _ConformOutput
-
-    def _process(self, folder: Path) -> None:
-        cube = conform(load(self.inputs.reference), self.inputs.grid, self.inputs.upper_percentile)
-        nib.save(nib.Nifti1Image(cube.data, cube.affine), folder / _FILES["cube"])
-        write_json(folder / _FILES["conforming"], cube.record)
-
-
-class _SegmentInput(_ScanInput):
-    reference = File(exists=True, mandatory=True)
-    segment = traits.Any(mandatory=True, desc="a frozen dataclass: its repr enters nipype's hash")
-
-
-class _SegmentOutput(TraitedSpec):
-    maps = File(exists=True)
-    segmentation = File(exists=True)
-
-
-class SegmentTissue(_ScanInterface):
-    """3D volume -> tissue probability maps, dseg and brain mask on its own grid."""
-
-    input_spec = _SegmentInput
-    output_spec = _SegmentOutput
-
-    def _process(self, folder: Path) -> None:
-        scratch = folder / "scratch"
-        scratch.mkdir(exist_ok=True)
-        made = self.inputs.segment(Path(self.inputs.reference), scratch)
-        maps = {**made.probseg, "dseg": made.dseg, "brain": made.brain}
-        np.savez_compressed(folder / _FILES["maps"], **maps)
-        facts = {"provenance": made.provenance, "quality": made.measures}
-        write_json(folder / _FILES["segmentation"], facts)
-
-
-class _WriteInput(_ScanInput):
-    in_file = File(exists=True, mandatory=True)
-    reference = File(exists=True, mandatory=True)
-    reading = File(exists=True, mandatory=True)
-    cube = File(exists=True, mandatory=True)
-    conforming = File(exists=True, mandatory=True)
-    maps = File(exists=True)
-    segmentation = File(exists=True)
-    output_dir = traits.Str(mandatory=True)
-    raw_path = traits.Str(mandatory=True, desc="path of the raw scan in its data set")
-    metadata = traits.Dict(mandatory=True)
-
-
-class _WriteOutput(TraitedSpec):
-    result = File(exists=True)
-
-
-class WriteDerivatives(_ScanInterface):
-    """Everything of one scan -> output_dir; the prepared cube last, so that it stands for a whole set."""
-
-    input_spec = _WriteInput
-    output_spec = _WriteOutput
-
-    def _process(self, folder: Path) -> None:
-        inputs = self.inputs
-        root, name = Path(inputs.output_dir), ScanName.parse(Path(inputs.raw_path).name)
-        raw = load(inputs.in_file)
-        reference = load(inputs.reference)
-        record = read_json(Path(inputs.reading)) | read_json(Path(inputs.conforming))
-        facts: dict[str, Any] = {"provenance": {}, "quality": {}}
-        if inputs.maps:
-            facts = read_json(Path(inputs.segmentation))
-            with np.load(inputs.maps, allow_pickle=False) as maps:
-                source = uri(name.image("reference"))
-                write_masks(root, name, reference, maps, source, facts["provenance"], facts["quality"])
-        else:
-            for path in name.masks().values():  # of an earlier run with a segmenter
-                for stale in (root / path, root / str(path).replace(".nii.gz", ".json")):
-                    stale.unlink(missing_ok=True)
-        raw_uri = uri(Path(inputs.raw_path), "raw")
-        data = np.asarray(reference.dataobj)
-        write_prepared(root, name, raw, raw_uri, data, load(inputs.cube), record, inputs.metadata)
-        write_json(folder / _FILES["result"], facts | {"record": record})
-
-
 def run(
     config: Config, scans: Sequence[RawScan], segmenters: Mapping[str, Segment | None]
 ) -> list[ScanResult]:
@@ -216,11 +59,13 @@ def run(
     """
     base = config.work / "participant"
     workflow = Workflow(name="participant", base_dir=str(config.work))
+    # Before any interface is made: the first one would ask the network for nipype's newest version.
+    _configure_nipype(workflow, config)
     lost = 0
     for scan in scans:
         folder = base / _slug(scan)
         (folder / "failure.json").unlink(missing_ok=True)
-        (folder / "write" / _FILES["result"]).unlink(missing_ok=True)
+        (folder / "write" / FILES["result"]).unlink(missing_ok=True)
         try:
             check_there(scan.path)  # here, for nipype itself stops at a link that leads nowhere
         except ScanError as error:
@@ -228,15 +73,38 @@ def run(
             lost += 1
             continue
         workflow.add_nodes([scan_workflow(config, scan, segmenters[scan.name.subject])])
-    _configure_nipype(workflow, config)
     plugin, arguments = _plugin(config)
     with tqdm(total=len(scans), initial=lost, desc="participant", unit="scan") as progress:
         arguments["status_callback"] = partial(_advance, progress, set())
         try:
-            workflow.run(plugin=plugin, plugin_args=arguments)
+            workflow.run(MultiProc(arguments) if plugin == "MultiProc" else plugin, arguments)
         except Exception as error:  # each failed scan has left its reason; see _result
             log.debug("nipype: %s", error)
     return [_result(scan, base / _slug(scan)) for scan in scans]
+
+
+class MultiProc(MultiProcPlugin):
+    """nipype's MultiProc, which waits for ever for a process that was killed (by the system, for its memory).
+
+    Here the nodes in that pool of processes fail, and the others get a new pool.
+    """
+
+    def _async_callback(self, args: Future[Any]) -> None:
+        """Nothing: `_get_result` asks the task itself, and hears of its death."""
+
+    def _get_result(self, taskid: int) -> dict[str, Any] | None:
+        task = self._task_obj[taskid]
+        if task.done() and isinstance(task.exception(), BrokenProcessPool):
+            return {"taskid": taskid, "result": None, "traceback": [str(task.exception())]}
+        return task.result() if task.done() else None
+
+    def _submit_job(self, node: Any, updatehash: bool = False) -> Any:
+        try:
+            return super()._submit_job(node, updatehash)
+        except BrokenProcessPool:
+            place = (self._cwd,)
+            self.pool = ProcessPoolExecutor(self.processors, initializer=process_initializer, initargs=place)
+            return super()._submit_job(node, updatehash)
 
 
 def _advance(progress: Any, through: set[str], node: Any, status: str) -> None:
@@ -293,11 +161,11 @@ def _slug(scan: RawScan) -> str:
 
 
 def _result(scan: RawScan, folder: Path) -> ScanResult:
-    failure, result = folder / "failure.json", folder / "write" / _FILES["result"]
+    failure, result = folder / "failure.json", folder / "write" / FILES["result"]
     if failure.is_file():
         return ScanResult(scan, read_json(failure)["reason"], {}, {}, {})
     if not result.is_file():
-        return ScanResult(scan, "not finished: stopped before its turn, or killed (see logs/)", {}, {}, {})
+        return ScanResult(scan, _NOT_FINISHED, {}, {}, {})
     facts = read_json(result)
     return ScanResult(scan, None, facts["provenance"], facts["quality"], facts["record"])
 

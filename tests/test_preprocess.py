@@ -2,19 +2,25 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 import nibabel as nib
+import nipype
 import numpy as np
 import pytest
 import tiny
 from bids import BIDSLayout
+from nipype.interfaces.base import BaseInterface
 
-from bids_alphagan import cli
+from bids_alphagan import cli, preprocess
+from bids_alphagan.errors import ScanError
 from bids_alphagan.files import read_json
+from bids_alphagan.layout import raw
 from bids_alphagan.layout.names import TISSUES, ScanName, sidecar
 
 NO_MASKS = ("--segmenter", "none", "--preset", "demo", "--skip-bids-validation", "--nprocs", "1")
@@ -254,6 +260,51 @@ def test_masks_of_an_earlier_run_go_when_there_are_to_be_none(tmp_path: Path) ->
         for desc in ("reference", "preproc")
         for path in (name.image(desc), sidecar(name.image(desc)))
     )
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A segmenter that meets the fate of a process that wants too much memory."""
+
+    victim: str
+
+    def __call__(self, scan: Path, scratch: Path) -> None:
+        if self.victim in str(scratch):
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ScanError("no brain in it")
+
+
+def test_a_killed_process_fails_its_scan_and_does_not_hang(tmp_path: Path) -> None:
+    data, out = tiny.dataset(tmp_path / "data"), tmp_path / "out"
+    labels = ["00", "01", "02", "03", "04"]
+    for n, label in enumerate(labels):
+        tiny.scan(data / ScanName.parse(f"sub-{label}_T2w").image(), tiny.values(n))
+    config = cli.parse([str(word) for word in (data, out, "participant", *NO_MASKS, "--nprocs", "2")])
+    victim = Killed("sub00")
+    segmenters = dict.fromkeys(labels) | {"00": victim, "04": victim}
+    results = preprocess.run(config, raw.find_scans(config), segmenters)
+    errors = {result.scan.name.subject: result.error for result in results}
+    assert "killed" in errors.pop("00")
+    # The one that shared the pool may have died with it; the others have a new one.
+    died = [label for label, error in errors.items() if error and "killed" in error]
+    assert len(died) <= 1
+    wanted = {"01": None, "02": None, "03": None, "04": "no brain in it"}
+    assert {k: v for k, v in errors.items() if k not in died} == {
+        k: v for k, v in wanted.items() if k not in died
+    }
+
+
+def test_nothing_is_asked_of_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nipype would ask for its newest version when the first interface is made."""
+    asked = []
+    monkeypatch.setattr("nipype.check_latest_version", lambda *words, **more: asked.append(words))
+    monkeypatch.setattr(BaseInterface, "_etelemetry_version_data", None)
+    monkeypatch.delenv("NIPYPE_NO_ET", raising=False)
+    nipype.config.set("execution", "check_version", "true")  # its default
+    data = tiny.dataset(tmp_path / "data")
+    tiny.scan(data / ScanName.parse("sub-01_T2w").image(), tiny.values())
+    assert app(data, tmp_path / "out", "participant", *NO_MASKS) == 0
+    assert asked == []
 
 
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"the two real scans are not there: {REAL}")
