@@ -7,7 +7,7 @@ TEMPLATE := $(DEMO)/data/derivatives/templateflow/tpl-RatPhantom
 APP := $(BIN)/bids-alphagan $(DEMO)/data $(DEMO)/out
 OPTIONS := --preset demo --template $(TEMPLATE)
 
-.PHONY: demo test lint unit clean
+.PHONY: demo pictures test lint unit clean
 
 demo: .venv/app
 	test -d $(DEMO)/data || $(BIN)/bids-alphagan-phantom $(DEMO)/data --n-subjects 12 --shape 32 32 20 --zooms 0.75 0.75 1
@@ -18,6 +18,10 @@ demo: .venv/app
 	@echo "  $(CURDIR)/$(DEMO)/out/group.html                  the report: real beside synthetic"
 	@echo "  $(CURDIR)/$(DEMO)/out/sub-01.html                 one animal's preparation and masks"
 	@echo "  $(CURDIR)/$(DEMO)/out/derivatives/sigmarat2       the synthetic cohort, a BIDS data set"
+
+# The README's pictures, from the demo's reports.
+pictures: demo
+	$(BIN)/python docs/pictures.py $(DEMO)/out
 
 test: .venv/dev lint unit
 

@@ -115,16 +115,7 @@ def train(config: Config, model: str, scans: Sequence[PreparedScan]) -> None:
     from bids_alphagan.models.trained import GENERATOR_FILE, load_generator
 
     folder = model_folder(config.output_dir, model)
-    settings = training.TrainSettings(
-        iterations=config.iterations,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        channels=config.channels,
-        latent=config.latent_size,
-        learning_rate=config.learning_rate,
-        log_every=config.log_every,
-        checkpoint_every=config.checkpoint_every,
-    )
+    settings = train_settings(config)
     volumes = cubes([scan.preproc for scan in scans])
     if config.resume == "never":
         keep_aside(folder)
@@ -139,6 +130,22 @@ def train(config: Config, model: str, scans: Sequence[PreparedScan]) -> None:
             return
     log.info("%s: training on %d scans, on %s", model, len(scans), device(config))
     training.train(volumes, MODELS[model], settings, folder, device(config), resume=True)
+
+
+def train_settings(config: Config) -> Any:
+    """The options of training, as the training engine knows them (`training.TrainSettings`)."""
+    from bids_alphagan.training import TrainSettings
+
+    return TrainSettings(
+        iterations=config.iterations,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        channels=config.channels,
+        latent=config.latent_size,
+        learning_rate=config.learning_rate,
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+    )
 
 
 def synthesise(
@@ -230,10 +237,8 @@ def evaluate(config: Config, scans: Sequence[PreparedScan]) -> None:
 
 
 def device(config: Config) -> str:
-    """'cuda' or 'cpu', as asked for. Raises UserError for a GPU that is not there."""
+    """'cuda' or 'cpu': a GPU where there is one, unless the CPU was asked for."""
     import torch
 
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU here. Use --device cpu, or check the driver.")
     torch.set_num_threads(config.processes)
     return "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"

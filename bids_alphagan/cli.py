@@ -12,8 +12,8 @@ from argparse_dataclass import ArgumentParser
 from bids_alphagan import __version__
 from bids_alphagan.config import Config
 from bids_alphagan.errors import Stopped, UserError
+from bids_alphagan.logs import close_logs, screen_log
 from bids_alphagan.option_files import preset_values, read_toml
-from bids_alphagan.runs import close_logs, screen_log
 
 EPILOG = """\
 first try, on the embedded phantom:

@@ -18,11 +18,11 @@ from bids_alphagan.config import Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import digest, read_json, write_json, write_text
 from bids_alphagan.layout.derivatives import is_foreign
+from bids_alphagan.logs import file_log
 from bids_alphagan.option_files import to_toml
 
 log = logging.getLogger(__name__)
 
-_handlers: list[logging.Handler] = []
 _VERSIONS_OF = ("torch", "numpy", "scipy", "nibabel", "nipype", "pybids", "antspyx", "templateflow")
 
 
@@ -41,39 +41,8 @@ def start_run(config: Config) -> None:
     logs = config.output_dir / "logs"
     head = f"# bids-alphagan {__version__}: {shlex.join(sys.argv)}\n"
     write_text(logs / f"{run_id}.toml", head + to_toml(config.record()))
-    _log_to(logs / f"{run_id}.log")
+    file_log(logs / f"{run_id}.log")
     log.debug("run %s: %s", run_id, config.record())
-
-
-def screen_log(verbose: int) -> None:
-    """Messages to standard error: ours from INFO on, other libraries' only when asked for."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    handler.setLevel(logging.DEBUG if verbose else logging.INFO)
-    logging.getLogger("bids_alphagan").setLevel(logging.DEBUG)
-    logging.getLogger("bids_alphagan").propagate = False
-    _add(handler, "bids_alphagan", *([""] if verbose > 1 else []))
-
-
-def _log_to(path: Path) -> None:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    _add(handler, "bids_alphagan", "nipype")
-
-
-def _add(handler: logging.Handler, *names: str) -> None:
-    _handlers.append(handler)
-    for name in names:
-        logging.getLogger(name).addHandler(handler)
-
-
-def close_logs() -> None:
-    """Take back what `screen_log` and `start_run` added to the loggers, so that the next run has its own."""
-    while _handlers:
-        handler = _handlers.pop()
-        for name in ("bids_alphagan", "nipype", ""):
-            logging.getLogger(name).removeHandler(handler)
-        handler.close()
 
 
 def check_output(config: Config) -> None:

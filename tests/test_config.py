@@ -203,3 +203,23 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
 def test_record_is_toml() -> None:
     text = to_toml({"a": 'x "y" \\ \n', "b": [1, 2], "c": True, "d": 0.5})
     assert tomllib.loads(text) == {"a": 'x "y" \\ \n', "b": [1, 2], "c": True, "d": 0.5}
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_every_option_is_read_somewhere(name: str) -> None:
+    package = Path(cli.__file__).parent
+    readers = [path for path in package.rglob("*.py") if path.name not in ("config.py", "option_files.py")]
+    words = (f"config.{name}", f"first.{name}", f"parse_args(argv).{name}", *PROPERTIES.get(name, ()))
+    assert any(word in path.read_text() for path in readers for word in words)
+
+
+PROPERTIES = {"nprocs": ["config.processes"], "work_dir": ["config.work"]}
+TRAINING = [f.name for f in fields(Config) if f.metadata.get("step") == "train"]
+
+
+@pytest.mark.parametrize("name", [*TRAINING, "checkpoint_every"])
+def test_options_of_training_reach_it(name: str) -> None:
+    from bids_alphagan.app import train_settings
+
+    changed = cli.parse(CALL + flags({name: OTHER[name]}))
+    assert train_settings(changed) != train_settings(cli.parse(CALL))
