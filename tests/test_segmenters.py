@@ -140,8 +140,8 @@ def test_contract(
     assert (made.brain.dtype, made.dseg.dtype) == (np.dtype(bool), np.dtype(np.uint8))
     np.testing.assert_array_equal(made.dseg > 0, made.brain)
     assert set(np.unique(made.dseg)) == {0, 1, 2, 3}
-    # The stand-in for SPM answers with the template after a rigid pose alone: hence its lower bound.
-    assert dice(made.brain, truth > 0) > {"ants": 0.85, "spm": 0.8}[name]
+    # The stand-in for SPM answers with the template in its pose alone; no pose does better than 0.93 here.
+    assert dice(made.brain, truth > 0) > {"ants": 0.94, "spm": 0.87}[name]
     assert all(np.isfinite(value) for value in made.measures.values())
 
 
@@ -186,7 +186,7 @@ def test_storage_order_does_not_matter(
         ornt_transform(axcodes2ornt(axes), io_orientation(image.affine))
     )
     np.testing.assert_allclose(back.affine, image.affine, atol=1e-6)
-    assert np.mean(np.asarray(back.dataobj) == tiny.dseg) > 0.99
+    np.testing.assert_array_equal(np.asarray(back.dataobj), tiny.dseg)
 
 
 def test_oblique_and_shifted_header(rat: Template, scan: Path, truth: np.ndarray, tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """What every segmenter gives, and what all of them share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 from scipy import ndimage
 
 from bids_alphagan import quality
+from bids_alphagan.volume import load
 
 TISSUES = ("GM", "WM", "CSF")  # the index in a dseg is the position plus one
 
@@ -44,6 +46,19 @@ class Segmenter(Protocol):
     def __call__(self, scan: Path, scratch: Path) -> Segmentation: ...
 
 
+def read_ras(scan: Path) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Data (x, y, z) float32 and affine of a scan, its axes turned to RAS, and what turns arrays back.
+
+    N4's coarse grid and the simplex's rounding would else depend on the order in which voxels are stored.
+    """
+    image = load(scan)
+    orientation = io_orientation(image.affine)
+    turned = image.as_reoriented(orientation)
+    back = ornt_transform(io_orientation(turned.affine), orientation)
+    data = np.asarray(turned.dataobj, dtype=np.float32, order="F").reshape(turned.shape[:3])
+    return data, turned.affine, lambda values: np.ascontiguousarray(apply_orientation(values, back))
+
+
 def finish(
     data: np.ndarray,
     affine: np.ndarray,
@@ -51,10 +66,12 @@ def finish(
     brain: np.ndarray,
     warped: Mapping[str, np.ndarray],
     provenance: dict[str, Any],
+    back: Callable[[np.ndarray], np.ndarray],
 ) -> Segmentation:
     """Bring tissue maps (x, y, z) into range, label the brain's voxels and measure the result.
 
-    `warped` holds the template's own maps and its anatomical image ('template') on the scan's grid.
+    `warped` holds the template's own maps and its anatomical image ('template') on the scan's grid. All are
+    in RAS; `back` turns the result to how the scan is stored.
     """
     total = np.maximum(np.sum([maps[tissue] for tissue in TISSUES], axis=0), 1)
     probseg = {tissue: np.asarray(maps[tissue] / total, dtype=np.float32) for tissue in TISSUES}
@@ -67,7 +84,8 @@ def finish(
         prior_dseg=labels(warped, warped["brain"] > 0.5),
         template=warped["template"],
     )
-    return Segmentation(probseg, brain, dseg, provenance, measures)
+    stored = {tissue: back(values) for tissue, values in probseg.items()}
+    return Segmentation(stored, back(brain), back(dseg), provenance, measures)
 
 
 def labels(maps: Mapping[str, np.ndarray], brain: np.ndarray) -> np.ndarray:

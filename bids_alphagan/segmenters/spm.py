@@ -26,7 +26,7 @@ from scipy import ndimage
 
 from bids_alphagan.errors import ScanError, UserError
 from bids_alphagan.segmenters.ants import correct_bias, itk_settings
-from bids_alphagan.segmenters.base import TISSUES, Segmentation, finish, largest_component
+from bids_alphagan.segmenters.base import TISSUES, Segmentation, finish, largest_component, read_ras
 from bids_alphagan.segmenters.pose import find_pose, load_template
 from bids_alphagan.templates import Template
 from bids_alphagan.volume import load
@@ -89,7 +89,10 @@ def find_spm(spm_cmd: str | None = None) -> tuple[str, ...] | None:
     """
     for source, command in (("--spm-cmd", spm_cmd), ("SPMMCRCMD", os.environ.get("SPMMCRCMD"))):
         if command:
-            words = shlex.split(command)
+            try:
+                words = shlex.split(command)
+            except ValueError as error:
+                raise UserError(f"{source} {command}: cannot be read as a command ({error}).") from error
             program = shutil.which(words[0])
             if program is None:
                 raise UserError(
@@ -137,19 +140,18 @@ class SpmSegmenter:
             "Command": shlex.join(self.command),
             "Parameters": PARAMETERS,
             "Template": self.template.name,
-            "Registration": "pose by mutual information inside the template's brain from several starts, "
-            "then SPM's own deformation",
+            "Registration": "pose by normalised mutual information inside the template's brain from several "
+            "starts, then SPM's own deformation",
         }
 
     def __call__(self, scan: Path, scratch: Path) -> Segmentation:
-        image = load(scan)
-        data = np.asarray(image.dataobj, dtype=np.float32).reshape(image.shape[:3])
+        data, affine, back = read_ras(scan)
         template = load_template(self.template, ACROSS, MARGIN)
         with itk_settings(self.threads):
-            corrected = correct_bias(data, image.affine, (20, 20))
-        pose = find_pose(corrected, image.affine, template)
+            corrected = correct_bias(data, affine, (20, 20))
+        pose = find_pose(corrected, affine, template)
         # SPM starts where the header puts the scan: in the template's pose, enlarged to human size.
-        posed = np.linalg.inv(pose) @ image.affine
+        posed = np.linalg.inv(pose) @ affine
         scaled = data * (1000 / float(np.percentile(data, 99.9)))
         nib.save(nib.Nifti1Image(scaled, SCALE @ posed), scratch / "scan.nii")
         tpm = tissue_probability_map(template.brain, [template.maps[tissue] for tissue in TISSUES])
@@ -178,7 +180,7 @@ class SpmSegmenter:
             name: ndimage.affine_transform(values, to_template, output_shape=data.shape, order=1)
             for name, values in template.maps.items()
         }
-        return finish(corrected, image.affine, maps, brain, warped, self.describe())
+        return finish(corrected, affine, maps, brain, warped, self.describe(), back)
 
     def _run(self, scan: Path, scratch: Path) -> str:
         try:
