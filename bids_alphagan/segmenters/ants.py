@@ -37,8 +37,8 @@ class Effort:
     syn_step: float = 0.2
 
 
-# Six phantom heads of 32 x 32 x 20 voxels: Dice of brain, GM, WM and CSF 0.975, 0.931, 0.648 and 0.600, against
-# the full effort's 0.982, 0.937, 0.661 and 0.674, in a third of its time (benchmarks/masks.py).
+# Six phantom heads of 32 x 32 x 20 voxels: Dice of brain, GM, WM and CSF 0.975, 0.931, 0.648 and 0.600,
+# against the full effort's 0.982, 0.937, 0.661 and 0.674, in a third of its time (benchmarks/masks.py).
 DEMO = Effort(across=19, syn_iterations=6, n4_iterations=(20, 20), affine_iterations=(30, 15), syn_step=0.4)
 FULL = Effort(across=28, syn_iterations=25, n4_iterations=(50, 50, 30))
 
@@ -63,8 +63,8 @@ class AntsSegmenter:
             "Version": version("antspyx"),
             "Parameters": asdict(self.effort),
             "Template": self.template.name,
-            "Registration": "N4; pose by normalised mutual information inside the template's brain from several "
-            "starts; affine (Mattes) and SyN (cross-correlation) inside the dilated brain",
+            "Registration": "N4; pose by normalised mutual information inside the template's brain from "
+            "several starts; affine (Mattes) and SyN (cross-correlation) inside the dilated brain",
             **({"Note": self.note} if self.note else {}),
         }
 
