@@ -117,8 +117,9 @@ class Config:
         type=int,
         metavar="N",
         least=1,
+        most=1024,
     )
-    omp_nthreads: int = _option("threads per process", 1, least=1, metavar="N")
+    omp_nthreads: int = _option("threads per process", 1, least=1, most=1024, metavar="N")
     mem_mb: Optional[int] = _option(
         "memory limit for scheduling, MB (default: 90 % of the machine's)",
         type=int,
@@ -342,7 +343,7 @@ def _check_value(name: str, metadata: Mapping[str, Any], value: Any) -> None:
         return
     if choices and value not in choices:
         raise UserError(f"{flag} {value}: choose from {', '.join(choices)}.")
-    if least is not None and value < least:
+    if least is not None and not value >= least:  # so that NaN fails too
         raise UserError(f"{flag} {value}: must be at least {least:g}.")
-    if most is not None and value > most:
+    if most is not None and not value <= most:
         raise UserError(f"{flag} {value}: must be at most {most:g}.")

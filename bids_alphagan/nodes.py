@@ -14,6 +14,7 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from bids_alphagan import __version__
 from bids_alphagan.errors import ScanError
 from bids_alphagan.files import read_json, write_json
 from bids_alphagan.layout.derivatives import write_masks, write_prepared
@@ -33,6 +34,7 @@ FILES = {
 
 
 class _ScanInput(BaseInterfaceInputSpec):
+    version = traits.Str(__version__, usedefault=True, desc="of this app: another one does the work again")
     failure_file = File(desc="where a failure is noted, so that the report can give its reason", nohash=True)
 
 

@@ -144,9 +144,19 @@ def _choose(files: Iterable[Path]) -> dict[str, Path] | None:
     ]
     if not complete:
         return None
-    voxels = [max(load(parts["t2w"]).header.get_zooms()[:3]) for parts in complete]
+    if len(complete) == 1:
+        return complete[0]
+    voxels = [_voxel(parts["t2w"]) for parts in complete]
     fine = [v for v in voxels if v <= COARSEST + 1e-3]
     return complete[voxels.index(max(fine) if fine else min(voxels))]
+
+
+def _voxel(path: Path) -> float:
+    """The largest edge of an image's voxels, mm."""
+    try:
+        return float(max(load(path).header.get_zooms()[:3]))
+    except Exception as error:  # nibabel, zlib and the file system each raise their own
+        raise UserError(f"Template image {path} cannot be read ({error}).") from error
 
 
 def _missing(files: Iterable[Path]) -> str:

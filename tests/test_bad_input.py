@@ -258,6 +258,12 @@ CASES: dict[str, tuple[Callable[[Place], list[object]], list[str]]] = {
     "little memory": (_participant("--mem-mb", "1"), ["--mem-mb 1", "at least 256"]),
     "absurd grid": (_participant("--grid", "4096"), ["--grid 4096", "at most 256"]),
     "grid no power of two": (_participant("--grid", "48"), ["--grid 48", "power of two"]),
+    "percentile not a number": (_participant("--intensity-percentile", "nan"), ["nan", "at least 50"]),
+    "more processes than anywhere": (_participant("--nprocs", "5000"), ["--nprocs 5000", "at most 1024"]),
+    "open quote": (
+        lambda p: p.participant("--template", p.free.parent / "rat", "--spm-cmd", "spm 'script"),
+        ["--spm-cmd", "quot"],
+    ),
     "percentile": (_participant("--intensity-percentile", "150"), ["150", "at most 100"]),
     "not a number": (_participant("--iterations", "many"), ["--iterations", "'many'", "--help"]),
     "half a scan": (_participant("--n-synthetic", "1.5"), ["--n-synthetic", "'1.5'", "--help"]),
