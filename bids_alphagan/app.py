@@ -78,9 +78,8 @@ def masks_by(config: Config) -> tuple[Template | None, Segmenter | None]:
         log.warning("no tissue masks: --segmenter none")
         return None, None
     template = find_template(config.template)
-    threads = config.omp_nthreads
     return template, resolve_segmenter(
-        config.segmenter, template, config.spm_cmd, config.quick_masks, threads
+        config.segmenter, template, config.spm_cmd, config.quick_masks, config.mask_threads
     )
 
 
@@ -240,5 +239,5 @@ def device(config: Config) -> str:
     """'cuda' or 'cpu': a GPU where there is one, unless the CPU was asked for."""
     import torch
 
-    torch.set_num_threads(config.processes)
+    torch.set_num_threads(config.training_threads)
     return "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"

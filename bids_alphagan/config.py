@@ -119,7 +119,13 @@ class Config:
         least=1,
         most=1024,
     )
-    omp_nthreads: int = _option("threads per process", 1, least=1, most=1024, metavar="N")
+    omp_nthreads: Optional[int] = _option(
+        "threads per process (default: 1 for masks, all cores for training on a CPU)",
+        type=int,
+        metavar="N",
+        least=1,
+        most=1024,
+    )
     mem_mb: Optional[int] = _option(
         "memory limit for scheduling, MB (default: 90 % of the machine's)",
         type=int,
@@ -325,6 +331,14 @@ class Config:
     @property
     def processes(self) -> int:
         return self.nprocs or len(os.sched_getaffinity(0))
+
+    @property
+    def mask_threads(self) -> int:
+        return self.omp_nthreads or 1
+
+    @property
+    def training_threads(self) -> int:
+        return self.omp_nthreads or self.processes
 
     @property
     def work(self) -> Path:

@@ -123,7 +123,7 @@ def scan_workflow(config: Config, scan: RawScan, segment: Segment | None) -> Wor
     failure = str(config.work / "participant" / _slug(scan) / "failure.json")
 
     def node(name: str, interface: BaseInterface) -> Node:
-        threads = config.omp_nthreads if name == "segment" else 1
+        threads = config.mask_threads if name == "segment" else 1
         return Node(interface, name=name, n_procs=threads, mem_gb=_NODE_MEMORY_GB[name])
 
     read = node("read", ReadReference(in_file=str(scan.path), failure_file=failure))

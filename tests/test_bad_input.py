@@ -261,7 +261,9 @@ CASES: dict[str, tuple[Callable[[Place], list[object]], list[str]]] = {
     "percentile not a number": (_participant("--intensity-percentile", "nan"), ["nan", "at least 50"]),
     "more processes than anywhere": (_participant("--nprocs", "5000"), ["--nprocs 5000", "at most 1024"]),
     "open quote": (
-        lambda p: p.participant("--template", p.free.parent / "rat", "--spm-cmd", "spm 'script"),
+        lambda p: p.participant(
+            "--segmenter", "spm", "--template", p.free.parent / "rat", "--spm-cmd", "spm 'x"
+        ),
         ["--spm-cmd", "quot"],
     ),
     "percentile": (_participant("--intensity-percentile", "150"), ["150", "at most 100"]),

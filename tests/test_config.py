@@ -213,7 +213,11 @@ def test_every_option_is_read_somewhere(name: str) -> None:
     assert any(word in path.read_text() for path in readers for word in words)
 
 
-PROPERTIES = {"nprocs": ["config.processes"], "work_dir": ["config.work"]}
+PROPERTIES = {
+    "nprocs": ["config.processes"],
+    "work_dir": ["config.work"],
+    "omp_nthreads": ["config.mask_threads"],
+}
 TRAINING = [f.name for f in fields(Config) if f.metadata.get("step") == "train"]
 
 
