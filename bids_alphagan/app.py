@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,13 @@ from bids_alphagan.config import MODEL_NAMES, Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import file_digest, read_json, read_tsv, write_json, write_tsv
 from bids_alphagan.layout import derivatives, raw
-from bids_alphagan.layout.derivatives import SYNTHESIS_RECORD, PreparedScan, cohort_folder, model_folder
+from bids_alphagan.layout.derivatives import (
+    EVALUATION_RECORD,
+    SYNTHESIS_RECORD,
+    PreparedScan,
+    cohort_folder,
+    model_folder,
+)
 from bids_alphagan.runs import check_output, keep_aside, once, provenance, start_run
 from bids_alphagan.segmenters import Segmenter, resolve_segmenter
 from bids_alphagan.templates import Template, find_template
@@ -170,16 +175,12 @@ def synthesise(
         latents = [trained.draw_latent(seed, generator.latent) for seed in seeds]
         return trained.generate(generator, np.stack(latents))
 
+    def work() -> dict[str, Any]:
+        n, draws = config.n_synthetic, config.max_draws
+        made = synthesis.synthesise(cohort, n, draws, generate, config.bids_dir, config.processes)
+        return {"gate_width": config.gate_width, **made}
+
     inputs = {"cohort": cohort.settings(), "n": config.n_synthetic, "max_draws": config.max_draws}
-    work = partial(
-        synthesis.synthesise,
-        cohort,
-        config.n_synthetic,
-        config.max_draws,
-        generate,
-        config.bids_dir,
-        config.processes,
-    )
     record = once(folder / SYNTHESIS_RECORD, inputs, [place], work)
     log.info("%s: %d scans accepted, %d draws rejected", model, record["n_accepted"], record["n_rejected"])
 
@@ -222,7 +223,7 @@ def evaluate(config: Config, scans: Sequence[PreparedScan]) -> None:
         )
         write_tsv(table, rows)
         write_json(table.with_suffix(".json"), evaluation.columns_sidecar())
-        return {"rows": len(rows)}
+        return config.settings("evaluate")
 
     inputs = {
         "settings": config.settings("evaluate"),
@@ -230,7 +231,7 @@ def evaluate(config: Config, scans: Sequence[PreparedScan]) -> None:
         "synthetic": {m: {p.name: file_digest(p) for p in paths} for m, paths in synthetic.items()},
         "seed": config.seed,
     }
-    once(config.output_dir / "models" / "evaluation.json", inputs, [table], work)
+    once(config.output_dir / "models" / EVALUATION_RECORD, inputs, [table], work)
     for row in (row for row in read_tsv(table) if row["value"] != "n/a"):
         log.info("%-10s %-8s %.4g", row["model"], row["metric"], float(row["value"]))
 

@@ -50,7 +50,7 @@ SPECIES = {
 }
 CITATIONS = {
     "Fischer344": "Goerzen et al. 2020, doi:10.1038/s41598-020-63965-x",
-    "RESILIENT": "MacNicol et al. 2021, doi:10.3389/fninf.2021.669049",
+    "RESILIENT": "MacNicol et al. 2022, doi:10.3389/fninf.2021.669049",
     "WHS": "Papp et al. 2014, doi:10.1016/j.neuroimage.2014.04.001",
     "SIGMA": "Barrière et al. 2019, doi:10.1038/s41467-019-13575-7",
 }

@@ -41,14 +41,14 @@ def app(*words: object, code: int = 0, **environment: str) -> str:
 def prepared(heads: Path, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the participant level makes of four heads."""
     out = tmp_path_factory.mktemp("demo") / "out"
-    app(heads, out, "participant", "--preset", "demo", "--template", template, "--segmenter", "ants")
+    app(heads, out, "participant", "--preset", "demo", "--template", template)
     return out
 
 
 @pytest.fixture(scope="module")
 def group(heads: Path, template: Path, prepared: Path) -> list[object]:
     """The words of the group command that made `demo`."""
-    words = [heads, prepared, "group", "--preset", "demo", "--template", template, "--segmenter", "ants"]
+    words = [heads, prepared, "group", "--preset", "demo", "--template", template]
     return [*words, *SHORT]
 
 

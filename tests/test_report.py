@@ -330,7 +330,7 @@ def test_the_methods_cite_what_was_used_and_nothing_else() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_methods_describe_every_model(name: str) -> None:
     spec = MODELS[name]
-    facts = ModelFacts(spec, 64, spec.latent, 200, 4, 2e-4, n_accepted=8, n_rejected=3)
+    facts = ModelFacts(spec, 64, spec.latent, 200, 4, 2e-4, gate_width=5, n_accepted=8, n_rejected=3)
     text = group_methods(
         n_scans=24,
         n_animals=1,
@@ -345,11 +345,19 @@ def test_the_methods_describe_every_model(name: str) -> None:
     assert f"{spec.title} [" in text
     assert "24 scans of 1 animal in" in text
     assert "8 of 11" in text
+    assert "more than 5 robust standard deviations" in text
+    assert "100 random real/synthetic pairs" in text
     assert ("doi:10.48550/arXiv.1802.05957" in text) == spec.discriminator.spectral_norm
     assert text.count("doi:10.3390/app12104844") == 1
     cited = {int(n) for group in re.findall(r"\[((?:\d+(?:, )?)+)\]", text) for n in group.split(", ")}
     listed = [int(n) for n in re.findall(r"^(\d+)\. ", text, flags=re.MULTILINE)]
     assert listed == sorted(cited) == list(range(1, len(listed) + 1))
+
+
+def test_the_methods_tell_of_no_evaluation_that_was_not_made() -> None:
+    common = {"n_scans": 2, "n_animals": 2, "grid": 32, "models": [], "masks": None, "seed": 0}
+    text = group_methods(**common, pairs_per_scan=None, msssim_pairs_per_scan=None, versions=VERSIONS)
+    assert "cross-correlation" not in text
 
 
 def test_citations_are_numbered_by_first_use_and_merged_by_doi() -> None:

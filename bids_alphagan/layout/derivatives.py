@@ -18,6 +18,7 @@ from bids_alphagan.volume import save, with_grid, with_header
 
 BIDS_VERSION = "1.10.0"
 _MAKER = "bids-alphagan"
+EVALUATION_RECORD = "evaluation.json"  # in models: how group_metrics.tsv came about
 SYNTHESIS_RECORD = "synthesis.json"  # in a model's folder: how its cohort came about
 # No trailing slashes: the validator would still read the folder.
 _IGNORED = ("*.html", "figures", "models", "group_*")

@@ -10,6 +10,7 @@ from typing import Any
 from bids_alphagan.config import Config
 from bids_alphagan.files import read_json, read_tsv
 from bids_alphagan.layout.derivatives import (
+    EVALUATION_RECORD,
     SYNTHESIS_RECORD,
     PreparedScan,
     model_folder,
@@ -107,6 +108,8 @@ def group_report(
         sections.append(_model_section(model, place, folder, training, synthesis))
         facts.append(_model_facts(model, training, synthesis))
     table = config.output_dir / "group_metrics.tsv"
+    stamp = config.output_dir / "models" / EVALUATION_RECORD
+    evaluated = read_json(stamp)["record"] if stamp.is_file() else {}
     shown = list(_spread(scans))
     write_group_report(
         config.output_dir / "group.html",
@@ -121,8 +124,8 @@ def group_report(
             grid=config.grid,
             models=facts,
             masks=mask_facts(segmenter, template),
-            pairs_per_scan=config.pairs_per_scan,
-            msssim_pairs_per_scan=config.msssim_pairs_per_scan,
+            pairs_per_scan=evaluated.get("pairs_per_scan"),
+            msssim_pairs_per_scan=evaluated.get("msssim_pairs_per_scan"),
             seed=config.seed,
             versions=provenance["Versions"],
         ),
@@ -159,6 +162,7 @@ def _model_facts(model: str, training: Mapping[str, Any], synthesis: Mapping[str
         iterations=settings["iterations"],
         batch_size=settings["batch_size"],
         learning_rate=settings["learning_rate"],
+        gate_width=synthesis["gate_width"],
         n_accepted=synthesis["n_accepted"],
         n_rejected=synthesis["n_rejected"],
     )

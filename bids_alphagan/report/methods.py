@@ -47,6 +47,7 @@ class ModelFacts:
     iterations: int
     batch_size: int
     learning_rate: float
+    gate_width: float
     n_accepted: int
     n_rejected: int
 
@@ -61,6 +62,7 @@ def participant_methods(
     grid: voxels along each side of the cube for the network.
     intensity_percentile: the percentile of the scan that becomes 1.
     masks: None where no masks were made.
+    pairs_per_scan, msssim_pairs_per_scan: None where nothing was evaluated.
     versions: distribution name to version; "bids-alphagan", "nipype" and "nibabel" are needed.
     """
     software = (
@@ -85,8 +87,8 @@ def group_methods(
     grid: int,
     models: Sequence[ModelFacts],
     masks: MaskFacts | None,
-    pairs_per_scan: int,
-    msssim_pairs_per_scan: int,
+    pairs_per_scan: int | None,
+    msssim_pairs_per_scan: int | None,
     seed: int,
     versions: Mapping[str, str],
 ) -> str:
@@ -108,11 +110,14 @@ def group_methods(
     paragraphs += _masks(masks)
     if masks and models:
         kept = ", ".join(f"{m.n_accepted} of {m.n_accepted + m.n_rejected} by {m.spec.title}" for m in models)
+        widths = " and ".join(dict.fromkeys(f"{m.gate_width:g}" for m in models))
         paragraphs.append(
-            "Synthetic scans were saved with the header and affine of a real scan. Those whose masks "
-            "failed a check against the masks of the real scans were discarded and drawn again; kept were "
-            f"{kept}."
+            "Synthetic scans were saved with the header and affine of a real scan. Where a measure "
+            f"of its masks' quality lay more than {widths} robust standard deviations from the real scans' "
+            f"median, a scan was discarded and drawn again; kept were {kept}."
         )
+    if pairs_per_scan is None:
+        return _with_references(paragraphs, masks, models)
     paragraphs.append(
         "Synthetic and real scans were compared with intensities from 0 to 1 by the normalised "
         "cross-correlation, the mean absolute error and the squared maximum mean discrepancy with a linear "
@@ -121,6 +126,10 @@ def group_methods(
         "real scan within the real set and within each synthetic set (all pairs where there are fewer). "
         "Given are mean and standard deviation over pairs."
     )
+    return _with_references(paragraphs, masks, models)
+
+
+def _with_references(paragraphs: Sequence[str], masks: MaskFacts | None, models: Sequence[ModelFacts]) -> str:
     return compose(paragraphs, _citations(masks) | {f"{m.spec.name} source": m.spec.citation for m in models})
 
 
