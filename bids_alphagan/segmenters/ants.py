@@ -38,7 +38,8 @@ class Effort:
 
 
 # Six phantom heads of 32 x 32 x 20 voxels: Dice of brain, GM, WM and CSF 0.975, 0.931, 0.648 and 0.600,
-# against the full effort's 0.982, 0.937, 0.661 and 0.674, in a third of its time (benchmarks/masks.py).
+# against the full effort's 0.982, 0.937, 0.661 and 0.674, in a third of its time.
+# python benchmarks/masks.py --n-subjects 6 --shape 32 32 20 [--quick]
 DEMO = Effort(across=19, syn_iterations=6, n4_iterations=(20, 20), affine_iterations=(30, 15), syn_step=0.4)
 FULL = Effort(across=28, syn_iterations=25, n4_iterations=(50, 50, 30))
 
