@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+WIDTH = 600  # at most, pixels
 # report, what the picture's description begins with, file in docs/pictures
 WANTED = (
     ("group.html", "Real: scans in three planes", "real.png"),
@@ -27,8 +28,8 @@ def main(out: Path) -> None:
         found = re.findall(r'<img src="data:image/png;base64,([^"]+)"\s+alt="([^"]*)"', text)
         pictures = {html.unescape(alt): data for data, alt in found}
         picture = Image.open(io.BytesIO(base64.b64decode(pictures[description])))
-        # grey and three colours: a palette shows them as well, in a quarter of the bytes
-        picture.convert("RGB").quantize(128).save(folder / name, optimize=True)
+        picture.thumbnail((WIDTH, 2 * WIDTH))
+        picture.convert("RGB").save(folder / name, optimize=True)
 
 
 if __name__ == "__main__":
