@@ -108,12 +108,14 @@ class MultiProc(MultiProcPlugin):
 
 
 def _advance(progress: Any, through: set[str], node: Any, status: str) -> None:
-    """What nipype calls when a node starts, ends or fails: a scan is through when it is written, or fails.
+    """What nipype calls when a node starts, ends or fails: a scan counts when it is segmented, or fails.
 
-    nipype's serial plugin tells of an end for nodes, too, that were not run because one before them failed.
+    Not only when it is written: nipype's serial plugin writes all scans at the very end, and would show no
+    progress until then. It also tells of an end for nodes that were not run because one before them failed.
     """
     scan = node.fullname.rpartition(".")[0]
-    if scan not in through and (status == "exception" or (status == "end" and node.name == "write")):
+    done = status == "end" and node.name in ("segment", "write")
+    if scan not in through and (done or status == "exception"):
         through.add(scan)
         progress.update()
 
