@@ -10,7 +10,7 @@ OPTIONS := --preset demo --template $(TEMPLATE)
 .PHONY: demo pictures test lint unit clean
 
 demo: .venv/app
-	test -d $(DEMO)/data || $(BIN)/bids-alphagan-phantom $(DEMO)/data --n-subjects 12 --shape 32 32 20 --zooms 0.75 0.75 1
+	test -f $(DEMO)/data/dataset_description.json || $(BIN)/bids-alphagan-phantom $(DEMO)/data --n-subjects 12 --shape 32 32 20 --zooms 0.75 0.75 1
 	$(APP) participant $(OPTIONS)
 	$(APP) group $(OPTIONS)
 	@echo

@@ -1,7 +1,9 @@
 """The screen: how a scan travels from a BIDS tree to a synthetic derivative."""
 
+import json
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,8 @@ from bids_alphagan.config import MODEL_NAMES, Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import file_digest, read_json, read_tsv, write_json, write_tsv
 from bids_alphagan.layout import derivatives, raw
-from bids_alphagan.layout.derivatives import (
-    EVALUATION_RECORD,
-    SYNTHESIS_RECORD,
-    PreparedScan,
-    cohort_folder,
-    model_folder,
-)
+from bids_alphagan.layout.derivatives import EVALUATION_RECORD, SYNTHESIS_RECORD, cohort_folder, model_folder
+from bids_alphagan.layout.prepared import PreparedScan, compared, prepared_scans, synthetic_scans
 from bids_alphagan.runs import check_output, keep_aside, once, provenance, start_run
 from bids_alphagan.segmenters import Segmenter, resolve_segmenter
 from bids_alphagan.templates import Template, find_template
@@ -59,8 +56,12 @@ def run_group(config: Config) -> int:
     """Train the models, draw the synthetic cohorts, evaluate and report: each as far as asked for."""
     from bids_alphagan.report.collect import group_report
 
-    scans = derivatives.prepared_scans(config)
-    template, segmenter = masks_by(config) if any(scan.masks for scan in scans) else (None, None)
+    raw.read_filters(config)  # the participant level has used them; a damaged file is told of here, too
+    scans = prepared_scans(config)
+    with_masks = "synthesise" in config.steps and any(scan.masks for scan in scans)
+    template, segmenter = masks_by(config) if with_masks else (None, None)
+    if not {"train", "synthesise"} & set(config.steps):
+        cohorts(config, scans)
     start_run(config)
     derivatives.describe_output(config.output_dir, config.bids_dir)
 
@@ -68,11 +69,11 @@ def run_group(config: Config) -> int:
         if "train" in config.steps:
             train(config, model, scans)
         if "synthesise" in config.steps:
-            synthesise(config, model, scans, segmenter)
+            synthesise(config, model, scans, template, segmenter)
     if "evaluate" in config.steps:
         evaluate(config, scans)
     if "report" in config.steps:
-        group_report(config, scans, cohorts(config), template, segmenter, provenance(config))
+        group_report(config, scans, cohorts(config, scans), provenance(config))
         log.info("open %s", config.output_dir / "group.html")
     return 0
 
@@ -130,7 +131,9 @@ def train(config: Config, model: str, scans: Sequence[PreparedScan]) -> None:
             log.warning("%s is trained again, for the run has changed: %s", model, "; ".join(changed))
             keep_aside(folder)
         elif load_generator(folder).info["step"] >= config.iterations:
-            log.info("%s: nothing has changed, kept as it is", model)
+            done = load_generator(folder).info["step"]
+            more = f" (it has {done} iterations)" if done > config.iterations else ""
+            log.info("%s: nothing has changed, kept as it is%s", model, more)
             return
     log.info("%s: training on %d scans, on %s", model, len(scans), device(config))
     training.train(volumes, MODELS[model], settings, folder, device(config), resume=True)
@@ -153,23 +156,28 @@ def train_settings(config: Config) -> Any:
 
 
 def synthesise(
-    config: Config, model: str, scans: Sequence[PreparedScan], segmenter: Segmenter | None
+    config: Config,
+    model: str,
+    scans: Sequence[PreparedScan],
+    template: Template | None,
+    segmenter: Segmenter | None,
 ) -> None:
     """Draw a cohort from a trained model; scans whose masks fail the check are drawn again."""
     from bids_alphagan import quality, synthesis
     from bids_alphagan.models import trained
+    from bids_alphagan.report.collect import mask_facts
 
     folder = model_folder(config.output_dir, model)
     generator = trained.load_generator(folder, device(config))
-    facts = {
-        "Model": model,
-        "ModelInformation": generator.info,
-        "GeneratorSHA256": file_digest(folder / trained.GENERATOR_FILE),
-    }
+    digest = file_digest(folder / trained.GENERATOR_FILE)
+    facts = {"Model": model, "ModelInformation": generator.info, "GeneratorSHA256": digest}
     measured = [scan.quality for scan in scans if scan.quality] if segmenter else []
     limits = quality.thresholds(measured, config.gate_width)
     place = cohort_folder(config.output_dir, model)
-    cohort = synthesis.Cohort(place, config.output_dir, tuple(scans), config.seed, facts, segmenter, limits)
+    made_by = masks_id(template, segmenter)
+    cohort = synthesis.Cohort(
+        place, config.output_dir, tuple(scans), config.seed, facts, segmenter, made_by, limits
+    )
 
     def generate(seeds: Sequence[int]) -> Any:
         latents = [trained.draw_latent(seed, generator.latent) for seed in seeds]
@@ -178,27 +186,63 @@ def synthesise(
     def work() -> dict[str, Any]:
         n, draws = config.n_synthetic, config.max_draws
         made = synthesis.synthesise(cohort, n, draws, generate, config.bids_dir, config.processes)
-        return {"gate_width": config.gate_width, **made}
+        masks = mask_facts(segmenter, template)
+        return {
+            **made,
+            **origin(config, model, scans),
+            "step": generator.info["step"],
+            "gate_width": config.gate_width,
+            "masks": asdict(masks) if masks else None,
+        }
 
     inputs = {"cohort": cohort.settings(), "n": config.n_synthetic, "max_draws": config.max_draws}
     record = once(folder / SYNTHESIS_RECORD, inputs, [place], work)
     log.info("%s: %d scans accepted, %d draws rejected", model, record["n_accepted"], record["n_rejected"])
 
 
-def cohorts(config: Config) -> dict[str, Path]:
-    """The cohorts in output_dir, by model, in the order of the paper; those asked for must be there."""
-    found = {model: cohort_folder(config.output_dir, model) for model in MODEL_NAMES}
-    # The record is written last: a cohort without one belongs to a model that is being trained again.
-    found = {
-        model: place
-        for model, place in found.items()
-        if place.is_dir() and (model_folder(config.output_dir, model) / SYNTHESIS_RECORD).is_file()
+def masks_id(template: Template | None, segmenter: Segmenter | None) -> str:
+    """What decides how masks are made: method, parameters, the template's content."""
+    if template is None or segmenter is None:
+        return "none"
+    images = (template.t2w, template.brain_mask, template.gm, template.wm, template.csf)
+    return json.dumps([segmenter.describe(), [file_digest(path) for path in images]])
+
+
+def origin(config: Config, model: str, scans: Sequence[PreparedScan]) -> dict[str, Any]:
+    """What a cohort comes from: generator, real scans and seed."""
+    from bids_alphagan.models.trained import GENERATOR_FILE
+
+    generator = model_folder(config.output_dir, model) / GENERATOR_FILE
+    return {
+        "generator": file_digest(generator) if generator.is_file() else None,
+        "scans": [f"{scan.name.stem}_{scan.name.suffix}" for scan in scans],
+        "seed": config.seed,
     }
-    if missing := [model for model in config.model if model not in found]:
-        raise UserError(
-            f"{config.output_dir} has no synthetic scans of {', '.join(missing)}. Make them first: "
-            f"--steps train synthesise --model {' '.join(missing)}"
-        )
+
+
+def cohorts(config: Config, scans: Sequence[PreparedScan]) -> dict[str, Path]:
+    """The cohorts that were drawn from today's generators, scans and seed, by model, in the paper's order.
+
+    Raises UserError where one of a model that was asked for is not there.
+    """
+    found = {}
+    for model in MODEL_NAMES:
+        place = cohort_folder(config.output_dir, model)
+        record = model_folder(config.output_dir, model) / SYNTHESIS_RECORD
+        then = read_json(record)["record"] if record.is_file() and place.is_dir() else None
+        now = origin(config, model, scans)
+        changed = [key for key in now if then and then[key] != now[key]]
+        if then and not changed:
+            found[model] = place
+            continue
+        why = f"were made with other {' and '.join(changed)}" if changed else "are not there"
+        if model in config.model:
+            raise UserError(
+                f"{place}: synthetic scans of {model} {why}. Make them first: --steps train synthesise "
+                f"--model {model}, with the same labels and --seed as here."
+            )
+        if changed:
+            log.warning("%s is left out: its synthetic scans %s", model, why)
     return found
 
 
@@ -207,8 +251,7 @@ def evaluate(config: Config, scans: Sequence[PreparedScan]) -> None:
     from bids_alphagan import evaluation
     from bids_alphagan.evaluation import volumes
 
-    places = cohorts(config)
-    synthetic = {model: derivatives.synthetic_scans(place) for model, place in places.items()}
+    synthetic = {m: synthetic_scans(place) for m, place in cohorts(config, scans).items()}
     table = config.output_dir / "group_metrics.tsv"
 
     def work() -> dict[str, Any]:
@@ -223,12 +266,11 @@ def evaluate(config: Config, scans: Sequence[PreparedScan]) -> None:
         )
         write_tsv(table, rows)
         write_json(table.with_suffix(".json"), evaluation.columns_sidecar())
-        return config.settings("evaluate")
+        return {**config.settings("evaluate"), "compared": compared(scans, synthetic)}
 
     inputs = {
         "settings": config.settings("evaluate"),
-        "real": {scan.name.stem: file_digest(scan.preproc) for scan in scans},
-        "synthetic": {m: {p.name: file_digest(p) for p in paths} for m, paths in synthetic.items()},
+        "compared": compared(scans, synthetic),
         "seed": config.seed,
     }
     once(config.output_dir / "models" / EVALUATION_RECORD, inputs, [table], work)

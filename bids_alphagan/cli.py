@@ -11,7 +11,7 @@ from argparse_dataclass import ArgumentParser
 
 from bids_alphagan import __version__
 from bids_alphagan.config import Config
-from bids_alphagan.errors import Stopped, UserError
+from bids_alphagan.errors import ScanError, Stopped, UserError
 from bids_alphagan.logs import close_logs, screen_log
 from bids_alphagan.option_files import preset_values, read_toml
 
@@ -24,6 +24,9 @@ first try, on the embedded phantom:
 exit codes: 0 all done; 1 some scans failed (listed at the end); 2 nothing could be done with this call;
 130, 143 interrupted: the same command goes on from the last checkpoint
 """
+
+
+AGAIN = "The same command goes on from here (without --resume never)."
 
 
 class _Parser(ArgumentParser[Config]):
@@ -51,7 +54,10 @@ def _dashes(word: str) -> str:
 
 
 def _default_of(name: str) -> str:
-    default = Config.__dataclass_fields__[name].default if name in Config.__dataclass_fields__ else None
+    field = Config.__dataclass_fields__.get(name)
+    default = field.default if field else None
+    if field and callable(field.default_factory):
+        default = " ".join(field.default_factory())
     return f" (default: {default})" if isinstance(default, str | int | float) else ""
 
 
@@ -97,14 +103,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from bids_alphagan.app import run
 
         return run(config)
-    except UserError as error:
+    except (UserError, ScanError) as error:
         print(f"bids-alphagan: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except Stopped as stopped:
-        print(f"bids-alphagan: {stopped}. The same command goes on from here.", file=sys.stderr)
+        print(f"bids-alphagan: {stopped}. {AGAIN}", file=sys.stderr)
         return 128 + stopped.by
     except KeyboardInterrupt:
-        print("bids-alphagan: interrupted. The same command goes on from here.", file=sys.stderr)
+        print(f"bids-alphagan: interrupted. {AGAIN}", file=sys.stderr)
         return 128 + signal.SIGINT
     finally:
         close_logs()

@@ -130,6 +130,7 @@ class Config:
         "memory limit for scheduling, MB (default: 90 % of the machine's)",
         type=int,
         least=256,
+        most=10**9,
         metavar="MB",
     )
     use_plugin: Optional[Path] = _option(
@@ -210,6 +211,7 @@ class Config:
         "training iterations",
         200_000,
         least=1,
+        most=10**9,
         metavar="N",
         step="train",
     )
@@ -217,6 +219,7 @@ class Config:
         "scans per training step",
         4,
         least=1,
+        most=4096,
         metavar="N",
         step="train",
     )
@@ -240,14 +243,16 @@ class Config:
         "length of the latent vector (default: the model's own, 500 or 1000)",
         type=int,
         least=1,
+        most=10**6,
         metavar="N",
         step="train",
     )
-    checkpoint_every: int = _option("iterations between checkpoints", 1000, least=1, metavar="N")
+    checkpoint_every: int = _option("iterations between checkpoints", 1000, least=1, most=10**9, metavar="N")
     log_every: int = _option(
         "iterations between rows of losses.tsv",
         50,
         least=1,
+        most=10**9,
         metavar="N",
         step="train",
     )
@@ -272,16 +277,22 @@ class Config:
 
     # Synthesis and evaluation
     n_synthetic: int = _option(
-        "accepted synthetic scans per model", 100, least=1, metavar="N", step="synthesise"
+        "accepted synthetic scans per model", 100, least=1, most=10**6, metavar="N", step="synthesise"
     )
     max_draws: int = _option(
-        "draws per synthetic scan before giving it up", 10, least=1, metavar="N", step="synthesise"
+        "draws per synthetic scan before giving it up",
+        10,
+        least=1,
+        most=10**6,
+        metavar="N",
+        step="synthesise",
     )
     gate_width: float = _option(
         "how far a synthetic scan's quality measures may lie from the real scans' medians, in robust "
         "standard deviations; beyond it, the scan is drawn again",
         5.0,
         least=0.1,
+        most=1e12,
         metavar="W",
         step="synthesise",
     )
@@ -289,6 +300,7 @@ class Config:
         "random real-synthetic pairs per real scan for NCC, MAE and MMD",
         100,
         least=1,
+        most=10**6,
         metavar="N",
         step="evaluate",
     )
@@ -296,6 +308,7 @@ class Config:
         "random pairs per scan for MS-SSIM, within the real and within the synthetic set",
         10,
         least=1,
+        most=10**6,
         metavar="N",
         step="evaluate",
     )
@@ -317,6 +330,8 @@ class Config:
             raise UserError(f"--grid {self.grid}: must be a power of two (16, 32, 64, 128, 256).")
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         paths: dict[str, Any] = {n: v.absolute() for n, v in values.items() if isinstance(v, Path)}
+        if Path(self.template).is_dir():  # the run record is to work from any folder
+            paths["template"] = str(Path(self.template).absolute())
         return replace(self, **paths)
 
     def settings(self, *steps: str) -> dict[str, Any]:

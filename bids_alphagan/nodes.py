@@ -45,10 +45,10 @@ class _ScanInterface(BaseInterface):
         try:
             self._process(Path(runtime.cwd))
         except Exception as error:
-            reason = str(error) if isinstance(error, ScanError) else f"{type(error).__name__}: {error}"
-            write_json(
-                Path(self.inputs.failure_file), {"reason": reason, "traceback": traceback.format_exc()}
-            )
+            bad_scan = isinstance(error, ScanError)
+            reason = str(error) if bad_scan else f"{type(error).__name__}: {error}"
+            facts = {"reason": reason, "bad_scan": bad_scan, "traceback": traceback.format_exc()}
+            write_json(Path(self.inputs.failure_file), facts)
             raise
         return runtime
 

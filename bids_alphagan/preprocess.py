@@ -5,6 +5,7 @@ read (reference volume) -> conform (network's cube) -> write
 """
 
 import logging
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from bids_alphagan.config import Config
 from bids_alphagan.errors import ScanError, UserError
 from bids_alphagan.files import read_json, write_json
+from bids_alphagan.layout.derivatives import forget
 from bids_alphagan.layout.raw import RawScan
 from bids_alphagan.nodes import FILES, ConformToGrid, ReadReference, SegmentTissue, WriteDerivatives
 from bids_alphagan.volume import check_there
@@ -69,7 +71,7 @@ def run(
         try:
             check_there(scan.path)  # here, for nipype itself stops at a link that leads nowhere
         except ScanError as error:
-            write_json(folder / "failure.json", {"reason": str(error)})
+            write_json(folder / "failure.json", {"reason": str(error), "bad_scan": True})
             lost += 1
             continue
         workflow.add_nodes([scan_workflow(config, scan, segmenters[scan.name.subject])])
@@ -80,6 +82,10 @@ def run(
             workflow.run(MultiProc(arguments) if plugin == "MultiProc" else plugin, arguments)
         except Exception as error:  # each failed scan has left its reason; see _result
             log.debug("nipype: %s", error)
+    for scan in scans:
+        failure = base / _slug(scan) / "failure.json"
+        if failure.is_file() and read_json(failure)["bad_scan"] and forget(config.output_dir, scan.name):
+            log.warning("%s: what was made of this scan before it was damaged is removed", scan.path)
     return [_result(scan, base / _slug(scan)) for scan in scans]
 
 
@@ -88,6 +94,14 @@ class MultiProc(MultiProcPlugin):
 
     Here the nodes in that pool of processes fail, and the others get a new pool.
     """
+
+    def __init__(self, plugin_args: Mapping[str, Any]) -> None:
+        super().__init__(plugin_args=plugin_args)
+        self.pool.shutdown()  # type: ignore[has-type]
+        self.pool = self._new_pool()
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self.processors, initializer=_start_worker, initargs=(self._cwd,))
 
     def _async_callback(self, args: Future[Any]) -> None:
         """Nothing: `_get_result` asks the task itself, and hears of its death."""
@@ -102,9 +116,15 @@ class MultiProc(MultiProcPlugin):
         try:
             return super()._submit_job(node, updatehash)
         except BrokenProcessPool:
-            place = (self._cwd,)
-            self.pool = ProcessPoolExecutor(self.processors, initializer=process_initializer, initargs=place)
+            self.pool = self._new_pool()
             return super()._submit_job(node, updatehash)
+
+
+def _start_worker(folder: str) -> None:
+    """A worker ends silently when the run is stopped: what there is to say, the main process says."""
+    process_initializer(folder)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _advance(progress: Any, through: set[str], node: Any, status: str) -> None:

@@ -39,7 +39,8 @@ def start_run(config: Config) -> None:
     _check_folders(config)
     run_id = f"{config.analysis_level}_{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
     logs = config.output_dir / "logs"
-    head = f"# bids-alphagan {__version__}: {shlex.join(sys.argv)}\n"
+    command = shlex.join(sys.argv).encode("unicode_escape").decode()  # a line break would end the comment
+    head = f"# bids-alphagan {__version__}: {command}\n"
     write_text(logs / f"{run_id}.toml", head + to_toml(config.record()))
     file_log(logs / f"{run_id}.log")
     log.debug("run %s: %s", run_id, config.record())
@@ -51,6 +52,12 @@ def check_output(config: Config) -> None:
     if target == source or target in source.parents:
         what = "the input itself" if target == source else "a folder above the input"
         raise UserError(f"{config.output_dir} is {what}. Give another OUTPUT_DIR, e.g. {source}-derivatives")
+    for folder in (target, config.work.resolve()):
+        inside = folder.relative_to(source).parts if source in folder.parents else ()
+        if inside and inside[0].startswith("sub-"):
+            raise UserError(
+                f"{folder} is inside the raw data. Give another folder, e.g. {source}-derivatives"
+            )
     if is_foreign(target):
         raise UserError(
             f"{config.output_dir} holds another data set (see its dataset_description.json), which would be "
@@ -116,8 +123,7 @@ def once(
         if known["fingerprint"] == fingerprint:
             log.info("%s: nothing has changed, kept as it is", stamp.stem)
             return dict(known["record"])
-    stamp.unlink(missing_ok=True)
-    record = work()
+    record = work()  # puts its outputs in place as its last deed: until then the former ones hold
     write_json(stamp, {"fingerprint": fingerprint, "record": record})
     return record
 

@@ -24,7 +24,6 @@ from bids_alphagan import quality
 from bids_alphagan.errors import ScanError, UserError
 from bids_alphagan.files import read_json, write_json
 from bids_alphagan.layout.derivatives import (
-    PreparedScan,
     describe_cohort,
     real_uri,
     synthetic_name,
@@ -33,6 +32,7 @@ from bids_alphagan.layout.derivatives import (
     write_scan,
 )
 from bids_alphagan.layout.names import ScanName, sidecar, uri
+from bids_alphagan.layout.prepared import PreparedScan
 from bids_alphagan.volume import load, restore
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Cohort:
     folder: the cohort's final place. output_dir: the data set of the real scans `like`.
     facts: model, generator's hash and so on, as written to every sidecar.
     segment: makes the masks; None: no masks and no check.
+    segment_id: changes where `segment` would make other masks.
     limits: bounds of the quality measures; a scan beyond one of them is drawn again.
     """
 
@@ -68,6 +69,7 @@ class Cohort:
     seed: int
     facts: dict[str, Any]
     segment: Segment | None
+    segment_id: str
     limits: Limits
 
     def settings(self) -> dict[str, Any]:
@@ -77,7 +79,7 @@ class Cohort:
             "facts": self.facts,
             "limits": {key: list(bounds) for key, bounds in self.limits.items()},
             "like": {scan.name.stem: scan.record for scan in self.like},
-            "segmenter": repr(self.segment),
+            "segmenter": self.segment_id,
         }
 
     @property
@@ -116,7 +118,7 @@ def synthesise(
 
     Raises
     ------
-    UserError: not a single scan was acceptable; nothing is left behind but the log.
+    UserError: not a single scan was acceptable; an earlier cohort stays as it is.
     """
     _open_staging(cohort)
     done = [i for i in range(1, n + 1) if (cohort.staging / f"sub-{cohort.name(i).subject}").is_dir()]
@@ -176,15 +178,17 @@ def _try(job: tuple[Cohort, int, int, list[Rejection]], cube: np.ndarray) -> Rej
         image,
         "Synthetic scan: drawn from a generative model, not acquired from an animal",
         [real_uri(cohort.output_dir, real.reference)],
-        **acquisition,
-        **cohort.facts,
-        RandomSeed=seed,
-        GeometryFrom=real_uri(cohort.output_dir, real.reference),
-        QualityControl={
-            "Measures": measures,
-            "Limits": {key: list(bounds) for key, bounds in cohort.limits.items()},
-            "Draws": len(rejections) + 1,
-            "Rejections": [asdict(rejection) for rejection in rejections],
+        {
+            **acquisition,
+            **cohort.facts,
+            "RandomSeed": seed,
+            "GeometryFrom": real_uri(cohort.output_dir, real.reference),
+            "QualityControl": {
+                "Measures": measures,
+                "Limits": {key: list(bounds) for key, bounds in cohort.limits.items()},
+                "Draws": len(rejections) + 1,
+                "Rejections": [asdict(rejection) for rejection in rejections],
+            },
         },
     )
     (root / f"sub-{name.subject}").rename(cohort.staging / f"sub-{name.subject}")
@@ -216,6 +220,13 @@ def _open_staging(cohort: Cohort) -> None:
     write_json(note, cohort.settings())
 
 
+def _clear_staging(cohort: Cohort, keep: set[str]) -> None:
+    """Remove what interrupted draws left, and subjects that an earlier call made beyond today's number."""
+    for path in cohort.staging.iterdir():
+        if path.name.startswith(".draw-") or (path.name.startswith("sub-") and path.name not in keep):
+            shutil.rmtree(path)
+
+
 def _kind(reason: str) -> str:
     """A reason without its numbers, so that it can be counted."""
     return reason.partition(":")[0]
@@ -243,11 +254,13 @@ def _finish(cohort: Cohort, n: int, waiting: dict[int, list[Rejection]], bids_di
         "n_accepted": len(rows), "n_rejected": rejected, "reasons": dict(reasons), "given_up": given_up
     }  # fmt: skip
     if not rows:
+        shutil.rmtree(cohort.staging)
         worst = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
         raise UserError(
             f"none of {rejected} draws of {cohort.folder.name} passed the check of its masks: {worst}. "
             "Train longer (--iterations), or look at the reports of the participants first."
         )
+    _clear_staging(cohort, {row["participant_id"] for row in rows})
     if given_up:
         log.warning("%s: no acceptable draw for %s", cohort.folder.name, ", ".join(given_up))
     measures = [key for key in rows[0] if key not in _COLUMNS]

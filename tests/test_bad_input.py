@@ -17,6 +17,7 @@ import pytest
 import tiny
 
 from bids_alphagan.cli import main
+from bids_alphagan.errors import ScanError
 
 QUICK = ("--segmenter", "none", "--preset", "demo", "--skip-bids-validation", "--nprocs", "1")
 
@@ -143,6 +144,16 @@ def _output_above_input_by_link(place: Place) -> list[object]:
     return [place.free / "link", place.free / "above", "participant"]
 
 
+def _output_in_raw_data(place: Place) -> list[object]:
+    data = _copy(place, "data")
+    return [data, data / "sub-01" / "out", "participant", *QUICK]
+
+
+def _work_in_raw_data(place: Place) -> list[object]:
+    data = _copy(place, "data")
+    return [data, place.out, "participant", *QUICK, "--work-dir", data / "sub-01"]
+
+
 def _output_is_another_data_set(place: Place) -> list[object]:
     return [place.data, _copy(place, "other"), "participant", *QUICK]
 
@@ -210,6 +221,8 @@ CASES: dict[str, tuple[Callable[[Place], list[object]], list[str]]] = {
     "output is input by link": (_output_is_input_by_link, ["is the input itself", "another OUTPUT_DIR"]),
     "output above input": (_output_above_input, ["a folder above the input", "another OUTPUT_DIR"]),
     "above, by link": (_output_above_input_by_link, ["a folder above the input", "another OUTPUT_DIR"]),
+    "output in raw data": (_output_in_raw_data, ["sub-01/out is inside the raw data", "another folder"]),
+    "work in raw data": (_work_in_raw_data, ["sub-01 is inside the raw data", "another folder"]),
     "output is a data set": (_output_is_another_data_set, ["free/other holds another data set"]),
     "output of another app": (_output_is_of_another_app, ["free/out holds another data set", "OUTPUT_DIR"]),
     "output is a file": (_output_is_a_file, ["free/out: cannot be written", "another folder"]),
@@ -258,6 +271,13 @@ CASES: dict[str, tuple[Callable[[Place], list[object]], list[str]]] = {
     "little memory": (_participant("--mem-mb", "1"), ["--mem-mb 1", "at least 256"]),
     "absurd grid": (_participant("--grid", "4096"), ["--grid 4096", "at most 256"]),
     "grid no power of two": (_participant("--grid", "48"), ["--grid 48", "power of two"]),
+    "gate without end": (_participant("--gate-width", "inf"), ["--gate-width inf", "at most 1e+12"]),
+    "absurd latent": (_participant("--latent-size", "100000000000"), ["--latent-size", "at most 1e+06"]),
+    "absurd batch": (_participant("--batch-size", "100000000000"), ["--batch-size", "at most 4096"]),
+    "blank command": (
+        lambda p: p.participant("--segmenter", "spm", "--template", p.free.parent / "rat", "--spm-cmd", " "),
+        ["--spm-cmd", "blank is not a program"],
+    ),
     "percentile not a number": (_participant("--intensity-percentile", "nan"), ["nan", "at least 50"]),
     "more processes than anywhere": (_participant("--nprocs", "5000"), ["--nprocs 5000", "at most 1024"]),
     "open quote": (
@@ -301,7 +321,16 @@ CASES: dict[str, tuple[Callable[[Place], list[object]], list[str]]] = {
         ["no participant outputs", "bids-alphagan", "data", "out participant"],
     ),
     "group on another grid": (_group("--grid", "64"), ["grid of 32 voxels, not 64", "--grid"]),
-    "group, unknown label": (_group("--participant-label", "07"), ["no participant outputs", "participant"]),
+    "group, unknown label": (
+        _group("--participant-label", "01", "07"),
+        ["unknown participant label 07", "has: 01"],
+    ),
+    "group, unknown session": (_group("--session-label", "b"), ["unknown session label b"]),
+    "group, filter not JSON": (
+        lambda p: p.group("--bids-filter-file", p.file("f.json", "{")),
+        ["f.json", "cannot be read as JSON"],
+    ),
+    "group, report of nothing": (_group("--steps", "report"), ["sigmarat2 are not there", "--steps train"]),
     "group without GPU": (_group("--device", "cuda"), ["--device cuda", "no GPU", "--device cpu"]),
 }
 
@@ -481,6 +510,30 @@ def test_repaired_scan_becomes_ready(mixed: Run, tmp_path: Path) -> None:
     assert [folder.is_dir() for folder in outputs] == [True, True, True]
     logs = [path.read_text() for path in (tmp_path / "out" / "logs").glob("participant_*.log")]
     assert sorted(re.findall(r"(\d) of 3 scans are ready", " ".join(logs))) == ["1", "2", "3"]
+
+
+def test_damaged_scan_is_forgotten(tmp_path: Path) -> None:
+    data = tiny.dataset(tmp_path / "data")
+    for label in ("good", "zero"):
+        tiny.scan(bold(data, label), tiny.values(volumes=3))
+    words = [str(word) for word in (data, tmp_path / "out", "participant", *QUICK)]
+    assert main(words) == 0
+    BROKEN["zero"][0](bold(data, "zero"))
+    assert main(words) == 1
+    left = [path.name for path in (tmp_path / "out").glob("sub-*/func/*")]
+    assert left
+    assert all("sub-good" in name for name in left)
+
+
+def test_errors_of_a_scan_at_the_group_level_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(config: object) -> int:
+        raise ScanError("scan.nii.gz: all voxels are the same")
+
+    monkeypatch.setattr("bids_alphagan.app.run", fail)
+    assert main(["in", "out", "group"]) == 2
+    assert capsys.readouterr().err == "bids-alphagan: error: scan.nii.gz: all voxels are the same\n"
 
 
 def test_stop_on_first_crash_says_what_was_not_done(tmp_path: Path) -> None:

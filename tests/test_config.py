@@ -227,3 +227,10 @@ def test_options_of_training_reach_it(name: str) -> None:
 
     changed = cli.parse(CALL + flags({name: OTHER[name]}))
     assert train_settings(changed) != train_settings(cli.parse(CALL))
+
+
+def test_record_works_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rat").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert cli.parse([*CALL, "--template", "rat"]).template == str(tmp_path / "rat")
+    assert cli.parse([*CALL, "--template", "RESILIENT:cohort-1"]).template == "RESILIENT:cohort-1"

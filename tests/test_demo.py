@@ -215,6 +215,10 @@ def test_same_seed_same_scans_other_seed_others(heads: Path, cohort: Path, other
     assert all(again[name] != known[name] for name in known)
     # What was trained before is kept.
     assert len(list((other / "models").glob("sigmarat2*"))) == 2
+    # A report tells of nothing that was made from other networks.
+    assert "made with other seed" in app(*words, "--steps", "report", code=2)
+    more = [*words, "--seed", "1", "--iterations", "26"]
+    assert "made with other generator" in app(*more, "--steps", "train", "report", code=2)
 
 
 def test_finished_steps_are_kept_until_something_changes(demo: Path, group: list[object]) -> None:
@@ -260,7 +264,7 @@ def test_stopped_and_resumed_is_the_same(
         process.send_signal(number)
         said = process.communicate()[1]
     assert process.returncode == 128 + number, said[-3000:]
-    assert "The same command goes on from here." in said
+    assert "The same command goes on from here" in said
     app(*words)
     generator = Path("models") / "sigmarat2" / "generator.safetensors"
     assert (other / generator).read_bytes() == (demo / generator).read_bytes()

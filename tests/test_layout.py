@@ -14,6 +14,7 @@ from bids_alphagan import cli
 from bids_alphagan.errors import UserError
 from bids_alphagan.layout import derivatives, raw
 from bids_alphagan.layout.names import ScanName, sidecar, uri
+from bids_alphagan.layout.prepared import PreparedScan, prepared_scans, synthetic_scans
 
 
 @pytest.mark.parametrize(
@@ -178,6 +179,16 @@ def test_filter_file(data: Path, tmp_path: Path, filters: dict, wanted: list[str
     assert found(data, "--bids-filter-file", path) == sorted(wanted)
 
 
+def test_filters_narrow_what_the_labels_select(data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "filters.json"
+    path.write_text(json.dumps({"bold": {"session": "a"}}))
+    words = ("--suffix", "bold", "--bids-filter-file", path)
+    assert found(data, *words)
+    assert all("ses-a" in name for name in found(data, *words))
+    with pytest.raises(UserError, match="no bold scan fits"):
+        found(data, *words, "--session-label", "b")
+
+
 def test_metadata_is_inherited_the_nearer_wins(data: Path) -> None:
     config = cli.parse([str(data), "out", "participant", "--suffix", "bold"])
     metadata = {scan.path.relative_to(data).as_posix(): scan.metadata for scan in raw.find_scans(config)}
@@ -225,8 +236,8 @@ def prepare(out: Path, filename: str, grid: int = 64, masks: bool = False) -> Sc
     return name
 
 
-def prepared(out: Path, *words: str) -> list[derivatives.PreparedScan]:
-    return derivatives.prepared_scans(cli.parse(["in", str(out), "group", *words]))
+def prepared(out: Path, *words: str) -> list[PreparedScan]:
+    return prepared_scans(cli.parse(["in", str(out), "group", *words]))
 
 
 def test_prepared_scans_are_found_with_masks_and_selected(tmp_path: Path) -> None:
@@ -355,7 +366,7 @@ def test_synthetic_names(tmp_path: Path) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     (tmp_path / name.folder / f".writing-abc-{name.image().name}").touch()
-    assert derivatives.synthetic_scans(tmp_path) == [tmp_path / name.image()]
+    assert synthetic_scans(tmp_path) == [tmp_path / name.image()]
 
 
 def test_descriptions_name_maker_and_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

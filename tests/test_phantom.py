@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -330,8 +332,7 @@ def test_interruption_leaves_nothing(tmp_path, monkeypatch, exists):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(dataset, "write_scan", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        main([str(out), *SMALL])
+    assert main([str(out), *SMALL]) == 130
     assert out.exists() == exists
     assert not exists or not any(out.iterdir())
 
@@ -351,3 +352,17 @@ def test_help_is_light(tmp_path):
         assert f"--{option}" in run.stdout
     assert "(default: 24)" in run.stdout
     assert not any(name in run.stderr for name in ("numpy", "nibabel", "scipy", "torch"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_phantom_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "out"
+    command = [Path(sys.executable).with_name("bids-alphagan-phantom"), out, "--n-subjects", "50"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(out.glob(".building-*/*")):
+            time.sleep(0.02)
+        process.send_signal(number)
+        said = process.communicate()[1]
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert not out.exists() or not list(out.iterdir())

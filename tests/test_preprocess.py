@@ -229,6 +229,27 @@ def test_a_second_run_computes_nothing_and_a_changed_scan_is_done_again(tmp_path
     assert nib.load(lost).shape == (16, 16, 16)
 
 
+def test_report_shows_the_scans_of_every_run(tmp_path: Path) -> None:
+    data, out = tiny.dataset(tmp_path / "data"), tmp_path / "out"
+    for session in ("a", "b"):
+        tiny.scan(data / ScanName.parse(f"sub-01_ses-{session}_T2w").image(), tiny.values())
+    for session in ("a", "b"):
+        assert app(data, out, "participant", *NO_MASKS, "--session-label", session) == 0
+    page = (out / "sub-01.html").read_text()
+    assert "sub-01_ses-a_T2w" in page
+    assert "sub-01_ses-b_T2w" in page
+    assert "Prepared by another run" in page
+
+
+def test_any_sidecar_key_will_do(tmp_path: Path) -> None:
+    data, out = tiny.dataset(tmp_path / "data"), tmp_path / "out"
+    odd = {"path": "x", "root": 1, "image": 2, "Model": "BioSpec", "EchoTime": float("nan")}
+    tiny.scan(data / "sub-01/anat/sub-01_T2w.nii.gz", tiny.values(), **odd)
+    assert app(data, out, "participant", *NO_MASKS) == 0
+    kept = json.loads((out / "sub-01/anat/sub-01_desc-reference_T2w.json").read_text())
+    assert {key: kept.get(key) for key in odd} == {**odd, "EchoTime": None}
+
+
 def test_two_participants_at_once_on_one_output(tmp_path: Path) -> None:
     data, out = tiny.dataset(tmp_path / "data"), tmp_path / "out"
     for n in (1, 2):

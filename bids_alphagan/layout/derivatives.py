@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,8 @@ import nibabel as nib
 import numpy as np
 
 from bids_alphagan import __version__
-from bids_alphagan.config import Config
-from bids_alphagan.errors import UserError
 from bids_alphagan.files import read_json, write_json, write_text, write_tsv
-from bids_alphagan.layout.names import SUFFIXES, TISSUES, ScanName, sidecar, uri
+from bids_alphagan.layout.names import TISSUES, ScanName, sidecar, uri
 from bids_alphagan.volume import save, with_grid, with_header
 
 BIDS_VERSION = "1.10.0"
@@ -41,18 +38,6 @@ logs/           what was run, with every option"""
 _COHORT_README = """\
 Every scan in this data set is synthetic: no animal was scanned for it. The sidecars name the model, the seed
 and the real scan whose header and grid were taken. participants.tsv lists seeds and quality measures."""
-
-
-@dataclass(frozen=True)
-class PreparedScan:
-    """A scan as the participant level left it; `record` is `volume.Conformed.record`."""
-
-    name: ScanName
-    reference: Path
-    preproc: Path
-    masks: dict[str, Path]
-    record: dict[str, Any]
-    quality: dict[str, float]
 
 
 def is_foreign(folder: Path) -> bool:
@@ -117,9 +102,14 @@ def _write_dseg_table(folder: Path) -> None:
 
 
 def write_scan(
-    root: Path, path: Path, image: nib.Nifti1Image, description: str, sources: Sequence[str], **keys: Any
+    root: Path,
+    path: Path,
+    image: nib.Nifti1Image,
+    description: str,
+    sources: Sequence[str],
+    keys: Mapping[str, Any],
 ) -> None:
-    """Write an image and its sidecar; the sidecar first, so an image is never there without one."""
+    """Write an image and its sidecar with `keys`; the sidecar first, so an image is never without one."""
     facts = {"Description": description, "SkullStripped": False, "Sources": list(sources)}
     write_json(sidecar(root / path), {**keys, **facts})
     save(image, root / path)
@@ -154,7 +144,7 @@ def write_prepared(
         with_header(reference, raw, time_axis=is_bold),  # BIDS: bold is 4D, anatomical scans are 3D
         "Magnitude image, averaged over the volumes that agree with one another, on the scan's own grid",
         [raw_uri],
-        **metadata,
+        metadata,
     )
     write_scan(
         root,
@@ -162,9 +152,7 @@ def write_prepared(
         cube,
         "Scan on the network's grid (RAS axes, zero padded), intensities in [-1, 1]",
         [raw_uri],
-        **task,
-        **timing,
-        Preparation=dict(record),
+        {**task, **timing, "Preparation": dict(record)},
     )
 
 
@@ -199,63 +187,13 @@ def write_masks(
         save(with_grid(data, like), root / path)
 
 
-def prepared_scans(config: Config) -> list[PreparedScan]:
-    """What the participant level left in output_dir, as far as the labels and suffixes select it.
-
-    Raises
-    ------
-    UserError: nothing there (says which command makes it), several kinds of scan, grids that disagree.
-    """
-    found = [
-        _prepared(config.output_dir, path)
-        for path in sorted(config.output_dir.glob("sub-*/**/sub-*_desc-preproc_*.nii.gz"))
-        if _selected(ScanName.parse(path.name), config)
-    ]
-    if not found:
-        raise UserError(
-            f"{config.output_dir}: no participant outputs fit the selection. Make them first: "
-            f"bids-alphagan {config.bids_dir} {config.output_dir} participant"
-        )
-    kinds = sorted({scan.name.suffix for scan in found})
-    if len(kinds) > 1:
-        raise UserError(
-            f"{config.output_dir} holds scans of several kinds ({', '.join(kinds)}), and a model learns one. "
-            f"Choose with --suffix {kinds[0]}"
-        )
-    for scan in found:
-        grid = scan.record["PaddedGrid"][0]
-        if grid != config.grid:
-            raise UserError(
-                f"{scan.preproc} was prepared on a grid of {grid} voxels, not {config.grid}. Give the group "
-                f"level the --preset or --grid of the participant level, or run participant again."
-            )
-    return found
-
-
-def _selected(name: ScanName, config: Config) -> bool:
-    entities = dict(name.entities)
-    wanted = (("sub", config.participant_label), ("ses", config.session_label), ("task", config.task_id))
-    return name.suffix in config.suffix and all(not some or entities.get(key) in some for key, some in wanted)
-
-
-def _prepared(root: Path, preproc: Path) -> PreparedScan:
-    parsed = ScanName.parse(preproc.name)
-    name = parsed.without("desc")
-    masks = scan_masks(root, name)
-    try:
-        quality = read_json(sidecar(masks["dseg"]))["Quality"] if "dseg" in masks else {}
-        record = read_json(sidecar(preproc))["Preparation"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{preproc}: its sidecars do not say how it was prepared ({type(error).__name__}: {error}). "
-            "OUTPUT_DIR must be the participant level's; run participant again where they were damaged."
-        ) from error
-    return PreparedScan(name, root / name.image("reference"), preproc, masks, record, quality)
-
-
-def scan_masks(root: Path, name: ScanName, desc: str | None = None) -> dict[str, Path]:
-    """Those masks of a scan that are there, by "GM", "WM", "CSF", "dseg" and "brain"."""
-    return {key: root / path for key, path in name.masks(desc).items() if (root / path).is_file()}
+def forget(root: Path, name: ScanName) -> bool:
+    """Remove all that was made of a scan, so that the group level cannot learn from it; True if any was."""
+    images = [name.image("preproc"), name.image("reference"), *name.masks().values()]
+    found = [path for image in images for path in (root / image, sidecar(root / image)) if path.is_file()]
+    for path in found:
+        path.unlink()
+    return bool(found)
 
 
 def model_folder(output_dir: Path, model: str) -> Path:
@@ -272,15 +210,6 @@ def synthetic_name(index: int, like: ScanName) -> ScanName:
     """Name of synthetic scan `index` (from 1): the real scan's without session and run."""
     rest = like.without("sub", "ses", "run").entities
     return ScanName((("sub", f"synth{index:04d}"), *rest), like.suffix)
-
-
-def synthetic_scans(cohort: Path) -> list[Path]:
-    """The scans (not the masks) of a cohort, in order."""
-    return [path for path in sorted(cohort.glob("sub-*/*/sub-*.nii.gz")) if _is_scan(path)]
-
-
-def _is_scan(path: Path) -> bool:
-    return ScanName.parse(path.name).suffix in SUFFIXES
 
 
 def real_uri(output_dir: Path, path: Path) -> str:

@@ -3,10 +3,13 @@
 Source: BIDS 1.10, derivatives (https://bids-specification.readthedocs.io); doi 10.1038/sdata.2016.44.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
+
+from bids_alphagan.errors import UserError
 
 TISSUES = ("GM", "WM", "CSF")
 SUFFIXES = {"bold": "func", "T2w": "anat", "T1w": "anat", "T2starw": "anat"}
@@ -93,3 +96,11 @@ def sidecar(path: Path) -> Path:
 def uri(path: Path, dataset: str = "") -> str:
     """``bids:<dataset>:<path>``; without a name the data set that the file itself is in."""
     return f"bids:{dataset}:{quote(path.as_posix())}"
+
+
+def require_known(word: str, wanted: Sequence[str], known: Sequence[str]) -> None:
+    """Raise UserError for labels that are not among the known ones; `word` is what they label."""
+    unknown = sorted(set(wanted) - set(known))
+    if unknown:
+        shown = ", ".join(sorted(known)[:20]) + (" ..." if len(known) > 20 else "")
+        raise UserError(f"unknown {word} label {', '.join(unknown)}. The data set has: {shown or 'none'}.")

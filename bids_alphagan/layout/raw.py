@@ -6,7 +6,7 @@ import logging
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from bids_alphagan.config import Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import read_json, read_tsv
-from bids_alphagan.layout.names import DERIVATIVE_ENTITIES, SUFFIXES, ScanName
+from bids_alphagan.layout.names import DERIVATIVE_ENTITIES, SUFFIXES, ScanName, require_known
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def find_scans(config: Config) -> list[RawScan]:
     """
     from bids import BIDSLayout, BIDSLayoutIndexer
 
-    filters = _filters(config)
+    filters = read_filters(config)
     try:
         layout = BIDSLayout(config.bids_dir, validate=False, indexer=BIDSLayoutIndexer(validate=False))
     except Exception as error:  # pybids lets json's and its own errors through
@@ -73,20 +73,21 @@ def find_scans(config: Config) -> list[RawScan]:
     for word, (entity, wanted) in available.items():
         if wanted:
             known = layout.get(return_type="id", target=entity)
-            _require_known(word, wanted, known)
+            require_known(word, wanted, known)
             query[entity] = wanted
     scans = []
     for suffix in config.suffix:
         selection = {k: v for k, v in query.items() if not (k == "task" and SUFFIXES[suffix] != "func")}
         kind = {"suffix": suffix, "extension": [".nii", ".nii.gz"]}
         try:
-            found = layout.get(**(kind | selection | filters.get(suffix, {})))
+            filtered = {file.path for file in layout.get(**(kind | filters.get(suffix, {})))}
+            found = [file for file in layout.get(**(kind | selection)) if file.path in filtered]
         except (ValueError, TypeError) as error:  # entities that pybids does not know
             raise UserError(f"--bids-filter-file {config.bids_filter_file}: {error}") from error
         for file in found:
             path = config.bids_dir / Path(file.path).relative_to(layout.root)
             if name := _raw_name(path, config.bids_dir):
-                scans.append(RawScan(path, name, dict(file.get_metadata())))
+                scans.append(RawScan(path, name, _finite(path, file.get_metadata())))
     _require_one_file_each(scans)
     if not scans:
         raise UserError(
@@ -94,6 +95,18 @@ def find_scans(config: Config) -> list[RawScan]:
             "Check --suffix, the labels and --bids-filter-file."
         )
     return sorted(scans, key=lambda scan: scan.path)
+
+
+def _finite(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata without NaN and infinity, which Python reads from JSON though they are none."""
+    good = {}
+    for key, value in metadata.items():
+        try:
+            json.dumps(value, allow_nan=False)
+            good[key] = value
+        except ValueError:
+            log.warning("%s: %s in its sidecar is not a number, and is left out.", path, key)
+    return good
 
 
 def _raw_name(path: Path, bids_dir: Path) -> ScanName | None:
@@ -117,14 +130,8 @@ def _require_one_file_each(scans: Sequence[RawScan]) -> None:
         raise UserError(f"Both .nii and .nii.gz are there, and may differ: {names}. Keep one of them.")
 
 
-def _require_known(word: str, wanted: list[str], known: list[str]) -> None:
-    unknown = sorted(set(wanted) - set(known))
-    if unknown:
-        shown = ", ".join(sorted(known)[:20]) + (" ..." if len(known) > 20 else "")
-        raise UserError(f"unknown {word} label {', '.join(unknown)}. The data set has: {shown or 'none'}.")
-
-
-def _filters(config: Config) -> dict[str, dict[str, Any]]:
+def read_filters(config: Config) -> dict[str, dict[str, Any]]:
+    """What --bids-filter-file holds, by suffix. Raises UserError for a file of another kind."""
     path = config.bids_filter_file
     if path is None:
         return {}

@@ -5,6 +5,7 @@ scan) -> ``dataset`` (files). Nothing heavy is imported before the options are k
 """
 
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit status: 0, or 2 when the call cannot be carried out."""
     from argparse_dataclass import ArgumentParser
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped as by Ctrl-C, which tidies up
     parser = ArgumentParser(PhantomOptions, prog="bids-alphagan-phantom", description=EXPLANATION)
     options = parser.parse_args(argv)
     try:
@@ -29,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"bids-alphagan-phantom: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"bids-alphagan-phantom: stopped, nothing is left in {options.out}", file=sys.stderr)
+        return 130
     out = options.out
     templates = out / "derivatives" / "templateflow"
     results = out.with_name(f"{out.name}-derivatives")

@@ -37,13 +37,15 @@ class PhantomOptions:
 SMALLEST_FIELD, LARGEST_FIELD = 10.0, 40.0
 """Field of view in mm: a brain may be cut by it, but must still be recognisable; the head ends at 30 mm."""
 LARGEST_SHAPE = 256
+MOST = 10_000  # animals, sessions, volumes
 
 
 def check(options: PhantomOptions) -> None:
     """Raise UserError for numbers that make no scan."""
     for name in ("n_subjects", "n_sessions", "volumes"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")
+        if not 1 <= getattr(options, name) <= MOST:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag} must be at least 1 and at most {MOST}, not {getattr(options, name)}")
     if options.seed < 0:
         raise UserError(f"--seed must not be negative, but is {options.seed}")
     if not all(8 <= n <= LARGEST_SHAPE for n in options.shape):

@@ -9,15 +9,9 @@ from typing import Any
 
 from bids_alphagan.config import Config
 from bids_alphagan.files import read_json, read_tsv
-from bids_alphagan.layout.derivatives import (
-    EVALUATION_RECORD,
-    SYNTHESIS_RECORD,
-    PreparedScan,
-    model_folder,
-    scan_masks,
-    synthetic_scans,
-)
-from bids_alphagan.layout.names import ScanName
+from bids_alphagan.layout.derivatives import EVALUATION_RECORD, SYNTHESIS_RECORD, model_folder
+from bids_alphagan.layout.names import ScanName, sidecar
+from bids_alphagan.layout.prepared import PreparedScan, compared, scan_masks, subject_scans, synthetic_scans
 from bids_alphagan.models import MODELS
 from bids_alphagan.report import ModelSection, ScanSection, write_group_report, write_participant_report
 from bids_alphagan.report.methods import MaskFacts, ModelFacts, group_methods, participant_methods
@@ -45,6 +39,10 @@ def participant_reports(
             versions=provenance["Versions"],
         )
         sections = [_scan_section(config, result, notes[subject]) for result in mine]
+        now = [result.scan.name for result in mine]
+        sections += [
+            _earlier(scan) for scan in subject_scans(config.output_dir, subject) if scan.name not in now
+        ]
         path = config.output_dir / f"sub-{subject}.html"
         jobs.append((path, subject, sections, provenance, methods))
     if config.processes == 1 or len(jobs) == 1:
@@ -75,6 +73,22 @@ def _scan_section(config: Config, result: Any, notes: Sequence[str]) -> ScanSect
     )
 
 
+def _earlier(scan: PreparedScan) -> ScanSection:
+    """A scan of the same animal that another run prepared."""
+    segmentation = read_json(sidecar(scan.masks["dseg"]))["Segmentation"] if "dseg" in scan.masks else {}
+    parameters = {"Preparation": scan.record}
+    if segmentation:
+        parameters |= {"Segmentation": segmentation, "Mask quality": scan.quality}
+    return ScanSection(
+        f"{scan.name.stem}_{scan.name.suffix}",
+        reference=scan.reference,
+        preproc=scan.preproc,
+        masks=scan.masks,
+        parameters=parameters,
+        notes=["Prepared by another run than the one that wrote this page.", *_warnings(segmentation)],
+    )
+
+
 def _warnings(provenance: Mapping[str, Any]) -> list[str]:
     return [str(provenance["Note"])] if "Note" in provenance else []
 
@@ -84,21 +98,20 @@ def mask_facts(segmenter: Any, template: Template | None) -> MaskFacts | None:
     if segmenter is None or template is None:
         return None
     facts = segmenter.describe()
-    flow = os.environ.get("TEMPLATEFLOW_HOME", "templateflow")
-    from_templateflow = flow in str(template.t2w)
-    return MaskFacts(facts["Name"], facts["Version"], template.name, template.citation, from_templateflow)
+    flow = os.environ.get("TEMPLATEFLOW_HOME") or "~/.cache/templateflow"
+    from_templateflow = Path(flow).expanduser().resolve() in template.t2w.resolve().parents
+    name = template.name.replace("[@", "[")  # which would be a citation
+    return MaskFacts(facts["Name"], facts["Version"], name, template.citation, from_templateflow)
 
 
 def group_report(
     config: Config,
     scans: Sequence[PreparedScan],
     cohorts: Mapping[str, Path],
-    template: Template | None,
-    segmenter: Any,
     provenance: Mapping[str, Any],
 ) -> None:
     """Write group.html from the models' and cohorts' folders and group_metrics.tsv."""
-    sections, facts = [], []
+    sections, facts, masks = [], [], None
     for model, place in cohorts.items():
         folder = model_folder(config.output_dir, model)
         training, synthesis = (
@@ -107,29 +120,32 @@ def group_report(
         )
         sections.append(_model_section(model, place, folder, training, synthesis))
         facts.append(_model_facts(model, training, synthesis))
+        masks = MaskFacts(**synthesis["masks"]) if synthesis["masks"] else masks
     table = config.output_dir / "group_metrics.tsv"
     stamp = config.output_dir / "models" / EVALUATION_RECORD
-    evaluated = read_json(stamp)["record"] if stamp.is_file() else {}
+    evaluated = read_json(stamp)["record"] if stamp.is_file() and table.is_file() else {}
+    if evaluated.get("compared") != compared(scans, {m: synthetic_scans(p) for m, p in cohorts.items()}):
+        evaluated = {}  # of other scans
     shown = list(_spread(scans))
     write_group_report(
         config.output_dir / "group.html",
         [scan.reference for scan in shown],
         [scan.masks.get("dseg") for scan in shown],
         sections,
-        [_typed(row) for row in read_tsv(table)] if table.is_file() else [],
+        [_typed(row) for row in read_tsv(table)] if evaluated else [],
         provenance,
         group_methods(
             n_scans=len(scans),
             n_animals=len({scan.name.subject for scan in scans}),
             grid=config.grid,
             models=facts,
-            masks=mask_facts(segmenter, template),
+            masks=masks,
             pairs_per_scan=evaluated.get("pairs_per_scan"),
             msssim_pairs_per_scan=evaluated.get("msssim_pairs_per_scan"),
             seed=config.seed,
             versions=provenance["Versions"],
         ),
-        _group_notes(scans, table),
+        _group_notes(scans, bool(evaluated)),
         n_real=len(scans),
         metric_descriptions=_descriptions(table),
     )
@@ -159,7 +175,7 @@ def _model_facts(model: str, training: Mapping[str, Any], synthesis: Mapping[str
         spec=MODELS[model],
         channels=settings["channels"],
         latent=settings["latent"] or MODELS[model].latent,
-        iterations=settings["iterations"],
+        iterations=synthesis["step"],
         batch_size=settings["batch_size"],
         learning_rate=settings["learning_rate"],
         gate_width=synthesis["gate_width"],
@@ -180,10 +196,10 @@ def _typed(row: Mapping[str, str]) -> dict[str, Any]:
     return {**row, **numbers, "n": int(row["n"])}
 
 
-def _group_notes(scans: Sequence[PreparedScan], table: Path) -> list[str]:
+def _group_notes(scans: Sequence[PreparedScan], evaluated: bool) -> list[str]:
     notes = []
-    if not table.is_file():
-        notes.append("Not evaluated: run --steps evaluate.")
+    if not evaluated:
+        notes.append("These scans have not been evaluated: run --steps evaluate report.")
     if not any(scan.masks for scan in scans):
         notes.append("The real scans have no masks, so the synthetic scans have none and were not checked.")
     elif len(scans) < 20:

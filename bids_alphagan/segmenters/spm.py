@@ -93,10 +93,11 @@ def find_spm(spm_cmd: str | None = None) -> tuple[str, ...] | None:
                 words = shlex.split(command)
             except ValueError as error:
                 raise UserError(f"{source} {command}: cannot be read as a command ({error}).") from error
-            program = shutil.which(words[0])
+            program = shutil.which(words[0]) if words else None
             if program is None:
                 raise UserError(
-                    f"{source}: {words[0]} is not a program. Give, for example, /opt/spm/bin/spm-octave."
+                    f"{source}: {words[0] if words else 'blank'} is not a program. Give, for example, "
+                    "/opt/spm/bin/spm-octave."
                 )
             return (program, *words[1:], *(() if words[-1] == "script" else ("script",)))
     home = os.environ.get("SPM_HOME")

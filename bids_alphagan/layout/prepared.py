@@ -1,0 +1,122 @@
+"""What is in an output folder: prepared scans, with which the group level begins, and synthetic ones."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bids_alphagan.config import Config
+from bids_alphagan.errors import UserError
+from bids_alphagan.files import digest, file_digest, read_json
+from bids_alphagan.layout.names import SUFFIXES, ScanName, require_known, sidecar
+
+
+@dataclass(frozen=True)
+class PreparedScan:
+    """A scan as the participant level left it; `record` is `volume.Conformed.record`."""
+
+    name: ScanName
+    reference: Path
+    preproc: Path
+    masks: dict[str, Path]
+    record: dict[str, Any]
+    quality: dict[str, float]
+
+
+def prepared_scans(config: Config) -> list[PreparedScan]:
+    """What the participant level left in output_dir, as far as the labels and suffixes select it.
+
+    Raises
+    ------
+    UserError: nothing there (says which command makes it), several kinds of scan, grids that disagree.
+    """
+    there = _preprocs(config.output_dir, "*")
+    for word, key, wanted in _selection(config) if there else []:
+        known = {value for name in there.values() for entity, value in name.entities if entity == key}
+        require_known(word, wanted or [], sorted(known))
+    found = [_prepared(config.output_dir, path) for path, name in there.items() if _selected(name, config)]
+    if not found:
+        command = shlex.join(["bids-alphagan", str(config.bids_dir), str(config.output_dir), "participant"])
+        raise UserError(
+            f"{config.output_dir}: no participant outputs fit the selection. Make them first, with the same "
+            f"--preset and --template: {command}"
+        )
+    kinds = sorted({scan.name.suffix for scan in found})
+    if len(kinds) > 1:
+        raise UserError(
+            f"{config.output_dir} holds scans of several kinds ({', '.join(kinds)}), and a model learns one. "
+            f"Choose with --suffix {kinds[0]}"
+        )
+    for scan in found:
+        grid = scan.record["PaddedGrid"][0]
+        if grid != config.grid:
+            raise UserError(
+                f"{scan.preproc} was prepared on a grid of {grid} voxels, not {config.grid}. Give the group "
+                f"level the --preset or --grid of the participant level, or run participant again."
+            )
+    return found
+
+
+def subject_scans(output_dir: Path, subject: str) -> list[PreparedScan]:
+    """All scans of one participant that are prepared."""
+    return [_prepared(output_dir, path) for path in _preprocs(output_dir, subject)]
+
+
+def _preprocs(output_dir: Path, subject: str) -> dict[Path, ScanName]:
+    found = sorted(output_dir.glob(f"sub-{subject}/**/sub-{subject}_*desc-preproc_*.nii.gz"))
+    return {path: ScanName.parse(path.name) for path in found}
+
+
+def _selection(config: Config) -> list[tuple[str, str, list[str] | None]]:
+    """The labels that were asked for: what they label, the entity, the labels."""
+    return [
+        ("participant", "sub", config.participant_label),
+        ("session", "ses", config.session_label),
+        ("task", "task", config.task_id),
+    ]
+
+
+def _selected(name: ScanName, config: Config) -> bool:
+    entities = dict(name.entities)
+    timeless = name.datatype == "anat"  # an anatomical scan belongs to no task
+    return name.suffix in config.suffix and all(
+        not some or entities.get(key) in some or (key == "task" and timeless)
+        for _, key, some in _selection(config)
+    )
+
+
+def _prepared(root: Path, preproc: Path) -> PreparedScan:
+    parsed = ScanName.parse(preproc.name)
+    name = parsed.without("desc")
+    masks = scan_masks(root, name)
+    try:
+        quality = read_json(sidecar(masks["dseg"]))["Quality"] if "dseg" in masks else {}
+        record = read_json(sidecar(preproc))["Preparation"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{preproc}: its sidecars do not say how it was prepared ({type(error).__name__}: {error}). "
+            "OUTPUT_DIR must be the participant level's; run participant again where they were damaged."
+        ) from error
+    return PreparedScan(name, root / name.image("reference"), preproc, masks, record, quality)
+
+
+def scan_masks(root: Path, name: ScanName, desc: str | None = None) -> dict[str, Path]:
+    """Those masks of a scan that are there, by "GM", "WM", "CSF", "dseg" and "brain"."""
+    return {key: root / path for key, path in name.masks(desc).items() if (root / path).is_file()}
+
+
+def synthetic_scans(cohort: Path) -> list[Path]:
+    """The scans (not the masks) of a cohort, in order."""
+    return [path for path in sorted(cohort.glob("sub-*/*/sub-*.nii.gz")) if _is_scan(path)]
+
+
+def compared(scans: Sequence[PreparedScan], synthetic: Mapping[str, Sequence[Path]]) -> str:
+    """A digest of the scans that group_metrics.tsv compares: the real ones, and each model's."""
+    real = {scan.name.stem: file_digest(scan.preproc) for scan in scans}
+    drawn = {model: {path.name: file_digest(path) for path in paths} for model, paths in synthetic.items()}
+    return digest([real, drawn])
+
+
+def _is_scan(path: Path) -> bool:
+    return ScanName.parse(path.name).suffix in SUFFIXES
