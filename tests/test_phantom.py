@@ -354,14 +354,13 @@ def test_help_is_light(tmp_path):
     assert not any(name in run.stderr for name in ("numpy", "nibabel", "scipy", "torch"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_phantom_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+def test_stopped_phantom_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [Path(sys.executable).with_name("bids-alphagan-phantom"), out, "--n-subjects", "50"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not list(out.glob(".building-*/*")):
             time.sleep(0.02)
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         said = process.communicate()[1]
     assert process.returncode == 130
     assert "Traceback" not in said

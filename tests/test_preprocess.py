@@ -244,7 +244,8 @@ def test_report_shows_the_scans_of_every_run(tmp_path: Path) -> None:
 def test_any_sidecar_key_will_do(tmp_path: Path) -> None:
     data, out = tiny.dataset(tmp_path / "data"), tmp_path / "out"
     odd = {"path": "x", "root": 1, "image": 2, "Model": "BioSpec", "EchoTime": float("nan")}
-    tiny.scan(data / "sub-01/anat/sub-01_T2w.nii.gz", tiny.values(), **odd)
+    tiny.scan(data / "sub-01/anat/sub-01_T2w.nii.gz", tiny.values())
+    (data / "sub-01/anat/sub-01_T2w.json").write_text(json.dumps(odd))
     assert app(data, out, "participant", *NO_MASKS) == 0
     kept = json.loads((out / "sub-01/anat/sub-01_desc-reference_T2w.json").read_text())
     assert {key: kept.get(key) for key in odd} == {**odd, "EchoTime": None}
