@@ -1,5 +1,6 @@
 """Options: one declaration serves flags, TOML, presets, the run record and the help text."""
 
+import re
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bids_alphagan import cli
+from bids_alphagan import __version__, cli
 from bids_alphagan.config import MODEL_NAMES, PRESETS, Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.models import MODELS
@@ -234,3 +235,9 @@ def test_record_works_from_any_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     assert cli.parse([*CALL, "--template", "rat"]).template == str(tmp_path / "rat")
     assert cli.parse([*CALL, "--template", "RESILIENT:cohort-1"]).template == "RESILIENT:cohort-1"
+
+
+def test_the_images_carry_the_version() -> None:
+    for recipe in ("Dockerfile", "Singularity.def", "CITATION.cff"):
+        text = (Path(__file__).parents[1] / recipe).read_text()
+        assert set(re.findall(r"\b\d+\.\d+\.\d+(?:\.\w+)?\b", text)) - {"1.2.0"} == {__version__}
