@@ -62,7 +62,6 @@ def participant_methods(
     grid: voxels along each side of the cube for the network.
     intensity_percentile: the percentile of the scan that becomes 1.
     masks: None where no masks were made.
-    pairs_per_scan, msssim_pairs_per_scan: None where nothing was evaluated.
     versions: distribution name to version; "bids-alphagan", "nipype" and "nibabel" are needed.
     """
     software = (
@@ -98,6 +97,7 @@ def group_methods(
     ----------
     n_scans, n_animals: real scans that the models learnt from, and the animals they show.
     masks: None where no masks were made.
+    pairs_per_scan, msssim_pairs_per_scan: None where nothing was evaluated.
     versions: distribution name to version; "bids-alphagan" and "torch" are needed.
     """
     paragraphs = [
