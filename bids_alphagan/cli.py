@@ -94,8 +94,8 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the app and return its exit code."""
     signal.signal(signal.SIGTERM, _stop)
-    # OpenMP's threads wait for one another by spinning; beside any other program that made training on the
-    # CPU thirty times slower. It is read when torch is loaded.
+    # OpenMP's threads wait for one another by spinning, which starves them beside any other busy program
+    # (benchmarks/threads.py). It is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         config = parse(argv)

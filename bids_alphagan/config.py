@@ -203,7 +203,7 @@ class Config:
         metavar="{" + ",".join(MODEL_NAMES) + "}",
     )
     preset: str = _option(
-        "paper: the publication's sizes; fast: a GPU in a coffee break; demo: a laptop in minutes",
+        "paper: the publication's sizes; fast: half its channels, a tenth of its iterations; demo: for a laptop",
         "paper",
         choices=PRESETS,
     )

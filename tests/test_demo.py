@@ -110,7 +110,7 @@ def test_pybids_finds_every_image_by_its_entities(demo: Path, cohort: Path) -> N
     words = {"sub": "subject", "label": "label", "desc": "desc", "task": "task", "ses": "session"}
     for root in (demo, cohort):
         layout = BIDSLayout(root, is_derivative=True, validate=False)
-        assert images(root)
+        assert list(images(root))
         for path in images(root):
             name = ScanName.parse(path.name)
             entities = {words[key]: value for key, value in name.entities}
