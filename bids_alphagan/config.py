@@ -203,7 +203,7 @@ class Config:
         metavar="{" + ",".join(MODEL_NAMES) + "}",
     )
     preset: str = _option(
-        "paper: the publication's sizes; fast: half its channels, a tenth of its iterations; demo: for a laptop",
+        "paper: the publication's; fast: half its channels, a tenth of its iterations; demo: for a laptop",
         "paper",
         choices=PRESETS,
     )

@@ -229,6 +229,16 @@ def test_a_second_run_computes_nothing_and_a_changed_scan_is_done_again(tmp_path
     assert nib.load(lost).shape == (16, 16, 16)
 
 
+def test_plugin_file_is_used(tmp_path: Path) -> None:
+    data, out = tiny.dataset(tmp_path / "data"), tmp_path / "out"
+    tiny.scan(data / "sub-01/anat/sub-01_T2w.nii.gz", tiny.values())
+    plugin = tmp_path / "plugin.yml"
+    plugin.write_text(json.dumps({"plugin": "MultiProc", "plugin_args": {"n_procs": 2}}))
+    assert app(data, out, "participant", *NO_MASKS, "--use-plugin", plugin) == 0
+    (record,) = (out / "logs").glob("participant_*.log")
+    assert "MultiProc" in record.read_text()
+
+
 def test_report_shows_the_scans_of_every_run(tmp_path: Path) -> None:
     data, out = tiny.dataset(tmp_path / "data"), tmp_path / "out"
     for session in ("a", "b"):
