@@ -17,18 +17,18 @@ TRAIN = """
 import sys, time, torch
 from bids_alphagan.models import MODELS
 from bids_alphagan.training.identity import TrainSettings
-from bids_alphagan.training import loop
+from bids_alphagan.training import phases
 threads, size, channels, batch, steps = map(int, sys.argv[1:])
 torch.set_num_threads(threads)
 spec = MODELS["sigmarat2"]
 settings = TrainSettings(batch_size=batch, channels=channels, latent=4)
-networks = loop._initial_networks(spec, settings, size)
-optimisers = {phase.name: loop._optimiser(phase, networks, spec, settings) for phase in loop.PHASES}
+networks = phases.initial_networks(spec, settings, size)
+optimisers = phases.new_optimisers(networks, spec, settings)
 scans = torch.rand(12, 1, size, size, size) * 2 - 1
 for step in range(steps + 2):
     if step == 2:  # two to warm up
         began = time.perf_counter()
-    loop.iteration(networks, optimisers, scans, spec, settings, step)
+    phases.iteration(networks, optimisers, scans, spec, settings, step)
 print(steps / (time.perf_counter() - began))
 """
 

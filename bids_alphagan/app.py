@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bids_alphagan.config import MODEL_NAMES, Config
+from bids_alphagan.choices import MODEL_NAMES
+from bids_alphagan.config import Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import file_digest, read_json, read_tsv, write_json, write_tsv
 from bids_alphagan.layout import derivatives, raw
@@ -116,17 +117,17 @@ def train(config: Config, model: str, scans: Sequence[PreparedScan]) -> None:
     """Train one model on the prepared scans, or go on with what an earlier run left."""
     from bids_alphagan import training
     from bids_alphagan.evaluation.volumes import cubes
-    from bids_alphagan.models import MODELS
+    from bids_alphagan.models import MODELS, variant
     from bids_alphagan.models.trained import GENERATOR_FILE, load_generator
 
     folder = model_folder(config.output_dir, model)
-    settings = train_settings(config)
+    spec, settings = variant(MODELS[model], config.variant), train_settings(config)
     volumes = cubes([scan.preproc for scan in scans])
     if config.resume == "never":
         keep_aside(folder)
     elif (folder / GENERATOR_FILE).is_file():
         before = read_json(folder / "config.json")
-        now = training.configuration(volumes, MODELS[model], settings)
+        now = training.configuration(volumes, spec, settings)
         if changed := training.differences(before, now):
             log.warning("%s is trained again, for the run has changed: %s", model, "; ".join(changed))
             keep_aside(folder)
@@ -136,12 +137,12 @@ def train(config: Config, model: str, scans: Sequence[PreparedScan]) -> None:
             log.info("%s: nothing has changed, kept as it is%s", model, more)
             return
     log.info("%s: training on %d scans, on %s", model, len(scans), device(config))
-    training.train(volumes, MODELS[model], settings, folder, device(config), resume=True)
+    training.train(volumes, spec, settings, folder, device(config), resume=True)
 
 
 def train_settings(config: Config) -> Any:
     """The options of training, as the training engine knows them (`training.TrainSettings`)."""
-    from bids_alphagan.training import TrainSettings
+    from bids_alphagan.training import TrainSettings, precision
 
     return TrainSettings(
         iterations=config.iterations,
@@ -150,6 +151,8 @@ def train_settings(config: Config) -> Any:
         channels=config.channels,
         latent=config.latent_size,
         learning_rate=config.learning_rate,
+        precision=precision(config.precision, device(config)),
+        speedups=tuple(config.speedups),
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
     )

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from bids_alphagan import __version__, cli
-from bids_alphagan.config import MODEL_NAMES, PRESETS, Config
+from bids_alphagan.choices import MODEL_NAMES, PRESETS
+from bids_alphagan.config import Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.models import MODELS
 from bids_alphagan.option_files import preset_values, to_toml
@@ -40,6 +41,9 @@ OTHER = {
     "quick_masks": True,
     "model": ["adni", "sigmarat1"],
     "preset": "fast",
+    "variant": "released",
+    "precision": "bf16",
+    "speedups": ["slope", "fused"],
     "iterations": 7,
     "batch_size": 3,
     "learning_rate": 0.003,
@@ -159,7 +163,7 @@ def test_wrong_toml_values(tmp_path: Path, text: str, message: str) -> None:
     [
         ["--iterations", "0"],
         ["--batch-size", "-1"],
-        ["--grid", "48"],
+        ["--grid", "50"],
         ["--grid", "512"],
         ["--seed", "-1"],
         ["--n-synthetic", "0"],
@@ -219,7 +223,7 @@ PROPERTIES = {
     "work_dir": ["config.work"],
     "omp_nthreads": ["config.mask_threads"],
 }
-TRAINING = [f.name for f in fields(Config) if f.metadata.get("step") == "train"]
+TRAINING = [f.name for f in fields(Config) if f.metadata.get("step") == "train" and f.name != "variant"]
 
 
 @pytest.mark.parametrize("name", [*TRAINING, "checkpoint_every"])

@@ -60,38 +60,40 @@ def test_gdl_is_a_sum_over_voxels_and_batch():
     assert losses.gdl(_t(REAL), _t(FAKE)).item() == pytest.approx(expected)
 
 
-def test_gradient_penalty_of_a_quadratic_critic():
-    # critic(u) = sum of u^2 / 2, whose gradient is u itself: the penalty is E[(||u|| - 1)^2]
+def test_points_of_the_penalty_lie_between_real_and_fake_and_train_neither():
     mix = np.array([0.25, 0.8])
-    point = mix.reshape(2, 1, 1, 1, 1) * REAL + (1 - mix.reshape(2, 1, 1, 1, 1)) * FAKE
-    norms = np.sqrt((point**2).sum((1, 2, 3, 4)) + 1e-15)
-    penalty = losses.gradient_penalty(lambda u: u.square().sum((1, 2, 3, 4)) / 2, _t(REAL), _t(FAKE), _t(mix))
-    assert penalty.item() == pytest.approx(((norms - 1) ** 2).mean())
-
-
-def test_gradient_penalty_trains_the_critic_and_not_the_samples():
-    weight = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
     real, fake = _t(REAL).requires_grad_(), _t(FAKE).requires_grad_()
-    # the gradient of weight * sum(u) has the norm weight * sqrt(504)
-    penalty = losses.gradient_penalty(
-        lambda u: weight * u.sum((1, 2, 3, 4)), real, fake, _t(np.array([0.5, 0.1]))
-    )
-    penalty.backward()
+    point = losses.between(real, fake, _t(mix))
+    weight = mix.reshape(2, 1, 1, 1, 1)
+    np.testing.assert_allclose(point.numpy(), weight * REAL + (1 - weight) * FAKE)
+    assert not point.requires_grad
+
+
+def test_gradient_penalty_is_the_mean_squared_distance_of_the_slopes_norm_from_one():
+    norms = np.sqrt((REAL**2).sum((1, 2, 3, 4)) + 1e-15)
+    assert losses.gradient_penalty(_t(REAL)).item() == pytest.approx(((norms - 1) ** 2).mean())
+
+
+def test_gradient_penalty_trains_the_critic():
+    weight = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    # the slope of weight * sum(u) is weight everywhere, its norm weight * sqrt(504)
+    losses.gradient_penalty(weight * torch.ones(2, 1, 7, 8, 9)).backward()
     norm = 3 * np.sqrt(504)
     assert weight.grad.item() == pytest.approx(2 * (norm - 1) * np.sqrt(504))
-    assert real.grad is None
-    assert fake.grad is None
 
 
 def test_gradient_penalty_is_finite_where_the_critic_is_flat():
     weight = torch.zeros((), requires_grad=True)
-    flat = torch.ones(2, 1, 7, 8, 9)
-    penalty = losses.gradient_penalty(
-        lambda u: weight * u.sum((1, 2, 3, 4)), flat, flat, torch.tensor([0.5, 0.5])
-    )
+    penalty = losses.gradient_penalty(weight * torch.ones(2, 1, 7, 8, 9))
     penalty.backward()
     assert penalty.item() == pytest.approx(1)
     assert torch.isfinite(weight.grad)
+
+
+def test_sums_are_made_in_full_precision():
+    slope = torch.full((1, 100_000), 1e-2, dtype=torch.bfloat16)
+    norm = (slope.double() ** 2).sum().sqrt().item()
+    assert losses.gradient_penalty(slope).item() == pytest.approx((norm - 1) ** 2, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", losses.RECONSTRUCTION)

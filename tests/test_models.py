@@ -1,18 +1,21 @@
+import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn import functional as F
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import is_parametrized
 
 from bids_alphagan.errors import UserError
-from bids_alphagan.models import MODELS
+from bids_alphagan.models import MODELS, from_record, variant
+from bids_alphagan.models.layers import Critic, FromLatent, InstanceNorm3d, ToVector, UpsampleConv3d
 from bids_alphagan.models.losses import RECONSTRUCTION
-from bids_alphagan.models.networks import Networks, UpsampleConv3d, build_generator, build_networks
+from bids_alphagan.models.networks import Networks, build_generator, build_networks
 from bids_alphagan.models.trained import (
     GENERATOR_FILE,
     TrainedGenerator,
@@ -23,6 +26,7 @@ from bids_alphagan.models.trained import (
     save_generator,
 )
 from bids_alphagan.training.data import AUGMENTATIONS
+from bids_alphagan.training.phases import make_weights
 
 PARAMETERS = {
     "adni": {
@@ -81,7 +85,7 @@ def _describe(module: nn.Module) -> str:
         case nn.Linear():
             text = f"L{module.in_features}>{module.out_features}"
         case nn.ConvTranspose3d() | nn.Conv3d():
-            kind = {nn.ConvTranspose3d: "T", UpsampleConv3d: "U"}.get(_plain(module), "C")
+            kind = {FromLatent: "T", UpsampleConv3d: "U"}.get(_plain(module), "C")
             text = f"{kind}{module.in_channels}>{module.out_channels} k{_one(module.kernel_size)}"
             text += f"s{_one(module.stride)}p{_one(module.padding)}"
         case nn.BatchNorm3d() | nn.BatchNorm1d():
@@ -147,7 +151,7 @@ def test_every_model_names_what_exists(key):
     assert "doi:10." in spec.citation
 
 
-@pytest.mark.parametrize("size", [16, 32, 64])
+@pytest.mark.parametrize("size", [16, 24, 32, 40, 56, 64])
 @pytest.mark.parametrize("name", MODELS)
 def test_shapes_at_every_size(name, size):
     networks = build_networks(MODELS[name], size, channels=1, latent=7)
@@ -161,20 +165,85 @@ def test_shapes_at_every_size(name, size):
 
 
 @pytest.mark.parametrize(
-    "numbers", [{"size": 8}, {"size": 48}, {"size": 65}, {"channels": 0}, {"latent": 0}, {"latent": -3}]
+    "numbers",
+    [{"size": 8}, {"size": 50}, {"size": 65}, {"size": 320}, {"channels": 0}, {"latent": 0}, {"latent": -3}],
 )
 def test_impossible_numbers_are_refused_when_built(numbers):
     with pytest.raises(ValueError, match=str(next(iter(numbers.values())))):
         build_networks(MODELS["sigmarat2"], **({"size": 16, "channels": 1, "latent": 3} | numbers))
 
 
-def test_upsampling_convolution_equals_its_plain_form():
-    layer = UpsampleConv3d(3, 2, 3, stride=1, padding=1, bias=False)
-    x = torch.randn(2, 3, 4, 4, 4)
-    plain = F.conv3d(F.interpolate(x, scale_factor=2, mode="nearest"), layer.weight, padding=1)
-    torch.testing.assert_close(layer(x), plain, atol=1e-6, rtol=1e-5)
-    # the x, y and z axes differ in the plain form, so they must not be mixed up
-    assert not torch.allclose(plain, plain.transpose(2, 4), atol=1e-2)
+LAYER_FORMS = {
+    "upsample": (UpsampleConv3d(3, 2, 3, stride=1, padding=1, bias=False), (2, 3, 4, 5, 6)),
+    "upsample to one channel": (UpsampleConv3d(3, 1, 3, stride=1, padding=1, bias=False), (2, 3, 4, 5, 6)),
+    "from latent": (FromLatent(5, 3, 4, bias=False), (2, 5, 1, 1, 1)),
+    "to vector": (ToVector(3, 5, 4), (2, 3, 4, 4, 4)),
+    "instance norm": (InstanceNorm3d(3), (2, 3, 4, 5, 6)),
+}
+
+
+@pytest.mark.parametrize("name", LAYER_FORMS)
+def test_each_layer_equals_its_plain_form(name):
+    layer, shape = LAYER_FORMS[name]
+    results = []
+    for plain in (True, False):
+        layer.plain = plain
+        torch.manual_seed(0)
+        x = torch.randn(shape, requires_grad=True)
+        y = layer(x)
+        seen = torch.autograd.grad((y * torch.randn(y.shape)).sum(), [x, *layer.parameters()])
+        results.append([y, *seen])
+    layer.plain = False
+    for plain, quick in zip(*results, strict=True):
+        torch.testing.assert_close(quick, plain, atol=1e-5, rtol=1e-5)
+    if "upsample" in name:  # the axes differ, so they must not be mixed up
+        layer.weight.data = layer.weight.data.transpose(2, 4)
+        assert not torch.allclose(layer(x), results[0][0], atol=1e-2)
+
+
+@pytest.mark.parametrize("size", [16, 24])
+@pytest.mark.parametrize("critic", ["discriminator", "code_discriminator"])
+@pytest.mark.parametrize("model", MODELS)
+def test_the_slope_by_hand_equals_double_backward(model, critic, size):
+    torch.manual_seed(0)
+    network: Critic = getattr(build_networks(MODELS[model], size, 3, 7), critic)
+    x = torch.randn(4, 7) if critic == "code_discriminator" else torch.randn(4, 1, size, size, size)
+    results = []
+    for by_hand in (True, False):
+        network.by_hand = by_hand
+        with parametrize.cached():
+            make_weights(network)
+            slope = network.slope(x)
+            loss = (slope.flatten(1).square().sum(1).sqrt() - 1).square().mean()
+            loss.backward()
+        results.append((slope.detach(), {k: p.grad for k, p in network.named_parameters()}))
+        network.zero_grad()
+        for layer in network:  # the same singular vectors for both
+            if parametrize.is_parametrized(layer):
+                layer.eval()
+    (slope, grads), (expected, expected_grads) = results
+    torch.testing.assert_close(slope, expected, atol=1e-6, rtol=1e-5)
+    for name, gradient in expected_grads.items():
+        zero = torch.zeros(()) if gradient is None else gradient
+        mine = torch.zeros_like(zero) if grads[name] is None else grads[name]
+        torch.testing.assert_close(mine, zero, atol=1e-5, rtol=1e-4, msg=name)
+    assert any(gradient is not None and gradient.abs().max() > 1e-3 for gradient in grads.values())
+
+
+def test_a_slope_through_an_unknown_layer_is_refused():
+    with pytest.raises(TypeError, match="Sigmoid"):
+        Critic(nn.Linear(3, 1), nn.Sigmoid()).slope(torch.randn(2, 3))
+
+
+def test_the_released_variant_is_the_notebooks():
+    for name, spec in MODELS.items():
+        assert variant(spec, "paper") is spec
+        released = variant(spec, "released")
+        assert released.generator_updates == 2
+        assert released.without_gradient == (("gdl",) if name == "sigmarat2" else ())
+        assert from_record(json.loads(json.dumps(asdict(released)))) == released
+    with pytest.raises(ValueError, match="choose paper or released"):
+        variant(spec, "papers")
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import read_json, read_tsv
-from bids_alphagan.models import MODELS
+from bids_alphagan.models import MODELS, variant
 from bids_alphagan.models.networks import Networks, build_networks
 from bids_alphagan.training import (
     Interrupted,
@@ -35,7 +35,7 @@ from bids_alphagan.training.data import (
     data_hash,
     random_source,
 )
-from bids_alphagan.training.loop import PHASES, Batch, iteration
+from bids_alphagan.training.phases import PHASES, Batch, iteration, total
 
 TINY = TrainSettings(iterations=4, batch_size=2, channels=2, latent=5, log_every=1, checkpoint_every=2)
 VOLUMES = np.random.default_rng(0).uniform(-1, 1, (3, 1, 16, 16, 16)).astype(np.float32)
@@ -217,7 +217,7 @@ def test_each_term_alone_moves_its_own_phase_and_no_other_network(model, phase_n
     for name, network in vars(nets).items():
         network.requires_grad_(name in phase.networks)
     real = torch.as_tensor(VOLUMES)
-    batch = Batch(real, nets.encoder(real), torch.randn(3, 5), random_source(0))
+    batch = Batch(real, nets.encoder(real), torch.randn(3, 5), torch.rand(2, 3), one_pass=True)
     terms = phase.terms(nets, batch, MODELS[model])
     before = {name: [p.clone() for p in n.parameters()] for name, n in vars(nets).items()}
     optimiser = torch.optim.SGD([p for n in vars(nets).values() for p in n.parameters()], lr=1.0)
@@ -234,12 +234,7 @@ def test_each_term_alone_moves_its_own_phase_and_no_other_network(model, phase_n
 @pytest.mark.parametrize("model", MODELS)
 def test_the_loss_is_the_weighted_sum_of_its_terms(model):
     spec, nets = MODELS[model], networks(model)
-    optimisers = {
-        phase.name: torch.optim.SGD(
-            [p for name in phase.networks for p in getattr(nets, name).parameters()], lr=1e-4
-        )
-        for phase in PHASES
-    }
+    optimisers = {name: torch.optim.SGD(n.parameters(), lr=1e-4) for name, n in vars(nets).items()}
     got = iteration(nets, optimisers, torch.as_tensor(VOLUMES), spec, TINY, step=0)
     weight = {"penalty": spec.gradient_penalty} | spec.reconstruction
     for phase in PHASES:
@@ -286,7 +281,15 @@ def test_the_seed_decides(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"batch_size": 3}, {"seed": 1}, {"learning_rate": 1e-3}, {"channels": 3}, {"latent": 4}]
+    "change",
+    [
+        {"batch_size": 3},
+        {"seed": 1},
+        {"learning_rate": 1e-3},
+        {"channels": 3},
+        {"latent": 4},
+        {"precision": "bf16"},
+    ],
 )
 def test_settings_change_the_weights_and_may_not_change_on_resuming(tmp_path, change):
     spec = MODELS["sigmarat2"]
@@ -295,12 +298,31 @@ def test_settings_change_the_weights_and_may_not_change_on_resuming(tmp_path, ch
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "b"))
     ((key, value),) = change.items()
     before = weights(tmp_path / "a")
-    with pytest.raises(UserError, match=rf"settings\.{key} is {value}, was .*--resume never"):
+    with pytest.raises(UserError, match=rf"settings\.{key} is {value!r}, was .*--resume never"):
         train(VOLUMES, spec, settings(**change), tmp_path / "a")
     assert same(weights(tmp_path / "a"), before)
     result = train(VOLUMES, spec, settings(iterations=2, **change), tmp_path / "a", resume=False)
     assert result.step == 2
     assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_the_variants_train_differently_and_are_not_mixed(tmp_path):
+    released = variant(MODELS["sigmarat2"], "released")
+    train(VOLUMES, MODELS["sigmarat2"], settings(iterations=1), tmp_path / "a")
+    train(VOLUMES, released, settings(iterations=1), tmp_path / "b")
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    with pytest.raises(UserError, match=r"model\.generator_updates is 2, was 1"):
+        train(VOLUMES, released, settings(iterations=2), tmp_path / "a")
+
+
+def test_a_term_without_gradient_counts_and_trains_nothing():
+    spec = variant(MODELS["sigmarat2"], "released")
+    terms = {"gdl": torch.tensor(3.0, requires_grad=True), "mse": torch.tensor(2.0, requires_grad=True)}
+    loss = total(terms, spec)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.03 + 200)
+    assert terms["gdl"].grad is None
+    assert terms["mse"].grad.item() == 100
 
 
 def test_other_data_or_another_model_is_refused_by_name(tmp_path):
@@ -417,14 +439,14 @@ def test_a_batch_of_one_cannot_be_normalised(tmp_path, model):
 
 def test_an_impossible_grid_is_an_error_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match="power of two"):
-        train(np.zeros((2, 1, 24, 24, 24), np.float32), MODELS["sigmarat2"], TINY, tmp_path / "new")
+        train(np.zeros((2, 1, 18, 18, 18), np.float32), MODELS["sigmarat2"], TINY, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 RUN = """
 import sys, numpy as np
 from pathlib import Path
-from bids_alphagan.models import MODELS
+from bids_alphagan.models import MODELS, variant
 from bids_alphagan.training import Interrupted, TrainSettings, train
 settings = TrainSettings(10**6, batch_size=2, channels=2, latent=5)
 volumes = np.random.default_rng(0).uniform(-1, 1, (3, 1, 16, 16, 16)).astype(np.float32)

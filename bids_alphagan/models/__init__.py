@@ -8,8 +8,9 @@ A new model is one entry in `MODELS`. This module imports nothing heavy: `networ
 entry into torch modules.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 PAPER = "Ferreira et al., Applied Sciences 12(10):4844, 2022, doi:10.3390/app12104844"
 BASELINE = "Kwon, Han & Kim, MICCAI 2019, LNCS 11766:118-126, doi:10.1007/978-3-030-32248-9_14"
@@ -38,6 +39,8 @@ class ModelSpec:
         encoder and generator.
     gradient_penalty: weight lambda1 of both discriminators' gradient penalties.
     augmentations: names in `training.data.AUGMENTATIONS`, in the order in which they are applied.
+    generator_updates: how often the generator's optimiser steps in an iteration, with the same gradient.
+    without_gradient: reconstruction terms that are added as numbers and train nothing.
     """
 
     name: str
@@ -54,6 +57,29 @@ class ModelSpec:
     optimiser: Literal["Adam", "AdamW"] = "Adam"
     weight_decay: float = 0.0
     augmentations: tuple[str, ...] = ("rotate", "flip", "scale", "zoom", "noise", "rescale", "translate")
+    generator_updates: int = 1
+    without_gradient: tuple[str, ...] = ()
+
+
+def variant(spec: ModelSpec, name: str) -> ModelSpec:
+    """The model as the paper has it ("paper"), or as the code released with it trains it ("released"): the
+    gradient difference loss without a gradient, the generator stepped twice in an iteration.
+    """
+    match name:
+        case "paper":
+            return spec
+        case "released":
+            silent = tuple(term for term in spec.reconstruction if term == "gdl")
+            return replace(spec, generator_updates=2, without_gradient=silent)
+        case _:
+            raise ValueError(f"There is no variant {name!r}: choose paper or released")
+
+
+def from_record(record: Mapping[str, Any]) -> ModelSpec:
+    """The model that a run's config.json describes (`dataclasses.asdict`, through JSON)."""
+    networks = {f.name: NetworkSpec(**record[f.name]) for f in fields(ModelSpec) if f.type is NetworkSpec}
+    tuples = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
+    return ModelSpec(**{**record, **networks, **tuples})
 
 
 MODELS: dict[str, ModelSpec] = {

@@ -22,22 +22,22 @@ PENALTY_EPSILON = 1e-15
 
 def adversarial(score_encoded: Tensor, score_random: Tensor) -> Tensor:
     """Equation (1): L_GD = -E[D(G(z_e))] - E[D(G(z_r))]."""
-    return -score_encoded.mean() - score_random.mean()
+    return -_mean(score_encoded) - _mean(score_random)
 
 
 def code_adversarial(score_encoded: Tensor) -> Tensor:
     """The code's term of equations (2), (5) and (6): -E[C(z_e)]."""
-    return -score_encoded.mean()
+    return -_mean(score_encoded)
 
 
 def discriminator(score_real: Tensor, score_encoded: Tensor, score_random: Tensor) -> Tensor:
     """Equation (4) without its penalty: -L_GD - 2 E[D(x_real)]."""
-    return -adversarial(score_encoded, score_random) - 2 * score_real.mean()
+    return -adversarial(score_encoded, score_random) - 2 * _mean(score_real)
 
 
 def code_discriminator(score_encoded: Tensor, score_random: Tensor) -> Tensor:
     """Equation (3) without its penalty: E[C(z_e)] - E[C(z_r)]."""
-    return score_encoded.mean() - score_random.mean()
+    return _mean(score_encoded) - _mean(score_random)
 
 
 def l1(real: Tensor, reconstruction: Tensor) -> Tensor:
@@ -66,15 +66,29 @@ def gdl(real: Tensor, reconstruction: Tensor) -> Tensor:
 RECONSTRUCTION: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1, "mse": mse, "gdl": gdl}
 
 
-def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-    """WGAN-GP penalty: E[(||grad_u critic(u)||_2 - 1)^2] at u = mix * real + (1 - mix) * fake (Gulrajani et
-    al. 2017, arXiv:1704.00028).
+def between(real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    """mix * real + (1 - mix) * fake, where the gradient penalty is measured; without a gradient to either.
 
-    mix: (B,), uniform in [0, 1), one number for each sample. The norm is sqrt(sum of squares + 1e-15), whose
-    gradient stays finite at zero. Neither `real` nor `fake` receives a gradient.
+    mix: (B,), uniform in [0, 1), one number for each sample.
     """
     weight = mix.view(-1, *[1] * (real.dim() - 1))
-    point = (weight * real.detach() + (1 - weight) * fake.detach()).requires_grad_()
-    (slope,) = torch.autograd.grad(critic(point).sum(), point, create_graph=True)
-    norm = (slope.flatten(1).square().sum(1) + PENALTY_EPSILON).sqrt()
+    return weight * real.detach() + (1 - weight) * fake.detach()
+
+
+def gradient_penalty(slope: Tensor) -> Tensor:
+    """WGAN-GP penalty: E[(||slope||_2 - 1)^2] (Gulrajani et al. 2017, arXiv:1704.00028).
+
+    slope: (B, ...), the gradient of a critic's score with respect to each sample, at a point `between` a real
+    and a generated one. The norm is sqrt(sum of squares + 1e-15), whose gradient stays finite at zero.
+    """
+    norm = (_full(slope).flatten(1).square().sum(1) + PENALTY_EPSILON).sqrt()
     return (norm - 1).square().mean()
+
+
+def _mean(scores: Tensor) -> Tensor:
+    return _full(scores).mean()
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """At least single precision: sums are not to be made in half."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

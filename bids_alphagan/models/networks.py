@@ -1,7 +1,8 @@
 """The four networks of an alpha-GAN, built from a `ModelSpec`.
 
 Layers: Figures 5 and 6 of Ferreira et al. 2022 (doi:10.3390/app12104844). At the paper's size (64) and
-channels (64) they are the paper's networks; another cube has one stage more or less for each factor of two.
+channels (64) they are the paper's networks; another cube has one stage more or less for each factor of two,
+and 5, 6 or 7 voxels at the bottom where the paper has 4.
 Weights are initialised as torch does by default, as in the paper's code.
 """
 
@@ -10,44 +11,23 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from bids_alphagan.models import ModelSpec, NetworkSpec
+from bids_alphagan.models.layers import Critic, FromLatent, InstanceNorm3d, ToVector, UpsampleConv3d
 
 CRITIC_SLOPE = 0.2
 CODE_UNITS_PER_CHANNEL = 64  # 4096 units at the paper's 64 channels
-SMALLEST = 16
-
-
-class UpsampleConv3d(nn.Conv3d):
-    """Nearest x2, then a 3 x 3 x 3 convolution with padding 1: (B, C, N, N, N) -> (B, C', 2N, 2N, 2N).
-
-    Computed at the low resolution, where it is the same but for rounding and takes a third of the operations:
-    of the three taps along an axis, two fall on one low-resolution voxel, so each of the two fine voxels
-    (phases) within a coarse one sees a 2-tap kernel, (w0, w1 + w2) from one voxel before or (w0 + w1, w2).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        kernels = self.weight
-        for axis in (2, 3, 4):
-            w0, w1, w2 = kernels.split(1, dim=axis)
-            phases = [torch.cat([w0, w1 + w2], dim=axis), torch.cat([w0 + w1, w2], dim=axis)]
-            kernels = torch.cat(phases)
-        fine = F.conv3d(x, kernels, padding=1).unflatten(1, (2, 2, 2, self.out_channels))
-        # the phases of x lie along dimension 3, of y along 2, of z along 1; phase 1 begins one voxel later
-        for dimension in (3, 2, 1):
-            phases = [fine.select(dimension, phase).narrow(4, phase, x.shape[-1]) for phase in (0, 1)]
-            fine = torch.stack(phases, dim=5).flatten(4, 5)
-        return fine
+SMALLEST, LARGEST = 16, 256
 
 
 class Generator(nn.Sequential):
     """Latent vectors (B, L) -> volumes (B, 1, N, N, N) in [-1, 1]."""
 
     def __init__(self, spec: NetworkSpec, slope: float, size: int, channels: int, latent: int) -> None:
-        widths = _widths(size, channels)[::-1]
-        first = nn.ConvTranspose3d(latent, widths[0], 4, stride=1, padding=0, bias=False)
+        widths, bottom = _widths(size, channels)
+        widths = widths[::-1]
+        first = FromLatent(latent, widths[0], bottom, stride=1, padding=0, bias=False)
         layers = [_sn(first, spec), *_norm(spec, widths[0]), _relu(slope)]
         for wide, narrow in pairwise(widths):
             layers += [_up(wide, narrow, spec), *_norm(spec, narrow), _relu(slope)]
@@ -57,23 +37,23 @@ class Generator(nn.Sequential):
         return super().forward(z[:, :, None, None, None])
 
 
-class Discriminator(nn.Sequential):
+class Discriminator(Critic):
     """Volumes (B, 1, N, N, N) -> (B, outputs): scores without bounds, or codes where outputs = L.
 
     The first and the last convolution carry no normalisation layer.
     """
 
     def __init__(self, spec: NetworkSpec, size: int, channels: int, outputs: int = 1) -> None:
-        widths = _widths(size, channels)
-        layers = [_sn(nn.Conv3d(1, widths[0], 4, stride=2, padding=1), spec), nn.LeakyReLU(CRITIC_SLOPE)]
+        widths, bottom = _widths(size, channels)
+        layers = [_sn(nn.Conv3d(1, widths[0], 4, stride=2, padding=1), spec), _relu(CRITIC_SLOPE)]
         for narrow, wide in pairwise(widths):
             conv = nn.Conv3d(narrow, wide, 4, stride=2, padding=1)
-            layers += [_sn(conv, spec), *_norm(spec, wide), nn.LeakyReLU(CRITIC_SLOPE)]
-        last = nn.Conv3d(widths[-1], outputs, 4, stride=1, padding=0)
+            layers += [_sn(conv, spec), *_norm(spec, wide), _relu(CRITIC_SLOPE)]
+        last = ToVector(widths[-1], outputs, bottom, stride=1, padding=0)
         super().__init__(*layers, _sn(last, spec), nn.Flatten())
 
 
-class CodeDiscriminator(nn.Sequential):
+class CodeDiscriminator(Critic):
     """Latent vectors (B, L) -> scores (B, 1) without bounds."""
 
     def __init__(self, spec: NetworkSpec, channels: int, latent: int) -> None:
@@ -81,7 +61,7 @@ class CodeDiscriminator(nn.Sequential):
         layers: list[nn.Module] = []
         for inputs in (latent, units):
             norm = [nn.BatchNorm1d(units)] if spec.normalisation else []
-            layers += [_sn(nn.Linear(inputs, units), spec), *norm, nn.LeakyReLU(CRITIC_SLOPE)]
+            layers += [_sn(nn.Linear(inputs, units), spec), *norm, _relu(CRITIC_SLOPE)]
         super().__init__(*layers, _sn(nn.Linear(units, 1), spec))
 
 
@@ -106,7 +86,7 @@ def build_generator(spec: ModelSpec, size: int, channels: int, latent: int) -> G
 def build_networks(spec: ModelSpec, size: int, channels: int, latent: int | None = None) -> Networks:
     """Build the networks with weights drawn from torch's global random state.
 
-    size: edge of the cube in voxels, a power of two, at least 16 (64 in the paper).
+    size: edge of the cube in voxels, 4, 5, 6 or 7 times a power of two, 16 to 256 (64 in the paper).
     channels: width of the layer next to the volume (64 in the paper); the deepest has channels * size / 8.
     latent: L, the model's own if None.
     Raises ValueError on numbers from which no network can be built.
@@ -122,14 +102,18 @@ def build_networks(spec: ModelSpec, size: int, channels: int, latent: int | None
     )
 
 
-def _widths(size: int, channels: int) -> list[int]:
-    """Channels of each stage from the volume to the 4 x 4 x 4 bottom: 64, 128, 256, 512 in the paper."""
-    if size < SMALLEST or size & (size - 1):
-        raise ValueError(f"The grid must be a power of two and at least {SMALLEST} voxels, not {size}")
+def _widths(size: int, channels: int) -> tuple[list[int], int]:
+    """Channels of each stage from the volume to the bottom, and the bottom's edge: 64, 128, 256, 512 and 4 in
+    the paper. The bottom has an edge of 4 to 7 voxels.
+    """
+    depth = size.bit_length() - 3
+    if not SMALLEST <= size <= LARGEST or size % 2**depth:
+        raise ValueError(
+            f"The grid must be 4, 5, 6 or 7 times a power of two, from {SMALLEST} to {LARGEST}, not {size}"
+        )
     if channels < 1:
         raise ValueError(f"The networks need at least one channel, not {channels}")
-    depth = size.bit_length() - 3
-    return [channels * 2**stage for stage in range(depth)]
+    return [channels * 2**stage for stage in range(depth)], size >> depth
 
 
 def _sn(layer: nn.Module, spec: NetworkSpec) -> nn.Module:
@@ -145,10 +129,11 @@ def _norm(spec: NetworkSpec, width: int) -> list[nn.Module]:
         case "batch":
             return [nn.BatchNorm3d(width)]
         case "instance":
-            return [nn.InstanceNorm3d(width)]
+            return [InstanceNorm3d(width)]
         case None:
             return []
 
 
 def _relu(slope: float) -> nn.Module:
-    return nn.LeakyReLU(slope) if slope else nn.ReLU()
+    # in place: what the backward pass needs of an activation is its output, which the next layer keeps anyway
+    return nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)

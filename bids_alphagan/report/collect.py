@@ -12,7 +12,7 @@ from bids_alphagan.files import read_json, read_tsv
 from bids_alphagan.layout.derivatives import EVALUATION_RECORD, SYNTHESIS_RECORD, model_folder
 from bids_alphagan.layout.names import ScanName, sidecar
 from bids_alphagan.layout.prepared import PreparedScan, compared, scan_masks, subject_scans, synthetic_scans
-from bids_alphagan.models import MODELS
+from bids_alphagan.models import MODELS, from_record
 from bids_alphagan.report import ModelSection, ScanSection, write_group_report, write_participant_report
 from bids_alphagan.report.methods import MaskFacts, ModelFacts, group_methods, participant_methods
 from bids_alphagan.templates import Template
@@ -119,7 +119,7 @@ def group_report(
             read_json(folder / SYNTHESIS_RECORD)["record"],
         )
         sections.append(_model_section(model, place, folder, training, synthesis))
-        facts.append(_model_facts(model, training, synthesis))
+        facts.append(_model_facts(training, synthesis))
         masks = MaskFacts(**synthesis["masks"]) if synthesis["masks"] else masks
     table = config.output_dir / "group_metrics.tsv"
     stamp = config.output_dir / "models" / EVALUATION_RECORD
@@ -169,12 +169,12 @@ def _model_section(
     )
 
 
-def _model_facts(model: str, training: Mapping[str, Any], synthesis: Mapping[str, Any]) -> ModelFacts:
-    settings = training["settings"]
+def _model_facts(training: Mapping[str, Any], synthesis: Mapping[str, Any]) -> ModelFacts:
+    settings, spec = training["settings"], from_record(training["model"])
     return ModelFacts(
-        spec=MODELS[model],
+        spec=spec,
         channels=settings["channels"],
-        latent=settings["latent"] or MODELS[model].latent,
+        latent=settings["latent"] or spec.latent,
         iterations=synthesis["step"],
         batch_size=settings["batch_size"],
         learning_rate=settings["learning_rate"],

@@ -157,8 +157,16 @@ def _model(model: ModelFacts) -> str:
         "both discriminators minimised a Wasserstein loss with gradient penalty [@wgangp], weight "
         f"{spec.gradient_penalty:g}.{spectral} It was trained for {model.iterations} iterations with "
         f"batches of {model.batch_size} scans by {spec.optimiser} [@{spec.optimiser}] (learning rate "
-        f"{model.learning_rate:g}{decay}), with random {augmentations}."
+        f"{model.learning_rate:g}{decay}), with random {augmentations}.{_departures(spec)}"
     )
+
+
+def _departures(spec: ModelSpec) -> str:
+    """What the released code does and the paper's equations do not."""
+    told = [f"the {RECONSTRUCTION[name]} had no gradient" for name in spec.without_gradient]
+    if spec.generator_updates > 1:
+        told.append(f"the generator was updated {spec.generator_updates} times in each iteration")
+    return f" As in the code released with the paper, {_list(told)}." if told else ""
 
 
 def _masks(masks: MaskFacts | None) -> list[str]:

@@ -89,6 +89,11 @@ def restore(
             index, _, field = key.partition(".")
             state.setdefault(int(index), {})[field] = tensor
         optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        # fused optimisers walk through memory: averages must lie in it as their parameter does
+        for parameter, averages in optimiser.state.items():
+            for field, tensor in averages.items():
+                if tensor.shape == parameter.shape:
+                    averages[field] = torch.empty_like(parameter).copy_(tensor)
 
 
 def _read(path: Path) -> Checkpoint:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import bids_alphagan
+from bids_alphagan.choices import SPEEDUPS
 from bids_alphagan.errors import UserError
 from bids_alphagan.models import ModelSpec
 from bids_alphagan.training.data import data_hash
@@ -23,6 +24,8 @@ class TrainSettings:
     """How long and how big to train; the defaults are the paper's.
 
     channels: width of the networks (64). latent: length of the latent vector, the model's own if None.
+    precision: "fp32", or "bf16" for the networks' passes (weights, losses and optimisers stay in fp32).
+    speedups: names in `choices.SPEEDUPS`; each gives the same numbers to rounding in fp32.
     log_every, checkpoint_every: in iterations; losses are read from the device at those steps alone.
     """
 
@@ -32,8 +35,25 @@ class TrainSettings:
     channels: int = 64
     latent: int | None = None
     learning_rate: float = 2e-4
+    precision: str = "fp32"
+    speedups: tuple[str, ...] = SPEEDUPS
     log_every: int = 100
     checkpoint_every: int = 1000
+
+
+def precision(name: str, device: torch.device | str) -> str:
+    """ "fp32" or "bf16" for `name`, which may be "auto": bf16 where the device multiplies matrices in it.
+
+    A CPU does with AMX or AVX512-BF16; others emulate bf16 and are slower than in fp32.
+    """
+    if name != "auto":
+        return name
+    if torch.device(device).type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has = torch.cpu.get_capabilities()
+        fast = bool(has.get("amx_bf16") or has.get("avx512_bf16"))
+    return "bf16" if fast else "fp32"
 
 
 def configuration(volumes: np.ndarray | Tensor, spec: ModelSpec, settings: TrainSettings) -> dict[str, Any]:

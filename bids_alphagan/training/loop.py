@@ -1,15 +1,9 @@
-"""Training an alpha-GAN: `train` reads in the order in which things happen.
-
-One iteration goes through `PHASES`: encoder and generator, then discriminator, then code discriminator, once
-each (Ferreira et al. 2022, doi:10.3390/app12104844, equations (1) to (6)). All outside a phase is frozen.
-"""
+"""Training an alpha-GAN: `train` reads in the order in which things happen."""
 
 import logging
 import math
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +13,8 @@ from torch import Tensor
 
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import write_json
-from bids_alphagan.models import ModelSpec, losses
-from bids_alphagan.models.networks import Networks, build_networks
+from bids_alphagan.models import ModelSpec
+from bids_alphagan.models.networks import Networks
 from bids_alphagan.models.trained import (
     GENERATOR_FILE,
     TrainedGenerator,
@@ -30,13 +24,11 @@ from bids_alphagan.models.trained import (
     save_generator,
 )
 from bids_alphagan.training import checkpoint
-from bids_alphagan.training.data import augment, batch_indices, random_source
 from bids_alphagan.training.identity import TrainSettings, configuration, refuse_another_run
 from bids_alphagan.training.interrupt import Interrupted, requests
+from bids_alphagan.training.phases import Terms, initial_networks, iteration, new_optimisers
 from bids_alphagan.training.record import LOSSES, Record
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam and AdamW, the paper's
-ITERATION_STREAM = 1  # key of the iterations' random numbers; 0 is the order of the scans
 SHOWN = 4  # samples in TensorBoard
 
 logger = logging.getLogger(__name__)
@@ -48,68 +40,6 @@ class TrainResult(NamedTuple):
     step: int
     seconds: float
     generator: Path
-
-
-class Batch(NamedTuple):
-    """What a phase sees: scans (B, 1, N, N, N), their codes E(scans) (B, L), random codes (B, L)."""
-
-    real: Tensor
-    encoded: Tensor
-    random: Tensor
-    source: torch.Generator
-
-
-Terms = dict[str, Tensor]
-
-
-def generator_terms(networks: Networks, batch: Batch, spec: ModelSpec) -> Terms:
-    """The terms of equations (2), (5) and (6)."""
-    reconstruction = networks.generator(batch.encoded)
-    scores = networks.discriminator(reconstruction), networks.discriminator(networks.generator(batch.random))
-    return {
-        "adversarial": losses.adversarial(*scores),
-        "code_adversarial": losses.code_adversarial(networks.code_discriminator(batch.encoded)),
-    } | {name: losses.RECONSTRUCTION[name](batch.real, reconstruction) for name in spec.reconstruction}
-
-
-def discriminator_terms(networks: Networks, batch: Batch, spec: ModelSpec) -> Terms:
-    """The terms of equation (4); the penalty is the sum of two."""
-    critic = networks.discriminator
-    encoded, random = networks.generator(batch.encoded), networks.generator(batch.random)
-    return {
-        "wasserstein": losses.discriminator(critic(batch.real), critic(encoded), critic(random)),
-        "penalty": _penalty(critic, batch.real, random, batch) + _penalty(critic, batch.real, encoded, batch),
-    }
-
-
-def code_discriminator_terms(networks: Networks, batch: Batch, spec: ModelSpec) -> Terms:
-    """The terms of equation (3); the random codes are the real ones."""
-    critic = networks.code_discriminator
-    return {
-        "wasserstein": losses.code_discriminator(critic(batch.encoded), critic(batch.random)),
-        "penalty": _penalty(critic, batch.random, batch.encoded, batch),
-    }
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One update: the networks that learn, and the terms whose weighted sum they minimise.
-
-    new_scans: True draws a batch of scans; False goes on with the codes of the phase before.
-    """
-
-    name: str
-    networks: tuple[str, ...]
-    terms: Callable[[Networks, Batch, ModelSpec], Terms]
-    new_scans: bool = True
-
-
-PHASES = (
-    Phase("generator", ("generator", "encoder"), generator_terms),
-    Phase("discriminator", ("discriminator",), discriminator_terms),
-    Phase("code_discriminator", ("code_discriminator",), code_discriminator_terms, new_scans=False),
-)
-Optimisers = dict[str, torch.optim.Optimizer]
 
 
 def train(
@@ -133,8 +63,8 @@ def train(
     began, device = time.perf_counter(), torch.device(device)
     latent = settings.latent or spec.latent
     config = configuration(volumes, spec, settings)
-    networks = _initial_networks(spec, settings, size=volumes.shape[-1]).to(device)
-    optimisers = {phase.name: _optimiser(phase, networks, spec, settings) for phase in PHASES}
+    networks = initial_networks(spec, settings, size=volumes.shape[-1]).to(device)
+    optimisers = new_optimisers(networks, spec, settings)
     checkpoints = folder / "checkpoints"
 
     step = 0
@@ -171,74 +101,6 @@ def train(
     generator = for_sampling(networks.generator, latent)
     path = save_generator(folder, generator, {**info, "step": step, "seed": settings.seed})
     return TrainResult(step, time.perf_counter() - began, path)
-
-
-def iteration(
-    networks: Networks,
-    optimisers: Optimisers,
-    scans: Tensor,
-    spec: ModelSpec,
-    settings: TrainSettings,
-    step: int,
-) -> Terms:
-    """Iteration number `step` (from 0): one update of each phase. Returns losses and unweighted terms.
-
-    Every random number follows from settings.seed and `step`.
-    """
-    source = random_source(settings.seed, ITERATION_STREAM, step)
-    results: Terms = {}
-    drawn = 0
-    for phase in PHASES:
-        for name, network in vars(networks).items():
-            network.requires_grad_(name in phase.networks)
-        if phase.new_scans:
-            number = 2 * step + drawn
-            chosen = batch_indices(len(scans), settings.batch_size, settings.seed, number).to(scans.device)
-            real = augment(scans[chosen], spec.augmentations, source)
-            encoded = networks.encoder(real)
-            drawn += 1
-        random = torch.randn(encoded.shape, generator=source).to(scans.device)
-
-        terms = phase.terms(networks, Batch(real, encoded, random, source), spec)
-        loss = total(terms, spec)
-        optimisers[phase.name].zero_grad()
-        loss.backward()
-        optimisers[phase.name].step()
-
-        results[f"{phase.name}_loss"] = loss.detach()
-        results |= {f"{phase.name}_{name}": term.detach() for name, term in terms.items()}
-    return results
-
-
-def total(terms: Terms, spec: ModelSpec) -> Tensor:
-    """The weighted sum of a phase's terms; a term that the model gives no weight counts once."""
-    weights = {"penalty": spec.gradient_penalty, **spec.reconstruction}
-    return torch.stack([weights.get(name, 1) * term for name, term in terms.items()]).sum()
-
-
-def _penalty(critic: torch.nn.Module, real: Tensor, fake: Tensor, batch: Batch) -> Tensor:
-    mix = torch.rand(len(real), generator=batch.source).to(real.device)
-    return losses.gradient_penalty(critic, real, fake, mix)
-
-
-def _initial_networks(spec: ModelSpec, settings: TrainSettings, size: int) -> Networks:
-    if spec.code_discriminator.normalisation == "batch" and settings.batch_size < 2:
-        raise UserError(f"{spec.name} normalises codes over the batch: the batch size must be at least 2")
-    # drawn on the CPU, so that every device starts from the same weights
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        try:
-            return build_networks(spec, size, settings.channels, settings.latent)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-
-
-def _optimiser(
-    phase: Phase, networks: Networks, spec: ModelSpec, settings: TrainSettings
-) -> torch.optim.Optimizer:
-    kind = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[spec.optimiser]
-    parameters = [p for name in phase.networks for p in getattr(networks, name).parameters()]
-    return kind(parameters, settings.learning_rate, BETAS, EPSILON, spec.weight_decay)
 
 
 def _clear(folder: Path) -> None:

@@ -1,0 +1,160 @@
+"""Layers that compute what torch's own do, to rounding, in fewer operations or in a better order.
+
+`plain` on each of them is torch's own form; the tests compare the two, benchmarks/training.py times them.
+Volumes are (B, C, N, N, N).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+AXES = (2, 3, 4)
+
+
+class UpsampleConv3d(nn.Conv3d):
+    """Nearest x2, then a 3 x 3 x 3 convolution with padding 1: (B, C, N, N, N) -> (B, C', 2N, 2N, 2N).
+
+    Computed as one transposed convolution of stride 2, which takes 8/27 of the operations: of the three taps
+    w0, w1, w2 along an axis, two fall on one low-resolution voxel, so a coarse voxel spreads to four fine
+    ones with the weights w2, w1 + w2, w0 + w1, w0.
+    """
+
+    plain = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.plain:
+            return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        kernel = self.weight
+        for axis in AXES:
+            w0, w1, w2 = kernel.split(1, dim=axis)
+            kernel = torch.cat([w2, w1 + w2, w0 + w1, w0], dim=axis)
+        return spread(x, kernel.transpose(0, 1))
+
+
+class FromLatent(nn.ConvTranspose3d):
+    """Transposed convolution of one voxel, (B, L, 1, 1, 1) -> (B, C, k, k, k): a matrix product."""
+
+    plain = False
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if self.plain:
+            return super().forward(x)
+        return (x.flatten(1) @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
+
+
+class ToVector(nn.Conv3d):
+    """Convolution whose kernel covers its input, (B, C, k, k, k) -> (B, C', 1, 1, 1): a matrix product."""
+
+    plain = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.plain:
+            return super().forward(x)
+        return F.linear(x.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
+
+
+class InstanceNorm3d(nn.InstanceNorm3d):
+    """Instance normalisation without parameters, as group normalisation with a channel in each group.
+
+    torch's instance normalisation reorders channels-last volumes; its group normalisation does not.
+    """
+
+    plain = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.plain else F.group_norm(x, x.shape[1], eps=self.eps)
+
+
+def spread(x: Tensor, kernel: Tensor) -> Tensor:
+    """Transposed convolution with stride 2 and padding 1: (B, C, N, N, N) -> (B, C', 2N, 2N, 2N).
+
+    kernel: (C, C', 4, 4, 4). Towards one channel, where libraries are slow at it, it is computed as eight
+    channels at the low resolution, one for each of the fine voxels in a coarse one (sub-pixel convolution).
+    """
+    outputs, size = kernel.shape[1], x.shape[2:]
+    if outputs > 1:
+        return F.conv_transpose3d(x, kernel, stride=2, padding=1)
+    # fine voxel 2i sees taps 3, 1 on coarse voxels i-1, i; fine voxel 2i+1 sees taps 2, 0 on i, i+1
+    taps = kernel.flip(AXES).reshape(len(kernel), 2, 2, 2, 2, 2, 2)  # C, then (tap, phase) along each axis
+    fine = F.conv3d(x, taps.permute(2, 4, 6, 0, 1, 3, 5).flatten(0, 2), padding=1)
+    phases = [
+        fine[:, 4 * i + 2 * j + k, i : i + size[0], j : j + size[1], k : k + size[2]]
+        for i in (0, 1)
+        for j in (0, 1)
+        for k in (0, 1)
+    ]
+    return (
+        torch.stack(phases, 1)
+        .unflatten(1, (2, 2, 2))
+        .permute(0, 4, 1, 5, 2, 6, 3)
+        .reshape(len(x), 1, *(2 * n for n in size))
+    )
+
+
+class Critic(nn.Sequential):
+    """A row of layers that gives scores (B, 1), and the slope of a score as a computation of its own.
+
+    by_hand: True computes `slope` layer by layer; False by double backward, torch's own form.
+    """
+
+    by_hand = True
+
+    def slope(self, x: Tensor) -> Tensor:
+        """Gradient of each sample's score with respect to that sample: the shape of x, differentiable.
+
+        By hand it costs two thirds of a double backward, or less: where no layer normalises, the network is
+        piecewise linear, so its slope depends on x through the signs at the activations alone and nothing is
+        to be learned through them. Where torch caches parametrised weights, they must have been made before.
+        """
+        if not self.by_hand:
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self(x).sum(), x, create_graph=True)[0]
+        curved = any(isinstance(layer, NORMS) for layer in self)
+        seen: dict[nn.Module, Tensor] = {}
+        with torch.set_grad_enabled(curved and torch.is_grad_enabled()):
+            for layer in self:
+                after = layer(x)
+                # activations work in place; their output tells the sign of their input
+                if isinstance(layer, (nn.LeakyReLU, *NORMS)):
+                    seen[layer] = x if isinstance(layer, NORMS) else after.detach()
+                x = after
+        gradient = torch.ones_like(x)
+        for layer in reversed(self):
+            gradient = _pull(layer, gradient, seen.get(layer, gradient))
+        return gradient
+
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm3d, nn.InstanceNorm3d)
+
+
+def _pull(layer: nn.Module, gradient: Tensor, seen: Tensor) -> Tensor:
+    """From the gradient with respect to a layer's output to that with respect to its input.
+
+    seen: the output of an activation, the input of a normalisation; others need none.
+    """
+    match layer:
+        case nn.LeakyReLU():
+            return torch.ops.aten.leaky_relu_backward(gradient, seen, layer.negative_slope, True)
+        case nn.Linear():
+            return gradient @ layer.weight
+        case ToVector():
+            return (gradient.flatten(1) @ layer.weight.flatten(1)).unflatten(1, layer.weight.shape[1:])
+        case nn.Conv3d():
+            return spread(gradient, layer.weight)
+        case nn.Flatten():
+            return gradient[..., None, None, None]
+        case nn.InstanceNorm3d():
+            return _pull_norm(gradient, seen, AXES, layer.eps)
+        case nn.BatchNorm1d() | nn.BatchNorm3d():
+            scale = layer.weight.view(1, -1, *[1] * (gradient.dim() - 2))
+            return _pull_norm(gradient * scale, seen, (0, *range(2, gradient.dim())), layer.eps)
+        case _:
+            raise TypeError(f"There is no slope through {type(layer).__name__}")
+
+
+def _pull_norm(gradient: Tensor, x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
+    variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+    scale = (variance + eps).rsqrt()
+    normal = (x - mean) * scale
+    along = (gradient * normal).mean(axes, keepdim=True)
+    return scale * (gradient - gradient.mean(axes, keepdim=True) - normal * along)

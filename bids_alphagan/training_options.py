@@ -1,0 +1,113 @@
+"""The options of training, part of `config.Config`: which models, how long, how big, on what."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+from bids_alphagan.choices import MODEL_NAMES, PRECISIONS, PRESETS, SPEEDUPS, VARIANTS
+from bids_alphagan.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Fields whose `step` is "train" change the trained model; a run with other values is another run."""
+
+    model: list[str] = option(
+        "models to train: the paper's baseline and its two proposals",
+        ["sigmarat2"],
+        many=True,
+        choices=MODEL_NAMES,
+        metavar="{" + ",".join(MODEL_NAMES) + "}",
+    )
+    variant: str = option(
+        "paper: the paper's equations; released: as the code released with the paper trains them (the "
+        "gradient difference loss without gradient, the generator stepped twice)",
+        "paper",
+        choices=VARIANTS,
+        step="train",
+    )
+    preset: str = option(
+        "paper: the publication's; fast: half its channels, a tenth of its iterations; demo: for a laptop",
+        "paper",
+        choices=PRESETS,
+    )
+    iterations: int = option(
+        "training iterations",
+        200_000,
+        least=1,
+        most=10**9,
+        metavar="N",
+        step="train",
+    )
+    batch_size: int = option(
+        "scans per training step",
+        4,
+        least=1,
+        most=4096,
+        metavar="N",
+        step="train",
+    )
+    learning_rate: float = option(
+        "step size of the optimisers (the paper's 0.0002)",
+        2e-4,
+        least=1e-7,
+        most=1,
+        metavar="R",
+        step="train",
+    )
+    channels: int = option(
+        "channels of the networks' widest grid (the paper's 64)",
+        64,
+        least=1,
+        most=256,
+        metavar="N",
+        step="train",
+    )
+    latent_size: Optional[int] = option(
+        "length of the latent vector (default: the model's own, 500 or 1000)",
+        type=int,
+        least=1,
+        most=10**6,
+        metavar="N",
+        step="train",
+    )
+    checkpoint_every: int = option("iterations between checkpoints", 1000, least=1, most=10**9, metavar="N")
+    log_every: int = option(
+        "iterations between rows of losses.tsv",
+        50,
+        least=1,
+        most=10**9,
+        metavar="N",
+        step="train",
+    )
+    seed: int = option(
+        "random seed of training, synthesis and evaluation",
+        0,
+        least=0,
+        most=2**31 - 1,
+        metavar="N",
+        step="train",
+    )
+    device: str = option(
+        "auto: a GPU where there is one",
+        "auto",
+        choices=("auto", "cpu", "cuda"),
+    )
+    precision: str = option(
+        "of the networks' passes in training; auto: bf16 where the hardware computes in it, else fp32",
+        "auto",
+        choices=PRECISIONS,
+        step="train",
+    )
+    speedups: list[str] = option(
+        "ways of computing the same faster (docs/performance.md); leave some out to compare",
+        list(SPEEDUPS),
+        many=True,
+        choices=SPEEDUPS,
+        metavar="{" + ",".join(SPEEDUPS) + "}",
+        step="train",
+    )
+    resume: str = option(
+        "auto: go on from the last checkpoint; never: start again (the old run is kept aside)",
+        "auto",
+        choices=("auto", "never"),
+    )
