@@ -55,7 +55,7 @@ def settle(layer: nn.Module) -> None:
     """
     if parametrize.is_parametrized(layer, "weight"):
         norm = layer.parametrizations.weight
-        matrix = norm.original.transpose(0, norm[0].dim).flatten(1)  # the dimension of the outputs first
+        matrix = norm.original.movedim(norm[0].rows, 0).flatten(1)
         left, _, right = torch.linalg.svd(matrix.detach().double(), full_matrices=False)
         norm[0]._u.copy_(left[:, 0])
         norm[0]._v.copy_(right[0])
