@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bids_alphagan.errors import UserError
@@ -307,6 +308,16 @@ def test_rotation_is_rigid_and_at_most_three_degrees_on_each_axis():
     for axis in (1, 2):  # turns about z and y
         angles = np.arcsin(turned[:, axis] / np.linalg.norm(arm))
         assert 0.035 < np.abs(angles).max() < 0.058
+
+
+def test_sampling_positions_are_those_of_torch():
+    source = np.random.default_rng(3)
+    matrix, shift = source.normal(size=(2, 3, 3)), source.normal(size=(2, 3))
+    volumes = torch.as_tensor(VOLUMES[:2])
+    theta = np.concatenate([matrix[:, ::-1, ::-1], shift[:, ::-1, None]], axis=2)
+    grid = F.affine_grid(torch.tensor(theta, dtype=torch.float32), [2, 1, 16, 16, 16], align_corners=False)
+    expected = F.grid_sample(volumes + 1, grid, align_corners=False) - 1
+    torch.testing.assert_close(data._warp(volumes, matrix, shift, "bilinear"), expected, rtol=0, atol=1e-5)
 
 
 def test_zoom_enlarges_by_up_to_a_tenth():

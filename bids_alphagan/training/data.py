@@ -6,7 +6,7 @@ Everything random is a function of (seed, stream, number), so that a resumed run
 
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -160,8 +160,12 @@ def _normal(like: Tensor, number: float) -> Tensor:
 
 def _warp(volumes: Tensor, matrix: np.ndarray, shift: np.ndarray, mode: str) -> Tensor:
     """Sample at matrix @ p + shift, p = (x, y, z) running from -1 to 1 over the grid; -1 outside of it."""
+    size = volumes.shape[-1]
+    axis = send((2 * np.arange(size, dtype=np.float32) + 1) / size - 1, volumes.device)
     # torch counts the axes of a sampling position from the last to the first
-    theta = np.concatenate([matrix[:, ::-1, ::-1], shift[:, ::-1, None]], axis=2, dtype=np.float32)
-    grid = F.affine_grid(send(theta, volumes.device), list(volumes.shape), align_corners=False)
-    sample = partial(F.grid_sample, mode=mode, padding_mode="zeros", align_corners=False)
-    return (sample(volumes + 1, grid) - 1).clamp(-1, 1)
+    rows = np.concatenate([matrix, shift[..., None]], axis=2, dtype=np.float32)[:, ::-1].copy()
+    x, y, z, at = send(rows, volumes.device).view(-1, 1, 1, 1, 3, 4).unbind(-1)
+    # not F.affine_grid: it multiplies matrices, which a GPU may do in fewer bits
+    grid = axis.view(-1, 1, 1, 1) * x + (axis.view(-1, 1, 1) * y + (axis.view(-1, 1) * z + at))
+    sampled = F.grid_sample(volumes + 1, grid, mode=mode, padding_mode="zeros", align_corners=False)
+    return (sampled - 1).clamp(-1, 1)
