@@ -1,5 +1,6 @@
 """What the networks see: the order of the scans, how batches reach the device, and their augmentation."""
 
+import hashlib
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -50,6 +51,8 @@ def test_the_order_of_scans_follows_from_the_seed():
 
 
 def test_the_data_hash_sees_values_and_shape():
+    expected = hashlib.sha256(b"(3, 1, 16, 16, 16)" + VOLUMES.tobytes()).hexdigest()
+    assert data_hash(VOLUMES) == data_hash(VOLUMES.astype(np.float64)) == expected
     assert data_hash(VOLUMES) == data_hash(torch.as_tensor(VOLUMES))
     assert data_hash(VOLUMES) != data_hash(VOLUMES[::-1])
     assert data_hash(VOLUMES) != data_hash(VOLUMES.reshape(3, 1, 8, 32, 16))

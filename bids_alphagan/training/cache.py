@@ -38,13 +38,12 @@ def prepared(paths: Sequence[Path], folder: Path) -> np.ndarray:
     volumes = _opened(path)
     if volumes is None:
         try:
-            _write(paths, path)
+            volumes = _write(paths, path)
         except OSError as error:
             raise UserError(
                 f"{folder}: the scans cannot be put together there ({error.strerror or error}). Make room, "
                 "or give another folder with --work-dir."
             ) from error
-        volumes = _mapped(path)
     with suppress(OSError):  # another user's, or another process is faster
         os.utime(path)
         _remove_others(folder)
@@ -78,7 +77,7 @@ def _mapped(path: Path) -> np.ndarray:
     return npy.open_memmap(path, mode="r")  # knows no pickles
 
 
-def _write(paths: Sequence[Path], path: Path) -> None:
+def _write(paths: Sequence[Path], path: Path) -> np.ndarray:
     """Plain writes, one scan at a time: where the disk is full they raise, where a mapped file kills."""
     first = read_cube(paths[0])
     shape = (len(paths), 1, *first.shape)
@@ -94,7 +93,9 @@ def _write(paths: Sequence[Path], path: Path) -> None:
                 )
             stream.write(np.ascontiguousarray(cube, dtype="<f4").data)
         stream.flush()
-        stream.write(bytes.fromhex(data_hash(_mapped(temporary))))
+        volumes = _mapped(temporary)  # now: once in place, another process may remove it
+        stream.write(bytes.fromhex(data_hash(volumes)))
+    return volumes
 
 
 def _remove_others(folder: Path) -> None:

@@ -60,7 +60,7 @@ def data_hash(volumes: np.ndarray | Tensor) -> str:
 
 def send(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
     """Copy to `device` without waiting: a plain copy to a GPU first waits for all that it has yet to do."""
-    tensor = torch.as_tensor(values)
+    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
@@ -75,7 +75,7 @@ def augment(volumes: Tensor, names: Sequence[str], source: torch.Generator) -> T
     volumes = volumes.clone()
     for name, numbers in zip(names, rows, strict=True):
         function, probability = AUGMENTATIONS[name]
-        chosen = np.flatnonzero(numbers[:, 0] < probability)
+        (chosen,) = (numbers[:, 0] < probability).nonzero()
         if len(chosen):
             where = send(chosen, volumes.device)
             volumes[where] = function(volumes[where], numbers[chosen, 1:])
