@@ -116,13 +116,12 @@ def per_participant(
 def train(config: Config, model: str, scans: Sequence[PreparedScan]) -> None:
     """Train one model on the prepared scans, or go on with what an earlier run left."""
     from bids_alphagan import training
-    from bids_alphagan.evaluation.volumes import cubes
     from bids_alphagan.models import MODELS, variant
     from bids_alphagan.models.trained import GENERATOR_FILE, load_generator
 
     folder = model_folder(config.output_dir, model)
     spec, settings = variant(MODELS[model], config.variant), train_settings(config)
-    volumes = cubes([scan.preproc for scan in scans])
+    volumes = training.prepared([scan.preproc for scan in scans], config.work / "scans")
     if config.resume == "never":
         keep_aside(folder)
     elif (folder / GENERATOR_FILE).is_file():

@@ -24,6 +24,7 @@ from bids_alphagan.models.trained import (
     save_generator,
 )
 from bids_alphagan.training import checkpoint
+from bids_alphagan.training.batches import Batches, check
 from bids_alphagan.training.identity import TrainSettings, configuration, refuse_another_run
 from bids_alphagan.training.interrupt import Interrupted, requests
 from bids_alphagan.training.phases import Terms, initial_networks, iteration, new_optimisers
@@ -56,11 +57,12 @@ def train(
     `resume` the run goes on from the newest checkpoint that is whole, and on one CPU machine it ends, bit for
     bit, where an uninterrupted one does; without it, what is in `folder` from an earlier run is removed.
 
-    Raises UserError where the numbers make no network, where the checkpoint belongs to other data or settings
-    (only `MAY_CHANGE` may differ) and where a loss is not finite; Interrupted after SIGINT or SIGTERM, with
-    the state saved.
+    Raises UserError without scans, where the numbers make no network, where the checkpoint belongs to other
+    data or settings (only `MAY_CHANGE` may differ) and where a loss is not finite; Interrupted after SIGINT
+    or SIGTERM, with the state saved.
     """
     began, device = time.perf_counter(), torch.device(device)
+    check(volumes)
     latent = settings.latent or spec.latent
     config = configuration(volumes, spec, settings)
     networks = initial_networks(spec, settings, size=volumes.shape[-1]).to(device)
@@ -77,10 +79,10 @@ def train(
         _clear(folder)
     write_json(folder / "config.json", config)
 
-    scans = torch.as_tensor(volumes).to(device)
+    batches = Batches(volumes, settings.batch_size, settings.seed, device)
     with requests() as request, Record(folder, spec.name, step, settings.iterations) as record:
         while step < settings.iterations:
-            terms = iteration(networks, optimisers, scans, spec, settings, step)
+            terms = iteration(networks, optimisers, batches, spec, settings, step)
             step += 1
             record.advance()
             stopping = request.by  # read once: a signal that comes later waits for the next iteration
