@@ -138,7 +138,7 @@ def progress(samples: Sequence[Path], rows: int = 6) -> str | None:
     n, size = slices[0].shape[:2]
     margin = 0.6 * size  # for the labels
     width, height = margin + n * size, len(shown) * size
-    inches = min(7.0, 10 * width / height)
+    inches = min(5.5, 10 * width / height)
     figure = Figure(figsize=(inches, inches * height / width), facecolor=BACKGROUND)
     axes = figure.add_axes((0, 0, 1, 1))
     for row, (path, planes) in enumerate(zip(shown, slices, strict=True)):
