@@ -117,7 +117,7 @@ def train(config: Config, model: str, scans: Sequence[PreparedScan]) -> None:
     """Train one model on the prepared scans, or go on with what an earlier run left."""
     from bids_alphagan import training
     from bids_alphagan.models import MODELS, variant
-    from bids_alphagan.models.trained import GENERATOR_FILE, load_generator
+    from bids_alphagan.models.trained import GENERATOR_FILE
 
     folder = model_folder(config.output_dir, model)
     spec, settings = variant(MODELS[model], config.variant), train_settings(config)
@@ -130,8 +130,7 @@ def train(config: Config, model: str, scans: Sequence[PreparedScan]) -> None:
         if changed := training.differences(before, now):
             log.warning("%s is trained again, for the run has changed: %s", model, "; ".join(changed))
             keep_aside(folder)
-        elif load_generator(folder).info["step"] >= config.iterations:
-            done = load_generator(folder).info["step"]
+        elif (done := trained_iterations(folder, config.use_checkpoint)) >= config.iterations:
             more = f" (it has {done} iterations)" if done > config.iterations else ""
             log.info("%s: nothing has changed, kept as it is%s", model, more)
             return
@@ -154,7 +153,18 @@ def train_settings(config: Config) -> Any:
         speedups=tuple(config.speedups),
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
+        keep_checkpoints=config.keep_checkpoints,
+        on_divergence=config.on_divergence,
+        use_checkpoint=config.use_checkpoint,
     )
+
+
+def trained_iterations(folder: Path, checkpoint: str) -> int:
+    """How far the run got whose generator is in `folder`; 0 where that is of another `checkpoint`."""
+    from bids_alphagan.models.trained import load_generator
+
+    info = load_generator(folder).info
+    return info.get("trained", info["step"]) if info.get("checkpoint", "last") == checkpoint else 0
 
 
 def synthesise(

@@ -22,7 +22,7 @@ first try, on the embedded phantom:
   bids-alphagan data out group --template data/derivatives/templateflow/tpl-RatPhantom --preset demo
 
 exit codes: 0 all done; 1 some scans failed (listed at the end); 2 nothing could be done with this call;
-130, 143 interrupted: the same command goes on from the last checkpoint
+130, 138, 143 interrupted by SIGINT, SIGUSR1, SIGTERM: the same command goes on from the last checkpoint
 """
 
 
@@ -93,7 +93,8 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the app and return its exit code."""
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _stop)
     # OpenMP's threads wait for one another by spinning, which starves them beside any other busy program
     # (benchmarks/threads.py). It is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -117,4 +118,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _stop(number: int, frame: Any) -> None:
-    raise Stopped("stopped by SIGTERM", signal.Signals(number))
+    by = signal.Signals(number)
+    raise Stopped(f"stopped by {by.name}", by)

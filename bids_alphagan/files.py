@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_UNFINISHED = ".writing-"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -19,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
     starts with a dot, so that BIDS tools pass over it while it is there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".writing-", suffix="-" + path.name, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix="-" + path.name, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -30,10 +32,25 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder and below it. No other may write there."""
+    for path in folder.rglob(f"{_UNFINISHED}*"):
+        path.unlink()
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, would outlast a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 from typing import Optional
 
-from bids_alphagan.choices import MODEL_NAMES, PRECISIONS, PRESETS, SPEEDUPS, VARIANTS
+from bids_alphagan.choices import (
+    MODEL_NAMES,
+    ON_DIVERGENCE,
+    PRECISIONS,
+    PRESETS,
+    SPEEDUPS,
+    USE_CHECKPOINT,
+    VARIANTS,
+)
 from bids_alphagan.options import option
 
 
@@ -71,6 +79,21 @@ class TrainingOptions:
         step="train",
     )
     checkpoint_every: int = option("iterations between checkpoints", 1000, least=1, most=10**9, metavar="N")
+    keep_checkpoints: int = option(
+        "last checkpoints to keep; the best is kept beside them", 2, least=2, most=10**6, metavar="N"
+    )
+    use_checkpoint: str = option(
+        "whose generator makes the synthetic scans; best: its samples are nearest to the scans in coarse "
+        "means and deviations (health.tsv)",
+        "last",
+        choices=USE_CHECKPOINT,
+    )
+    on_divergence: str = option(
+        "where generator and discriminator drift apart or samples look alike: warn, stop, or go back to the "
+        "last checkpoint and on with other random numbers (3 times at most). NaN stops even with warn",
+        "warn",
+        choices=ON_DIVERGENCE,
+    )
     log_every: int = option(
         "iterations between rows of losses.tsv",
         50,

@@ -50,6 +50,9 @@ OTHER = {
     "channels": 8,
     "latent_size": 11,
     "checkpoint_every": 13,
+    "keep_checkpoints": 5,
+    "use_checkpoint": "best",
+    "on_divergence": "rollback",
     "log_every": 17,
     "seed": 19,
     "device": "cpu",
@@ -224,9 +227,10 @@ PROPERTIES = {
     "omp_nthreads": ["config.mask_threads"],
 }
 TRAINING = [f.name for f in fields(Config) if f.metadata.get("step") == "train" and f.name != "variant"]
+SAFETY = ["checkpoint_every", "keep_checkpoints", "use_checkpoint", "on_divergence"]
 
 
-@pytest.mark.parametrize("name", [*TRAINING, "checkpoint_every"])
+@pytest.mark.parametrize("name", [*TRAINING, *SAFETY])
 def test_options_of_training_reach_it(name: str) -> None:
     from bids_alphagan.app import train_settings
 

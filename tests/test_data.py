@@ -155,7 +155,7 @@ print("trained")
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_scans_larger_than_the_memory_train(tmp_path):
-    shape = (20_000, 1, 16, 16, 16)  # 328 MB, a hole in the file
+    shape = (320, 1, 64, 64, 64)  # 336 MB, a hole in the file
     np.lib.format.open_memmap(tmp_path / "scans.npy", "w+", np.float32, shape)
     run = subprocess.run(
         [sys.executable, "-c", LARGE, str(tmp_path)], capture_output=True, text=True, check=False

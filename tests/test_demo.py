@@ -250,7 +250,7 @@ def test_all_models_without_masks_where_nipype_and_pybids_are_missing(heads: Pat
     assert all(title in page for title in ("α-WGAN-ADNI", "α-WGAN-SigmaRat1", "α-WGAN-SigmaRat2"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_stopped_and_resumed_is_the_same(
     heads: Path, demo: Path, other: Path, number: signal.Signals
 ) -> None:

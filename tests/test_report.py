@@ -113,12 +113,16 @@ def model(tmp_path: Path, scan: ScanSection) -> ModelSection:
     names = ["step", "generator_loss", "discriminator_loss", "generator_mse", "code_discriminator_loss"]
     rows = [[str(10 * i), str(5.0 - i), str(-1.0 * i), "0.5", "nan"] for i in range(1, 7)]
     losses.write_text("\n".join("\t".join(row) for row in [names, *rows]) + "\n")
+    samples = [tmp_path / f"step-{step:06d}.npy" for step in (10, 60)]
+    for path in samples:
+        np.save(path, np.full((4, 3, 8, 8), 90, np.uint8), allow_pickle=False)
     return ModelSection(
         name="sigmarat2",
         label="SigmaRat2",
         examples=[scan.reference],
         example_dsegs=[scan.masks["dseg"]],
         losses=losses,
+        samples=samples,
         n_accepted=6,
         n_rejected=2,
         rejection_reasons={"GM too small": 2},
@@ -193,7 +197,7 @@ def test_reports_are_the_same_bytes_each_time(tmp_path: Path, scan: ScanSection,
 def test_group_report_is_complete_and_self_contained(
     tmp_path: Path, scan: ScanSection, model: ModelSection
 ) -> None:
-    other = replace(model, name="adni", label="ADNI", example_dsegs=[None], losses=None)
+    other = replace(model, name="adni", label="ADNI", example_dsegs=[None], losses=None, samples=())
     path = tmp_path / "group.html"
     write_group_report(
         path,
@@ -216,8 +220,9 @@ def test_group_report_is_complete_and_self_contained(
         "Pearson's correlation",
     ):
         assert words in page.words
-    # Scans of three sets, masks of two, the loss curves of one model.
-    assert len(page.sources) == 6
+    # Scans of three sets, masks of two, the loss curves and the samples through training of one model.
+    assert len(page.sources) == 7
+    assert "The same latents through training" in page.words
     assert page.links[-1] == "https://doi.org/10.1038/sdata.2016.44"
     assert path.stat().st_size < 2e6
 

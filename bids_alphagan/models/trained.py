@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bids_alphagan.errors import UserError
-from bids_alphagan.files import replacing
+from bids_alphagan.files import replacing, to_disk
 from bids_alphagan.models import MODELS
 from bids_alphagan.models.networks import Generator, build_generator
 
@@ -56,6 +56,7 @@ def save_generator(folder: Path, network: Generator, info: dict[str, Any]) -> Pa
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"info": json.dumps(info)})
+        to_disk(temporary)
     return path
 
 

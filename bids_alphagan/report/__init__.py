@@ -51,6 +51,7 @@ class ModelSection:
     name, label: the model's key (as in the metrics' column ``model``) and its name in print.
     examples, example_dsegs: synthetic scans and their dsegs (None where there is none), in the same order.
     losses: losses.tsv, a column ``step`` and one per loss term; None where there is none.
+    samples: step-XXXXXX.npy, middle slices (n, 3, N, N) uint8 of the same latents, in order of training.
     n_accepted, n_rejected: synthetic scans kept and drawn again.
     rejection_reasons: reason to number of scans.
     settings: training settings, nested dicts and lists of plain values.
@@ -61,6 +62,7 @@ class ModelSection:
     examples: Sequence[Path] = ()
     example_dsegs: Sequence[Path | None] = ()
     losses: Path | None = None
+    samples: Sequence[Path] = ()
     n_accepted: int = 0
     n_rejected: int = 0
     rejection_reasons: Mapping[str, int] = field(default_factory=dict)
@@ -122,6 +124,7 @@ def write_group_report(
         galleries=_galleries(real_examples, real_dsegs, models),
         models=models,
         curves=[_loss_curves(model) for model in models],
+        progress=[figures.progress(model.samples) for model in models],
         table=_metrics_table(models, metrics),
         metric_descriptions=metric_descriptions or {},
         provenance=provenance,

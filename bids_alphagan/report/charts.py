@@ -1,7 +1,7 @@
 """Histograms and loss curves as SVG, in the colours of the reader's light or dark theme."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -63,12 +63,14 @@ def losses(columns: Mapping[str, np.ndarray]) -> str:
     for name, colour in zip(main, ACCENTS, strict=False):
         _curve(axes, step, terms[name], colour, name.replace("_", " "))
     axes.set(xlabel="iteration", ylabel="loss")
+    _frame(axes, [terms[name] for name in main])
     _legend(axes)
     _chart(axes)
     for i, name in enumerate(small):
         axes = figure.add_subplot(grid[1 + i // 3, i % 3])
         _curve(axes, step, terms[name], ACCENTS[2], name)
         axes.set_title(name.replace("_", " "))
+        _frame(axes, [terms[name]])
         _chart(axes)
     return _svg(figure)
 
@@ -87,6 +89,18 @@ def _curve(
     low, mean, high = ([f(values[g]) for g in groups] for f in (np.min, np.mean, np.max))
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.plot(x, mean, color=colour, linewidth=1.3, label=label, marker="." if len(x) < 3 else None)
+
+
+def _frame(axes: Axes, curves: Sequence[np.ndarray]) -> None:
+    """Let a few extreme values, mostly the first, leave the frame where they would flatten all others."""
+    values = np.concatenate(curves)
+    values = values[np.isfinite(values)]
+    if len(values) < 50:
+        return
+    low, high = np.percentile(values, (1, 99))
+    if np.ptp(values) > 3 * (high - low) > 0:
+        margin = 0.2 * (high - low)
+        axes.set_ylim(max(low - margin, values.min()), min(high + margin, values.max()))
 
 
 def _legend(axes: Axes) -> None:

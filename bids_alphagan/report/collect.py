@@ -13,7 +13,13 @@ from bids_alphagan.layout.derivatives import EVALUATION_RECORD, SYNTHESIS_RECORD
 from bids_alphagan.layout.names import ScanName, sidecar
 from bids_alphagan.layout.prepared import PreparedScan, compared, scan_masks, subject_scans, synthetic_scans
 from bids_alphagan.models import MODELS, from_record
-from bids_alphagan.report import ModelSection, ScanSection, write_group_report, write_participant_report
+from bids_alphagan.report import (
+    ModelSection,
+    ScanSection,
+    figures,
+    write_group_report,
+    write_participant_report,
+)
 from bids_alphagan.report.methods import MaskFacts, ModelFacts, group_methods, participant_methods
 from bids_alphagan.templates import Template
 
@@ -162,6 +168,7 @@ def _model_section(
         examples=examples,
         example_dsegs=[scan_masks(place, name, "synthetic").get("dseg") for name in names],
         losses=folder / "losses.tsv",
+        samples=sorted((folder / "samples").glob("step-*.npy"), key=figures.step_of),
         n_accepted=synthesis["n_accepted"],
         n_rejected=synthesis["n_rejected"],
         rejection_reasons=synthesis["reasons"],

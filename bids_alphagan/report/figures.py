@@ -121,6 +121,40 @@ def gallery(paths: Sequence[Path], dsegs: Sequence[Path | None], masks: bool) ->
     return _draw(rows, inches=6)
 
 
+def step_of(path: Path) -> int:
+    """The iteration of samples/step-XXXXXX.npy."""
+    return int(path.stem.split("-")[1])
+
+
+def progress(samples: Sequence[Path], rows: int = 6) -> str | None:
+    """The same latents at the last stages of training (Figure 9 of the paper); None where there is nothing.
+
+    samples: step-XXXXXX.npy with (n, 3, N, N) uint8, middle slices across x, y and z, on the network's grid.
+    """
+    if not samples:
+        return None
+    shown = samples[-rows:]
+    slices = [np.load(path, allow_pickle=False)[:, 2] for path in shown]  # axial: (n, x, y)
+    n, size = slices[0].shape[:2]
+    margin = 0.6 * size  # for the labels
+    width, height = margin + n * size, len(shown) * size
+    inches = min(5.5, 10 * width / height)
+    figure = Figure(figsize=(inches, inches * height / width), facecolor=BACKGROUND)
+    axes = figure.add_axes((0, 0, 1, 1))
+    for row, (path, planes) in enumerate(zip(shown, slices, strict=True)):
+        bottom = height - (row + 1) * size
+        label = f"{step_of(path):,}".replace(",", " ")
+        axes.text(margin - 0.05 * size, bottom + size / 2, label, color="#dfe6ee", ha="right", va="center")
+        for column, plane in enumerate(planes):
+            left = margin + column * size
+            place = (left, left + 0.97 * size, bottom, bottom + 0.97 * size)
+            grey: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255, "interpolation": "bicubic"}
+            axes.imshow(plane.T, origin="lower", extent=place, **grey)
+    axes.set(xlim=(0, width), ylim=(0, height), aspect="auto")
+    axes.set_axis_off()
+    return _png(figure)
+
+
 def _draw(rows: Sequence[Sequence[Panel]], inches: float = 9.0) -> str:
     """Lay panels out on a common scale in mm, all in one Axes: a PNG data URI, at most `inches` wide."""
     sizes = [[_extent(panel) for panel in row] for row in rows]

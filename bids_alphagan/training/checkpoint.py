@@ -1,15 +1,16 @@
 """One file holds everything that a run needs to go on: tensors and JSON in safetensors, nothing unpickled.
 
-Networks (with the buffers of spectral and batch normalisation) and optimisers are tensors; step, settings
-and the data's hash are JSON in the file's metadata. Random states are not needed: every random number follows
-from the seed and the step.
+Networks (with the buffers of spectral and batch normalisation) and optimisers are tensors. JSON in the file's
+metadata: settings, the data's hash and the versions (`identity.configuration`); the step, the sampler's
+position and how the run has fared (`state.State`). There is no random state to lose: every random number
+follows from (seed, rollbacks, step), and training neither draws from the global generators of Python, NumPy,
+torch and CUDA nor touches them, so that to restore them could only disturb the caller's.
 """
 
 import json
 import logging
-import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bids_alphagan.files import replacing
-
-KEEP = 2
+from bids_alphagan.errors import UserError
+from bids_alphagan.files import replacing, to_disk
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def save(
     optimisers: Mapping[str, torch.optim.Optimizer],
     info: dict[str, Any],
 ) -> Path:
-    """Write folder/step-XXXXXX.safetensors beside and rename it, then remove all but the last `KEEP`."""
+    """Write folder/step-XXXXXX.safetensors beside and rename it. A power cut leaves it whole or not there."""
     tensors = {
         f"network.{name}.{key}": value
         for name, network in networks.items()
@@ -56,22 +56,35 @@ def save(
         for key, value in state.items()
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    path = folder / f"step-{info['step']:06d}.safetensors"
+    path = _path(folder, info["step"])
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"info": json.dumps(info), "crc32": _checksum(tensors)})
-        _to_disk(temporary)
-    for old in _files(folder)[KEEP:]:
-        old.unlink()
+        to_disk(temporary)
+    to_disk(folder)  # the new name is there before `prune` removes an old one
     return path
 
 
-def newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; a damaged one is passed over with a warning."""
+def prune(folder: Path, keep: Collection[int], below: int | None = None) -> None:
+    """Remove checkpoints of other steps than `keep` (`below` a step, if given)."""
     for path in _files(folder):
+        if _step(path) not in keep and (below is None or _step(path) < below):
+            path.unlink()
+
+
+def newest(folder: Path, steps: Collection[int] | None = None) -> Checkpoint | None:
+    """The newest checkpoint that is whole (among `steps`, if given), None where there is no file at all.
+
+    A damaged one is passed over with a warning. Raises UserError where all are damaged: that may be a fault
+    of the disk, and weeks of training are not to be thrown away for it.
+    """
+    paths = [path for path in _files(folder) if steps is None or _step(path) in steps]
+    for path in paths:
         try:
             return _read(path)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             logger.warning("%s is damaged (%s): falling back to the checkpoint before it", path, error)
+    if paths:
+        raise UserError(f"No checkpoint in {folder} can be read. Start again with --resume never.")
     return None
 
 
@@ -108,8 +121,15 @@ def _read(path: Path) -> Checkpoint:
 
 def _files(folder: Path) -> list[Path]:
     """Checkpoints, the newest first."""
-    paths = folder.glob("step-*.safetensors")
-    return sorted(paths, key=lambda path: int(path.stem.split("-")[1]), reverse=True)
+    return sorted(folder.glob("step-*.safetensors"), key=_step, reverse=True)
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:06d}.safetensors"
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.split("-")[1])
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -122,9 +142,3 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         total = zlib.crc32(tensors[name].view(-1).numpy().data, zlib.crc32(name.encode(), total))
     return f"{total:08x}"
-
-
-def _to_disk(path: Path) -> None:
-    # without it a power cut can leave the new name over a file whose content never arrived
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())

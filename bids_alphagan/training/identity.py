@@ -1,6 +1,7 @@
 """What makes a run this run: its settings and data, and what may differ when it is continued."""
 
 import json
+import logging
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,13 @@ from bids_alphagan.errors import UserError
 from bids_alphagan.models import ModelSpec
 from bids_alphagan.training.data import data_hash
 
-MAY_CHANGE = {"iterations", "log_every", "checkpoint_every"}  # between a run and its continuation
+# between a run and its continuation
+MAY_CHANGE = {
+    *("iterations", "log_every", "checkpoint_every"),
+    *("keep_checkpoints", "on_divergence", "use_checkpoint"),
+}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,9 @@ class TrainSettings:
     precision: "fp32", or "bf16" for the networks' passes (weights, losses and optimisers stay in fp32).
     speedups: names in `choices.SPEEDUPS`; each gives the same numbers to rounding in fp32.
     log_every, checkpoint_every: in iterations; losses are read from the device at those steps alone.
+    keep_checkpoints: how many of the last, at least 2; the best (`health.distance`) is kept beside them.
+    on_divergence: "warn", "stop" or "rollback" where `health` finds the run ill; NaN always stops at least.
+    use_checkpoint: whose generator is written at the end, the "last" or the "best".
     """
 
     iterations: int = 200_000
@@ -39,6 +49,9 @@ class TrainSettings:
     speedups: tuple[str, ...] = SPEEDUPS
     log_every: int = 100
     checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    on_divergence: str = "warn"
+    use_checkpoint: str = "last"
 
 
 def precision(name: str, device: torch.device | str) -> str:
@@ -83,9 +96,22 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def refuse_another_run(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """UserError with the differences, where the run of a checkpoint (`before`) is not the one asked for."""
+    """UserError with the differences, where the run of a checkpoint (`before`) is not the one asked for.
+
+    Other versions of the software are no other run, but the numbers may differ: a warning names them.
+    """
     if found := differences(before, now):
         raise UserError(
             f"The checkpoint in {folder} belongs to another run: {'; '.join(found)}. "
             "Give the former settings and data, another output folder, or --resume never to start again."
+        )
+    versions = [
+        f"{name} is {version}, was {before['versions'].get(name)}"
+        for name, version in now["versions"].items()
+        if version != before["versions"].get(name)
+    ]
+    if versions:
+        logger.warning(
+            "The checkpoint in %s is from other versions, whose numbers may have been others: %s",
+            *(folder, "; ".join(versions)),
         )

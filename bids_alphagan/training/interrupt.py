@@ -9,7 +9,7 @@ from typing import Any
 
 from bids_alphagan.errors import Stopped
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # a cluster's warning before the wall time is USR1
 
 
 class Interrupted(Stopped):
@@ -24,7 +24,7 @@ class Request:
 
 @contextmanager
 def requests() -> Iterator[Request]:
-    """Collect the first Ctrl-C or SIGTERM in a `Request`; the second acts as it did before.
+    """Collect the first of `SIGNALS` in a `Request`; the second acts as it did before.
 
     Only the main thread can take signals: elsewhere nothing is collected.
     """

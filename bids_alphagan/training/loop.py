@@ -1,9 +1,9 @@
 """Training an alpha-GAN: `train` reads in the order in which things happen."""
 
 import logging
-import math
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bids_alphagan.errors import UserError
-from bids_alphagan.files import write_json
+from bids_alphagan.files import remove_unfinished, write_json
 from bids_alphagan.models import ModelSpec
 from bids_alphagan.models.networks import Networks
 from bids_alphagan.models.trained import (
@@ -23,14 +23,17 @@ from bids_alphagan.models.trained import (
     generate,
     save_generator,
 )
-from bids_alphagan.training import checkpoint
+from bids_alphagan.training import checkpoint, health, means
 from bids_alphagan.training.batches import Batches, check
+from bids_alphagan.training.health import DivergenceError, Health
 from bids_alphagan.training.identity import TrainSettings, configuration, refuse_another_run
 from bids_alphagan.training.interrupt import Interrupted, requests
-from bids_alphagan.training.phases import Terms, initial_networks, iteration, new_optimisers
-from bids_alphagan.training.record import LOSSES, Record
+from bids_alphagan.training.phases import Optimisers, initial_networks, iteration, new_optimisers
+from bids_alphagan.training.record import HEALTH, LOSSES, SAMPLES, Record
+from bids_alphagan.training.state import State, stream
 
-SHOWN = 4  # samples in TensorBoard
+SHOWN = 4  # samples to be looked at
+ROLLBACKS = 3  # in a run
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,7 @@ class TrainResult(NamedTuple):
     generator: Path
 
 
+@means.enough_memory()
 def train(
     volumes: np.ndarray | Tensor,
     spec: ModelSpec,
@@ -53,90 +57,152 @@ def train(
 ) -> TrainResult:
     """Train `spec` on volumes (n, 1, N, N, N), float32 in [-1, 1], and write into `folder`.
 
-    Written: config.json, losses.tsv, tensorboard/, checkpoints/ and, at the end, generator.safetensors. With
-    `resume` the run goes on from the newest checkpoint that is whole, and on one CPU machine it ends, bit for
-    bit, where an uninterrupted one does; without it, what is in `folder` from an earlier run is removed.
+    Written: config.json, losses.tsv, health.tsv, samples/, tensorboard/, checkpoints/ and, at the end,
+    generator.safetensors. With `resume` the run goes on from the newest checkpoint that is whole, and on one
+    CPU machine it ends, bit for bit, where an uninterrupted one does, however often and at whatever moment
+    it was killed; without it, what is in `folder` from an earlier run is removed.
 
     Raises UserError without scans, where the numbers make no network, where the checkpoint belongs to other
-    data or settings (only `MAY_CHANGE` may differ) and where a loss is not finite; Interrupted after SIGINT
-    or SIGTERM, with the state saved.
+    data or settings (only `MAY_CHANGE` may differ) and where memory runs out; DivergenceError where a loss is
+    not finite, or for less if settings.on_divergence says so; Interrupted after SIGINT, SIGTERM or SIGUSR1,
+    with the state saved.
     """
     began, device = time.perf_counter(), torch.device(device)
     check(volumes)
     latent = settings.latent or spec.latent
     config = configuration(volumes, spec, settings)
-    networks = initial_networks(spec, settings, size=volumes.shape[-1]).to(device)
+    networks = initial_networks(spec, settings, size=volumes.shape[-1])
+    means.warn_of_too_little(vars(networks), device)
+    networks = networks.to(device)
     optimisers = new_optimisers(networks, spec, settings)
     checkpoints = folder / "checkpoints"
 
-    step = 0
+    remove_unfinished(folder)
+    state = State()
     if resume and (found := checkpoint.newest(checkpoints)):
         refuse_another_run(found.info, config, folder)
         checkpoint.restore(found, vars(networks), optimisers)
-        step = found.step
-        logger.info("%s goes on from its checkpoint at iteration %d", spec.name, step)
+        state = State.read(found.info)
+        checkpoint.prune(checkpoints, state.kept(settings.keep_checkpoints), below=state.step)
+        logger.info("%s goes on from its checkpoint at iteration %d", spec.name, state.step)
     else:
         _clear(folder)
     write_json(folder / "config.json", config)
 
-    batches = Batches(volumes, settings.batch_size, settings.seed, device)
-    with requests() as request, Record(folder, spec.name, step, settings.iterations) as record:
-        while step < settings.iterations:
-            terms = iteration(networks, optimisers, batches, spec, settings, step)
-            step += 1
-            record.advance()
-            stopping = request.by  # read once: a signal that comes later waits for the next iteration
-            saving = stopping or step % settings.checkpoint_every == 0 or step == settings.iterations
-            if saving or step == 1 or step % settings.log_every == 0:
-                values = _finite(terms, step, checkpoints)
-            if step == 1 or step % settings.log_every == 0:
-                record.losses(step, values)
-            if saving:
-                _check_weights(networks, step, checkpoints)
-                checkpoint.save(checkpoints, vars(networks), optimisers, {**config, "step": step})
-                record.samples(step, _samples(networks, latent))
-            if stopping:
-                message = f"{spec.name} stopped at iteration {step} by {stopping.name}; the state is saved"
-                raise Interrupted(message, stopping)
+    def save() -> None:
+        record.to_disk()
+        checkpoint.save(checkpoints, vars(networks), optimisers, {**config, **state.info()})
+        checkpoint.prune(checkpoints, state.kept(settings.keep_checkpoints))
 
-    info = {"model": spec.name, "latent": latent, "channels": settings.channels, "size": volumes.shape[-1]}
-    generator = for_sampling(networks.generator, latent)
-    path = save_generator(folder, generator, {**info, "step": step, "seed": settings.seed})
-    return TrainResult(step, time.perf_counter() - began, path)
+    batches = Batches(volumes, settings.batch_size, settings.seed, device)
+    judge, forecast = Health(volumes, settings.on_divergence), means.Forecast(spec.name, device)
+    with requests() as request, Record(folder, spec.name, state.step, settings.iterations) as record:
+        if settings.on_divergence == "rollback" and not state.regular:
+            state.saved(settings.keep_checkpoints)  # a place to go back to
+            save()
+        while state.step < settings.iterations:
+            numbers = stream(settings, state.rollbacks)
+            terms = iteration(networks, optimisers, batches, spec, numbers, state.step)
+            state.step += 1
+            record.advance()
+            forecast.advance(settings.iterations - state.step)
+            stopping = request.by  # read once: a signal that comes later waits for the next iteration
+            reading = state.step == 1 or state.step % settings.log_every == 0
+            regular = state.step % settings.checkpoint_every == 0
+            last = state.step == settings.iterations
+            looking = regular or last or _milestone(state.step)
+            try:
+                if reading or looking or stopping:
+                    values = health.finite(terms, state.step)
+                if reading:
+                    judge.losses(state, values)
+                    record.losses(state.step, values)
+                if looking or stopping:
+                    health.check_weights(networks, state.step)
+                if looking:
+                    samples = _samples(networks, latent, health.SAMPLES if regular else SHOWN)
+                    record.samples(state.step, samples[:SHOWN], keep=last or _milestone(state.step))
+                if regular:
+                    record.health(state.step, judge.samples(state, samples)._asdict())
+                    state.saved(settings.keep_checkpoints)
+                if regular or last or stopping:
+                    save()
+            except DivergenceError as problem:
+                state = _back(problem, state, settings, checkpoints, networks, optimisers)
+                record.rewind(state.step)
+            if stopping:
+                break
+        else:
+            path = _write_generator(folder, networks, state, spec, settings, volumes.shape[-1])
+    if request.by:
+        words = f"{spec.name} stopped at iteration {state.step} by {request.by.name}; the state is saved"
+        raise Interrupted(words, request.by)
+    return TrainResult(state.step, time.perf_counter() - began, path)
 
 
 def _clear(folder: Path) -> None:
     """Remove an earlier run's files, and nothing else."""
-    for name in ("checkpoints", "tensorboard"):
+    for name in ("checkpoints", "tensorboard", SAMPLES):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (LOSSES, GENERATOR_FILE):
+    for name in (LOSSES, HEALTH, GENERATOR_FILE):
         (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _finite(terms: Terms, step: int, checkpoints: Path) -> dict[str, float]:
-    """The losses as numbers; this is where the loop waits for the device."""
-    values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
-    if broken := [name for name, value in values.items() if not math.isfinite(value)]:
-        raise _diverged(broken, step, checkpoints)
-    return values
+def _milestone(step: int) -> bool:
+    """Whether samples of this step are kept: 10, 20, 50, 100, 200 ... show a training on a few pictures."""
+    return step >= 10 and str(step).rstrip("0") in ("1", "2", "5")
 
 
-def _check_weights(networks: Networks, step: int, checkpoints: Path) -> None:
-    """An update after finite losses can break the weights; that state must not replace a checkpoint."""
-    for name, network in vars(networks).items():
-        if not all(parameter.isfinite().all() for parameter in network.parameters()):
-            raise _diverged([f"a weight of the {name}"], step, checkpoints)
+def _back(
+    problem: DivergenceError,
+    state: State,
+    settings: TrainSettings,
+    checkpoints: Path,
+    networks: Networks,
+    optimisers: Optimisers,
+) -> State:
+    """Put the run back to its last regular checkpoint, from where it goes on with other random numbers.
 
-
-def _diverged(broken: list[str], step: int, checkpoints: Path) -> UserError:
-    return UserError(
-        f"Training diverged: at iteration {step} {', '.join(broken)} is not a finite number. Checkpoints in "
-        f"{checkpoints} are from before. Train again with another seed (--resume never --seed N)."
+    Raises the problem, with advice, where that is not asked for or was done too often.
+    """
+    if settings.on_divergence != "rollback" or state.rollbacks == ROLLBACKS:
+        tried = f" It was rolled back {state.rollbacks} times." if state.rollbacks else ""
+        advice = "" if tried else " go on from there with --on-divergence rollback, or"
+        raise DivergenceError(
+            f"{problem}{tried} Checkpoints in {checkpoints} are from before:{advice} train again "
+            "(--resume never) with another --seed or a smaller --learning-rate."
+        ) from problem
+    found = checkpoint.newest(checkpoints, state.regular)
+    assert found, "a run that may roll back has a regular checkpoint from its start on"
+    checkpoint.restore(found, vars(networks), optimisers)
+    before = State.read(found.info)
+    before.rollbacks = state.rollbacks + 1
+    logger.warning(
+        "%s Going back to iteration %d and on with other random numbers (%d of %d times)",
+        *(problem, before.step, before.rollbacks, ROLLBACKS),
     )
+    return before
 
 
-def _samples(networks: Networks, latent: int) -> np.ndarray:
-    """The same few latents each time, so that TensorBoard shows how they change."""
-    latents = np.stack([draw_latent(seed, latent) for seed in range(SHOWN)])
+def _samples(networks: Networks, latent: int, n: int) -> np.ndarray:
+    """Samples (n, N, N, N) of the same latents each time, so that one can see how they change."""
+    latents = np.stack([draw_latent(seed, latent) for seed in range(n)])
     return generate(TrainedGenerator(for_sampling(networks.generator, latent), latent, {}), latents)
+
+
+def _write_generator(
+    folder: Path, networks: Networks, state: State, spec: ModelSpec, settings: TrainSettings, size: int
+) -> Path:
+    """Write the last generator, or the best (settings.use_checkpoint), which then takes its place."""
+    latent, step = settings.latent or spec.latent, state.step
+    if settings.use_checkpoint == "best" and state.best and state.best["step"] != step:
+        with suppress(UserError):  # it is damaged
+            if found := checkpoint.newest(folder / "checkpoints", [state.best["step"]]):
+                checkpoint.restore(found, vars(networks), {})
+                step = found.step
+        if step != state.best["step"]:
+            logger.warning("The best checkpoint cannot be read: the last generator is taken")
+    info = {"model": spec.name, "latent": latent, "channels": settings.channels, "size": size, "step": step}
+    info |= {"seed": settings.seed, "trained": state.step, "checkpoint": settings.use_checkpoint}
+    return save_generator(folder, for_sampling(networks.generator, latent), info)

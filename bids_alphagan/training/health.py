@@ -1,0 +1,159 @@
+"""Does a run still learn? Losses that are numbers, a critic within its bound, samples that differ.
+
+Looked at where the losses are read and at regular checkpoints, so that no iteration waits for it:
+
+| what | how it is measured | bad |
+|---|---|---|
+| finite | losses and weights | NaN or infinity |
+| `drift` | how far the critic rates scans above samples, over the most that it may (`farthest`) | > 1 |
+| `diversity` | mean distance between samples, over that between scans | < `FLOOR`, `PATIENCE` times running |
+| `distance` | between the samples' and the scans' features; the smallest marks the best checkpoint | |
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bids_alphagan.errors import UserError
+from bids_alphagan.models.networks import Networks
+from bids_alphagan.training.phases import Terms
+from bids_alphagan.training.state import State
+
+SAMPLES = 32  # of the same latents each time
+BLOCKS = 8  # along each axis
+FLOOR = 0.05
+PATIENCE = 3
+SMOOTHING = 0.1  # weight of the newest value in the moving average of the drift
+
+logger = logging.getLogger(__name__)
+
+
+class DivergenceError(UserError):
+    """The run has gone wrong at an iteration; its checkpoints are from before."""
+
+
+class Measures(NamedTuple):
+    """One row of health.tsv; see the module's table. diversity: None where the scans do not differ."""
+
+    drift: float | None
+    diversity: float | None
+    distance: float
+
+
+class Health:
+    """Judges a run on volumes (n, 1, N, N, N) in [-1, 1]; on_divergence: "warn", "stop" or "rollback"."""
+
+    def __init__(self, volumes: np.ndarray | Tensor, on_divergence: str) -> None:
+        self._on_divergence = on_divergence
+        self._farthest = farthest(volumes.shape[-1])
+        self._scans = features(volumes)
+        self._warned: set[str] = set()
+
+    def losses(self, state: State, values: Mapping[str, float]) -> None:
+        """Follow the drift. The moving average is in `state`, so that a resumed run goes on with it."""
+        drift = abs(values["discriminator_wasserstein"]) / 2 / self._farthest
+        before = drift if state.drift is None else state.drift
+        state.drift = SMOOTHING * drift + (1 - SMOOTHING) * before
+        self._judge(
+            "drift",
+            state.drift > 1,
+            f"at iteration {state.step} discriminator and generator drift apart: the discriminator rates "
+            f"scans above samples by {state.drift:.3g} times what its gradient penalty allows",
+        )
+
+    def samples(self, state: State, volumes: np.ndarray) -> Measures:
+        """Measure samples (n, N, N, N) in [-1, 1] of a regular checkpoint, and keep the best in `state`."""
+        found = features(volumes[:, None])
+        reference, spread = _spread(self._scans), _spread(found)
+        diversity = spread / reference if reference else None
+        measures = Measures(state.drift, diversity, distance(found, self._scans))
+        collapsed = diversity is not None and diversity < FLOOR
+        state.collapsed = state.collapsed + 1 if collapsed else 0
+        self._judge(
+            "collapse",
+            state.collapsed >= PATIENCE,
+            f"at iteration {state.step} the samples look alike (mode collapse): at {PATIENCE} checkpoints "
+            f"running they differ by less than {FLOOR:.0%} of what scans do, now by {diversity or 0:.1%}",
+        )
+        if state.best is None or measures.distance < state.best["distance"]:
+            state.best = {"step": state.step, "distance": measures.distance}
+        return measures
+
+    def _judge(self, what: str, bad: bool, words: str) -> None:
+        if bad and self._on_divergence != "warn":
+            raise DivergenceError(f"Training diverged: {words}.")
+        if bad and what not in self._warned:  # once, until it is well again
+            logger.warning("%s. --on-divergence stop or rollback would act on it.", words)
+        self._warned = self._warned | {what} if bad else self._warned - {what}
+
+
+def finite(terms: Terms, step: int) -> dict[str, float]:
+    """The losses as numbers; this is where the loop waits for the device. Raises DivergenceError."""
+    values = dict(zip(terms, torch.stack(list(terms.values())).tolist(), strict=True))
+    _refuse([name for name, value in values.items() if not math.isfinite(value)], step)
+    return values
+
+
+def check_weights(networks: Networks, step: int) -> None:
+    """Raise DivergenceError where an update after finite losses broke the weights: they must not be kept."""
+    for name, network in vars(networks).items():
+        if not all(parameter.isfinite().all() for parameter in network.parameters()):
+            _refuse([f"a weight of the {name}"], step)
+
+
+def _refuse(broken: list[str], step: int) -> None:
+    if broken:
+        more = [f"{len(broken) - 2} more"] if len(broken) > 3 else []
+        names = ", ".join(broken[: 2 if more else 3] + more)
+        raise DivergenceError(f"Training diverged: at iteration {step} {names} is not a finite number.")
+
+
+def farthest(size: int) -> float:
+    """The distance between the two volumes in [-1, 1] with an edge of `size` that are farthest apart.
+
+    A critic whose slope is at most 1, as the gradient penalty asks for (Gulrajani et al. 2017,
+    arXiv:1704.00028), cannot rate two volumes further apart than this. One that does has left its bound, and
+    its loss and the generator's run away from each other: the divergence by which Ferreira et al. 2022
+    (doi:10.3390/app12104844, Figure 8) know mode collapse. The losses themselves would not do: a constant
+    that is added to all scores moves the generator's loss and means nothing.
+    """
+    return 2 * size**1.5
+
+
+def features(volumes: np.ndarray | Tensor) -> Tensor:
+    """Volumes (n, 1, N, N, N) -> (n, 2, 8, 8, 8): mean and standard deviation in each of 8 x 8 x 8 blocks.
+
+    So coarse, they tell anatomy and contrast (means) and detail, blur and noise (deviations), and a few
+    dozen samples suffice.
+    """
+    parts = []
+    for start in range(0, len(volumes), 8):
+        part = torch.tensor(np.asarray(volumes[start : start + 8]), dtype=torch.float32)
+        mean = F.adaptive_avg_pool3d(part, BLOCKS)
+        square = F.adaptive_avg_pool3d(part.square(), BLOCKS)
+        parts.append(torch.cat([mean, (square - mean.square()).clamp(min=0).sqrt()], dim=1))
+    return torch.cat(parts)
+
+
+def distance(left: Tensor, right: Tensor) -> float:
+    """Between two sets of features, per feature, in units of intensity.
+
+    sqrt(mean((m1 - m2)^2 + (s1 - s2)^2)) with each feature's mean m and standard deviation s over the set:
+    the 2-Wasserstein distance between normal distributions without covariances, the idea of the Frechet
+    inception distance (Heusel et al. 2017, arXiv:1706.08500). The same few latents at each checkpoint make
+    it smooth. It compares checkpoints of a run; it says nothing of finer detail, nor of memorised scans.
+    """
+    means = (left.mean(0) - right.mean(0)).square()
+    spreads = (left.std(0, correction=0) - right.std(0, correction=0)).square()
+    return float((means + spreads).mean().sqrt())
+
+
+def _spread(found: Tensor) -> float:
+    """Mean distance between the block means of two of a set; 0 for a set of one."""
+    return float(torch.pdist(found[:, 0].flatten(1)).mean()) if len(found) > 1 else 0.0

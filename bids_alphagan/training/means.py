@@ -1,0 +1,107 @@
+"""Time and memory: what a run needs of this machine, told after its first iterations."""
+
+import logging
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import torch
+
+from bids_alphagan.errors import UserError
+
+WARM_UP, MEASURED = 1, 5  # iterations
+SMALLER = "a smaller --batch-size, --channels or --grid needs less (and is another run: --resume never)"
+
+logger = logging.getLogger(__name__)
+
+
+class Forecast:
+    """Times the run's own iterations, from the second on, and logs one line when it knows enough."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self._name, self._device, self._done, self._began = name, device, 0, 0.0
+
+    def advance(self, left: int) -> None:
+        """One more iteration is under way, `left` are to come. Waits for the device twice in a run."""
+        self._done += 1
+        if self._done == WARM_UP:
+            self._began = self._now()
+        elif self._done == WARM_UP + MEASURED and left:
+            seconds = (self._now() - self._began) / MEASURED
+            self._tell(left, seconds)
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def _tell(self, left: int, seconds: float) -> None:
+        used, there = memory(self._device)
+        total = timedelta(seconds=left * seconds)
+        logger.info(
+            "%s: the next %d iterations will take about %s at %.2g s each, and %.1f GB of memory; "
+            "finished about %s, checkpoints not counted",
+            *(self._name, left, duration(total), seconds, used / 1e9),
+            (datetime.now() + total).strftime("%a %d %b %H:%M"),
+        )
+        if used > 0.9 * there:
+            logger.warning("That is nearly all of the %.1f GB there are: %s.", there / 1e9, SMALLER)
+
+
+def duration(time: timedelta) -> str:
+    """In the two units that matter: "3 h 20 min"."""
+    seconds = round(time.total_seconds())
+    for unit, size, small, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= size:
+            return f"{seconds // size} {unit} {seconds % size // part} {small}"
+    return f"{seconds} s"
+
+
+def memory(device: torch.device) -> tuple[int, float]:
+    """Bytes that this process has used at most, and that it can have at most."""
+    if device.type == "cuda":
+        there = torch.cuda.get_device_properties(device).total_memory
+        return torch.cuda.max_memory_reserved(device), there
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, min(_limits(), default=float("inf"))
+
+
+def _limits() -> Iterator[float]:
+    """The machine's memory, and what its control groups (a container's, a cluster job's) leave of it."""
+    info = Path("/proc/meminfo")
+    if info.is_file():
+        yield 1024 * int(info.read_text().split(maxsplit=2)[1])
+    groups, own = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+    path = own.read_text().rpartition("::")[2].strip() if own.is_file() else "/"
+    for folder in (groups / path.lstrip("/"), *(groups / path.lstrip("/")).parents):
+        limit = folder / "memory.max"
+        if groups in (folder, *folder.parents) and limit.is_file() and limit.read_text().strip() != "max":
+            yield int(limit.read_text())
+
+
+def warn_of_too_little(networks: dict[str, torch.nn.Module], device: torch.device) -> None:
+    """Warn where even the weights, their gradients and the optimisers' averages are too much to hold."""
+    least = 16 * sum(p.numel() for network in networks.values() for p in network.parameters())
+    _, there = memory(device)
+    if least > there:
+        logger.warning(
+            "At least %.1f GB are needed, and there are %.1f: %s.", least / 1e9, there / 1e9, SMALLER
+        )
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raise UserError with advice where memory runs out within."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error)
+        out = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text
+        if not out:
+            raise
+        first = text.splitlines()[0] if text else "MemoryError"
+        raise UserError(f"There is not enough memory ({first}): {SMALLER}.") from error

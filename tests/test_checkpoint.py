@@ -1,0 +1,215 @@
+"""A run goes on from its checkpoints: bit for bit, and only as the run that it is."""
+
+import json
+import logging
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_runs import TINY, VOLUMES, leaves, same, settings, weights
+
+import bids_alphagan
+from bids_alphagan.errors import UserError
+from bids_alphagan.files import read_json, read_tsv
+from bids_alphagan.models import MODELS
+from bids_alphagan.training import checkpoint, load_generator, train
+from bids_alphagan.training.data import data_hash
+from bids_alphagan.training.state import State, stream
+
+SPEC = MODELS["sigmarat2"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, model):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(VOLUMES, MODELS[model], settings(iterations=5), whole)
+    for iterations in (1, 3, 5):
+        result = train(VOLUMES, MODELS[model], settings(iterations=iterations), parts)
+        assert result.step == iterations
+    assert same(weights(whole), weights(parts))
+    assert (whole / "losses.tsv").read_text() == (parts / "losses.tsv").read_text()
+    assert same(load_file(whole / "generator.safetensors"), load_file(parts / "generator.safetensors"))
+    assert read_json(whole / "config.json") == read_json(parts / "config.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch_size": 3},
+        {"seed": 1},
+        {"learning_rate": 1e-3},
+        {"channels": 3},
+        {"latent": 4},
+        {"precision": "bf16"},
+    ],
+)
+def test_settings_change_the_weights_and_may_not_change_on_resuming(tmp_path, change):
+    spec = MODELS["sigmarat2"]
+    train(VOLUMES, spec, settings(iterations=2), tmp_path / "a")
+    train(VOLUMES, spec, settings(iterations=2, **change), tmp_path / "b")
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    ((key, value),) = change.items()
+    before = weights(tmp_path / "a")
+    with pytest.raises(UserError, match=rf"settings\.{key} is {value!r}, was .*--resume never"):
+        train(VOLUMES, spec, settings(**change), tmp_path / "a")
+    assert same(weights(tmp_path / "a"), before)
+    result = train(VOLUMES, spec, settings(iterations=2, **change), tmp_path / "a", resume=False)
+    assert result.step == 2
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_other_data_or_another_model_is_refused_by_name(tmp_path):
+    train(VOLUMES, MODELS["sigmarat2"], settings(iterations=1), tmp_path)
+    with pytest.raises(UserError, match=r"data\.scans is 2, was 3; data\.sha256"):
+        train(VOLUMES[:2], MODELS["sigmarat2"], TINY, tmp_path)
+    with pytest.raises(UserError, match=r"model\.name is 'sigmarat1', was 'sigmarat2'"):
+        train(VOLUMES, MODELS["sigmarat1"], TINY, tmp_path)
+
+
+def damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    middle = len(content) * 3 // 4
+    path.write_bytes(
+        {
+            "empty": b"",
+            "truncated": content[:middle],
+            "zeros": content[:middle] + bytes(len(content) - middle),
+            "no metadata": content[:8] + content[8:].replace(b'"crc32"', b'"crc_2"', 1),
+        }[how]
+    )
+
+
+@pytest.mark.parametrize("how", ["empty", "truncated", "zeros", "no metadata"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, how):
+    spec = MODELS["sigmarat2"]
+    train(VOLUMES, spec, TINY, tmp_path)
+    expected, table = weights(tmp_path), (tmp_path / "losses.tsv").read_text()
+    newest = tmp_path / "checkpoints" / "step-000004.safetensors"
+    damage(newest, how)
+    with caplog.at_level(logging.INFO):
+        train(VOLUMES, spec, TINY, tmp_path)
+    assert f"{newest} is damaged" in caplog.text
+    assert "from its checkpoint at iteration 2" in caplog.text
+    assert same(weights(tmp_path), expected)
+    assert (tmp_path / "losses.tsv").read_text() == table
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_thrown_away(tmp_path):
+    train(VOLUMES, SPEC, TINY, tmp_path)
+    for path in (tmp_path / "checkpoints").iterdir():
+        damage(path, "truncated")
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    with pytest.raises(UserError, match=r"No checkpoint in .*checkpoints can be read.*--resume never"):
+        train(VOLUMES, SPEC, TINY, tmp_path)
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_a_checkpoint_is_everything(tmp_path):
+    train(VOLUMES, SPEC, TINY, tmp_path)
+    found = checkpoint.newest(tmp_path / "checkpoints")
+    assert {name.rpartition(".")[0].partition(".")[0] for name in found.tensors} == {"network", "optimiser"}
+    assert found.info["settings"] == json.loads(json.dumps(vars(TINY)))
+    assert found.info["data"]["sha256"] == data_hash(VOLUMES)
+    assert found.info["versions"]["bids_alphagan"] == bids_alphagan.__version__
+    assert found.info["versions"]["torch"] == str(torch.__version__)
+    assert (found.info["step"], found.info["next_batch"], found.info["rollbacks"]) == (4, 8, 0)
+
+
+def test_no_global_random_state_matters_or_is_touched(tmp_path):
+    for seed in (1, 2):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        before = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
+        train(VOLUMES, MODELS["adni"], TINY, tmp_path / str(seed))
+        after = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
+        assert after == before
+    assert leaves(tmp_path / "1") == leaves(tmp_path / "2")
+
+
+def steps(folder: Path) -> list[int]:
+    return sorted(int(path.stem.split("-")[1]) for path in (folder / "checkpoints").iterdir())
+
+
+def test_the_last_and_the_best_are_kept(tmp_path):
+    train(VOLUMES, SPEC, settings(iterations=7, checkpoint_every=1, keep_checkpoints=3), tmp_path)
+    rows = read_tsv(tmp_path / "health.tsv")
+    best = min(rows, key=lambda row: float(row["distance"]))
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6", "7"]
+    assert steps(tmp_path) == sorted({5, 6, 7, int(best["step"])})
+    kept = checkpoint.newest(tmp_path / "checkpoints").info["best"]
+    assert kept == {"step": int(best["step"]), "distance": pytest.approx(float(best["distance"]), rel=1e-5)}
+    # may change between runs
+    train(VOLUMES, SPEC, settings(iterations=8, checkpoint_every=1), tmp_path)
+    assert {7, 8} <= set(steps(tmp_path)) <= {7, 8, int(best["step"])}
+
+
+def test_the_best_is_kept_however_old_it_gets():
+    state = State(best={"step": 2, "distance": 0.1})
+    for step in (2, 4, 6, 8):
+        state.step = step
+        state.saved(keep=2)
+    assert state.kept(2) == {2, 6, 8}
+    state.step = 9  # interrupted: neither regular nor one to go back to
+    assert state.kept(2) == {2, 8, 9}
+    assert state.regular == [6, 8]
+    assert State.read(json.loads(json.dumps(state.info()))) == state
+
+
+def test_an_interruption_decides_nothing(tmp_path):
+    """One that ended at iteration 3 for a while has no third candidate for the best, nor another file."""
+    train(VOLUMES, SPEC, settings(iterations=3), tmp_path / "parts")
+    train(VOLUMES, SPEC, settings(iterations=6), tmp_path / "parts")
+    train(VOLUMES, SPEC, settings(iterations=6), tmp_path / "whole")
+    parts, whole = leaves(tmp_path / "parts"), leaves(tmp_path / "whole")
+    del parts["samples/step-000003.npy"]
+    assert parts.keys() == whole.keys()
+    assert all(parts[name] == whole[name] for name in ("losses.tsv", "health.tsv", "samples/step-000006.npy"))
+    infos = [checkpoint.newest(tmp_path / name / "checkpoints").info for name in ("parts", "whole")]
+    assert infos[0] == infos[1]
+
+
+def test_the_best_generator_can_be_chosen_and_the_last_again(tmp_path, caplog):
+    few = settings(iterations=6, checkpoint_every=1, learning_rate=0.05)
+    train(VOLUMES, SPEC, few, tmp_path)
+    best = checkpoint.newest(tmp_path / "checkpoints").info["best"]["step"]
+    assert best < 6, "choose another seed: this test needs a best that is not the last"
+    last = load_file(tmp_path / "generator.safetensors")
+    last = {name: tensor.clone() for name, tensor in last.items()}
+
+    train(VOLUMES, SPEC, replace(few, use_checkpoint="best"), tmp_path)
+    chosen = load_file(tmp_path / "checkpoints" / f"step-{best:06d}.safetensors")
+    found = load_file(tmp_path / "generator.safetensors")
+    assert all(torch.equal(tensor, chosen[f"network.generator.{name}"]) for name, tensor in found.items())
+    info = load_generator(tmp_path).info
+    assert (info["step"], info["trained"], info["checkpoint"]) == (best, 6, "best")
+    assert not same(found, last)
+
+    train(VOLUMES, SPEC, few, tmp_path)
+    assert same(load_file(tmp_path / "generator.safetensors"), last)
+
+    damage(tmp_path / "checkpoints" / f"step-{best:06d}.safetensors", "truncated")
+    train(VOLUMES, SPEC, replace(few, use_checkpoint="best"), tmp_path)
+    assert "The best checkpoint cannot be read: the last generator is taken" in caplog.text
+    assert same(load_file(tmp_path / "generator.safetensors"), last)
+
+
+def test_other_versions_are_told_of_and_go_on(tmp_path, caplog, monkeypatch):
+    train(VOLUMES, SPEC, settings(iterations=2), tmp_path)
+    train(VOLUMES, SPEC, settings(iterations=3), tmp_path)
+    assert "other versions" not in caplog.text
+    monkeypatch.setattr(bids_alphagan, "__version__", "99.0")
+    train(VOLUMES, SPEC, settings(iterations=4), tmp_path)
+    assert "other versions, whose numbers may have been others: bids_alphagan is 99.0, was 0." in caplog.text
+
+
+def test_the_random_numbers_after_a_rollback_are_others_each_time():
+    seeds = [stream(replace(TINY, seed=seed), n).seed for seed in range(5) for n in range(4)]
+    assert seeds[::4] == [0, 1, 2, 3, 4]
+    assert len(set(seeds)) == 20
+    assert 0 <= min(seeds) <= max(seeds) < 2**31

@@ -1,0 +1,171 @@
+"""A run that is stopped, killed or cut off the power, at any moment, ends as if it never had been."""
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_runs import VOLUMES, leaves, settings
+
+from bids_alphagan import cli
+from bids_alphagan.errors import Stopped
+from bids_alphagan.models import MODELS
+from bids_alphagan.training import Interrupted, checkpoint, loop, train
+from bids_alphagan.training.phases import iteration
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SPEC = MODELS["sigmarat2"]
+LONG = settings(iterations=40, checkpoint_every=4, on_divergence="rollback", use_checkpoint="best")
+KILLS = 12
+
+
+def run(folder: Path, begun: Any) -> None:
+    """What a killed process did, and what the next one does: the same."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a new process of this kind ignores it at first
+    begun.set()
+    try:
+        train(VOLUMES, SPEC, LONG, folder)
+    except Interrupted as stop:
+        sys.exit(128 + stop.by)
+
+
+@pytest.mark.slow
+def test_a_process_killed_many_times_ends_as_if_never_killed(tmp_path: Path) -> None:
+    processes = multiprocessing.get_context("forkserver")  # torch is loaded once
+    processes.set_forkserver_preload(["bids_alphagan.training"])
+    chance, killed = random.Random(7), tmp_path / "killed"
+    table = killed / "losses.tsv"
+    codes = []
+    numbers = [signal.SIGKILL, *SIGNALS] * (KILLS // 4)
+    chance.shuffle(numbers)
+    for number, goal in zip(numbers, sorted(chance.sample(range(1, 26), KILLS)), strict=True):
+        begun = processes.Event()
+        process = processes.Process(target=run, args=(killed, begun))
+        process.start()
+        begun.wait(60)
+        while process.is_alive() and not (table.is_file() and table.read_text().count("\n") > goal):
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.15))  # anywhere in an iteration, a checkpoint, a look at samples
+        assert process.pid
+        os.kill(process.pid, number)
+        process.join(60)
+        codes.append(process.exitcode)
+        assert process.exitcode in (-number, 128 + number)  # the former before training has begun
+    assert codes.count(-signal.SIGKILL) >= 2
+    train(VOLUMES, SPEC, LONG, killed)
+    train(VOLUMES, SPEC, LONG, tmp_path / "whole")
+    assert leaves(killed) == leaves(tmp_path / "whole")
+
+
+class Death(BaseException):
+    """Stands for the moment of a power cut."""
+
+
+class Disk:
+    """Counts what the run asks of the disk, and fails for good at call number `last`.
+
+    After the cut, a file holds what it held when it was last synchronised; names are as they were.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, last: int) -> None:
+        self._calls, self._last = 0, last
+        self._sizes: dict[int, int] = {}
+        self._fsync = os.fsync
+        for name in ("replace", "unlink"):
+            patch.setattr(os, name, self._counted(getattr(os, name)))
+        patch.setattr(os, "fsync", self._counted(self._synchronised))
+
+    def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self._calls += 1
+            if self._calls >= self._last:
+                raise Death
+            return function(*arguments, **options)
+
+        return call
+
+    def _synchronised(self, handle: int) -> None:
+        self._fsync(handle)
+        self._sizes[os.fstat(handle).st_ino] = os.fstat(handle).st_size
+
+    def cut(self, folder: Path) -> None:
+        for path in folder.rglob("*"):
+            if path.is_file() and "tensorboard" not in path.parts:
+                safe, size = self._sizes.get(path.stat().st_ino, 0), path.stat().st_size
+                if size > safe:
+                    with path.open("r+b") as stream:
+                        stream.seek(safe)
+                        stream.write(bytes(size - safe))  # blocks that never arrived read as zeros
+
+
+@pytest.mark.slow
+def test_a_power_cut_between_any_two_writes_changes_nothing(tmp_path: Path) -> None:
+    short = settings(iterations=2, checkpoint_every=1, on_divergence="rollback")
+    train(VOLUMES, SPEC, short, tmp_path / "whole")
+    expected = leaves(tmp_path / "whole")
+    cut, moment = True, 0
+    while cut:
+        moment, folder = moment + 1, tmp_path / str(moment)
+        with pytest.MonkeyPatch.context() as patch:
+            disk = Disk(patch, last=moment)
+            try:
+                train(VOLUMES, SPEC, short, folder)
+            except Death:
+                disk.cut(folder)
+            else:
+                cut = False
+        train(VOLUMES, SPEC, short, folder)
+        assert leaves(folder) == expected, f"cut at the {moment}th call"
+    assert moment > 30
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_the_iteration_saves_and_gives_the_handlers_back(tmp_path, monkeypatch, number):
+    def interrupted(*arguments: object) -> dict[str, torch.Tensor]:
+        if arguments[-1] == 2:
+            signal.raise_signal(number)
+            assert signal.getsignal(number) is before  # a second one acts at once
+        return iteration(*arguments)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(loop, "iteration", interrupted)
+    with pytest.raises(Interrupted, match=f"iteration 3 by {number.name}") as caught:
+        train(VOLUMES, SPEC, settings(iterations=9), tmp_path)
+    assert caught.value.by == number
+    assert signal.getsignal(number) is before
+    assert checkpoint.newest(tmp_path / "checkpoints").step == 3
+    assert not (tmp_path / "generator.safetensors").exists()
+
+
+def test_a_signal_after_the_last_iteration_is_not_lost(tmp_path, monkeypatch):
+    def late(*arguments: object) -> Path:
+        signal.raise_signal(signal.SIGTERM)
+        return write(*arguments)
+
+    write = loop.save_generator
+    monkeypatch.setattr(loop, "save_generator", late)
+    with pytest.raises(Interrupted, match="iteration 4 by SIGTERM"):
+        train(VOLUMES, SPEC, settings(), tmp_path)
+    assert (tmp_path / "generator.safetensors").exists()
+
+
+def test_the_app_ends_on_a_clusters_warning_with_its_own_exit_code(monkeypatch, capsys):
+    def warned(argv: object) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    monkeypatch.setattr(cli, "parse", warned)
+    try:
+        assert cli.main([]) == 128 + signal.SIGUSR1 == 138
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert "stopped by SIGUSR1. The same command goes on from here" in capsys.readouterr().err
+    assert not issubclass(Stopped, Exception)
