@@ -23,11 +23,11 @@ from bids_alphagan.models.trained import (
     generate,
     save_generator,
 )
-from bids_alphagan.training import checkpoint
+from bids_alphagan.training import checkpoint, distributed
 from bids_alphagan.training.identity import TrainSettings, configuration, refuse_another_run
 from bids_alphagan.training.interrupt import Interrupted, requests
 from bids_alphagan.training.phases import Terms, initial_networks, iteration, new_optimisers
-from bids_alphagan.training.record import LOSSES, Record
+from bids_alphagan.training.record import LOSSES, Record, Unrecorded
 
 SHOWN = 4  # samples in TensorBoard
 
@@ -68,22 +68,29 @@ def train(
     checkpoints = folder / "checkpoints"
 
     step = 0
-    if resume and (found := checkpoint.newest(checkpoints)):
+    found = checkpoint.newest(checkpoints) if resume else None
+    distributed.check_same({**config, "step": found and found.step}, folder)
+    leader = distributed.is_leader()  # writes; on one device it is the only process
+    if found:
         refuse_another_run(found.info, config, folder)
         checkpoint.restore(found, vars(networks), optimisers)
         step = found.step
         logger.info("%s goes on from its checkpoint at iteration %d", spec.name, step)
-    else:
+    elif leader:
         _clear(folder)
-    write_json(folder / "config.json", config)
+    if leader:
+        write_json(folder / "config.json", config)
 
     scans = torch.as_tensor(volumes).to(device)
-    with requests() as request, Record(folder, spec.name, step, settings.iterations) as record:
+    written = Record(folder, spec.name, step, settings.iterations) if leader else Unrecorded()
+    with requests() as request, written as record:
         while step < settings.iterations:
             terms = iteration(networks, optimisers, scans, spec, settings, step)
             step += 1
             record.advance()
-            stopping = request.by  # read once: a signal that comes later waits for the next iteration
+            stopping = distributed.agreed(
+                request.by
+            )  # read once: a signal that comes later waits for the next iteration
             saving = stopping or step % settings.checkpoint_every == 0 or step == settings.iterations
             if saving or step == 1 or step % settings.log_every == 0:
                 values = _finite(terms, step, checkpoints)
@@ -91,16 +98,20 @@ def train(
                 record.losses(step, values)
             if saving:
                 _check_weights(networks, step, checkpoints)
-                checkpoint.save(checkpoints, vars(networks), optimisers, {**config, "step": step})
-                record.samples(step, _samples(networks, latent))
+                if leader:
+                    checkpoint.save(checkpoints, vars(networks), optimisers, {**config, "step": step})
+                    record.samples(step, _samples(networks, latent))
+                distributed.wait()
             if stopping:
                 message = f"{spec.name} stopped at iteration {step} by {stopping.name}; the state is saved"
                 raise Interrupted(message, stopping)
 
     info = {"model": spec.name, "latent": latent, "channels": settings.channels, "size": volumes.shape[-1]}
-    generator = for_sampling(networks.generator, latent)
-    path = save_generator(folder, generator, {**info, "step": step, "seed": settings.seed})
-    return TrainResult(step, time.perf_counter() - began, path)
+    if leader:
+        generator = for_sampling(networks.generator, latent)
+        save_generator(folder, generator, {**info, "step": step, "seed": settings.seed})
+    distributed.wait()
+    return TrainResult(step, time.perf_counter() - began, folder / GENERATOR_FILE)
 
 
 def _clear(folder: Path) -> None:

@@ -59,3 +59,18 @@ class Record:
         self._bar.close()
         self._board.close()
         self._table.close()
+
+
+class Unrecorded:
+    """The record of a process that writes nothing."""
+
+    def advance(self) -> None: ...
+
+    def losses(self, step: int, losses: Mapping[str, float]) -> None: ...
+
+    def samples(self, step: int, volumes: np.ndarray) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
