@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def run_group(config: Config) -> int:
     from bids_alphagan.report.collect import group_report
 
     if follows():
-        return follow(config)
+        follow(config)
     raw.read_filters(config)  # the participant level has used them; a damaged file is told of here, too
     scans = prepared_scans(config)
     with_masks = "synthesise" in config.steps and any(scan.masks for scan in scans)
@@ -125,15 +125,18 @@ def follows() -> bool:
     return place is not None and place.rank > 0
 
 
-def follow(config: Config) -> int:
-    """Train with the leader; write and say nothing but errors. Returns the exit code."""
+def follow(config: Config) -> NoReturn:
+    """Train with the leader; write and say nothing but errors."""
+    from bids_alphagan.training import distributed
+
     errors_only()
+    code = 0
     try:
         if "train" in config.steps:
             train(config, prepared_scans(config))
     except Stopped as stopped:  # of which the leader tells
-        return 128 + stopped.by
-    return 0
+        code = 128 + stopped.by
+    distributed.leave(code)
 
 
 def train(config: Config, scans: Sequence[PreparedScan]) -> None:

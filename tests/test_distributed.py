@@ -1,6 +1,7 @@
 """Several devices: processes on the CPU that share each batch end where one process ends, to rounding."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,7 +27,7 @@ from bids_alphagan.training.launch import launch
 from bids_alphagan.training.phases import iteration
 
 VOLUMES = np.random.default_rng(0).uniform(-1, 1, (5, 1, 16, 16, 16)).astype(np.float32)
-STEPS = 3
+STEPS = 2
 RUNS = {
     f"{model}-{which}{'' if speedups is None else '-plain'}": (model, which, speedups)
     for model in MODELS
@@ -35,7 +36,7 @@ RUNS = {
 
 
 def settings(**changes: object) -> TrainSettings:
-    tiny = {"batch_size": 4, "channels": 2, "latent": 5, "log_every": 1, "checkpoint_every": 2}
+    tiny = {"batch_size": 4, "channels": 2, "latent": 5, "log_every": 1, "checkpoint_every": 1}
     return TrainSettings(**({"iterations": STEPS} | tiny | changes))  # type: ignore[arg-type]
 
 
@@ -48,20 +49,19 @@ def run(folder: Path, name: str, **changes: object) -> None:
     train(VOLUMES, variant(MODELS[model], which), settings(**changes), folder / name)
 
 
-def state(folder: Path) -> dict[str, torch.Tensor]:
-    path = sorted((folder / "checkpoints").glob("*.safetensors"))[-1]
-    return {name: tensor.clone() for name, tensor in load_file(path).items()}
+def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    path = folder / "checkpoints" / f"step-{step:06d}.safetensors"
+    return {name: tensor.double().clone() for name, tensor in load_file(path).items()}
 
 
-def assert_same_to_rounding(one: Path, several: Path, model: str) -> None:
-    """Checkpoints and losses of two folders.
+def assert_same_step(one: Path, several: Path, model: str) -> None:
+    """What one iteration makes of networks and optimisers, of which Adam's averages are the gradients.
 
-    Gradients are compared as Adam's averages of them, weights where their gradient is above rounding
-    (test_released.told_from_noise says why).
+    Weights are compared where their gradient is above rounding (test_released.told_from_noise says why).
     """
-    left, right = state(one), state(several)
+    left, right = state(one, 1), state(several, 1)
     assert left.keys() == right.keys()
-    difference = {name: (left[name].double() - right[name].double()).abs() for name in left}
+    difference = {name: (left[name] - right[name]).abs() for name in left}
     told = everything = 0
     for network, module in vars(build_networks(MODELS[model], 16, 2, 5)).items():
         averages = [f"optimiser.{network}.{index}.exp_avg" for index, _ in enumerate(module.parameters())]
@@ -69,19 +69,28 @@ def assert_same_to_rounding(one: Path, several: Path, model: str) -> None:
         for average, (name, _) in zip(averages, module.named_parameters(), strict=True):
             assert difference[average].max() < 1e-5 * largest, average
             assert difference[average + "_sq"].max() < 1e-5 * largest**2, average
-            sound = left[average].abs() > 1e-4 * largest
+            sound = left[average].abs() > 1e-5 * largest
             assert (difference[f"network.{network}.{name}"] * sound).max() < 1e-5, f"{network} {name}"
             told, everything = told + sound.sum(), everything + sound.numel()
         for name, _ in module.named_buffers():
             buffer = f"network.{network}.{name}"
             # a bias before a normalisation moves by noise, and the running mean with it
-            noise = STEPS * settings().learning_rate if name.endswith("running_mean") else 0
-            assert difference[buffer].max() < 1e-4 * left[buffer].abs().max() + noise, buffer
+            noise = settings().learning_rate if name.endswith("running_mean") else 0
+            assert difference[buffer].max() < 1e-5 * left[buffer].abs().max() + noise, buffer
     assert told > 0.8 * everything
-    for row, other in zip(read_tsv(one / "losses.tsv"), read_tsv(several / "losses.tsv"), strict=True):
-        assert {n: float(v) for n, v in row.items()} == pytest.approx(
-            {n: float(v) for n, v in other.items()}, rel=1e-4, abs=1e-5
-        )
+
+
+def assert_same_run(one: Path, several: Path, step: int = STEPS) -> None:
+    """Losses and gradients so far: the noise of the weights above reaches them from the second step on."""
+    rows, others = read_tsv(one / "losses.tsv"), read_tsv(several / "losses.tsv")
+    assert len(rows) == len(others) == step
+    for row, other in zip(rows, others, strict=True):
+        losses = {name: float(value) for name, value in row.items()}
+        assert losses == pytest.approx({n: float(value) for n, value in other.items()}, rel=1e-3, abs=1e-3)
+    left, right = state(one, step), state(several, step)
+    for name in (name for name in left if name.endswith("exp_avg")):
+        average = left[name]
+        assert (average - right[name]).abs().max() < 1e-3 * average.abs().max() + 1e-4, name
 
 
 def watched(place: Path, function: Callable[..., None], *arguments: object) -> None:
@@ -123,17 +132,18 @@ def ones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_two_devices_with_half_the_batch_each_equal_one_device(ones, teams, name):
-    assert_same_to_rounding(ones / name, teams / name, RUNS[name][0])
+    assert_same_step(ones / name, teams / name, RUNS[name][0])
+    assert_same_run(ones / name, teams / name)
     assert read_json(ones / name / "config.json") == read_json(teams / name / "config.json")
 
 
 def test_a_run_goes_on_with_another_number_of_devices(ones, teams, caplog):
-    assert_same_to_rounding(ones / "resumed", teams / "resumed", RUNS["resumed"][0])
+    assert_same_run(ones / "resumed", teams / "resumed")
     with caplog.at_level("INFO"):
         for place in (ones, teams):
             run(place, "resumed", iterations=STEPS + 1)
     assert caplog.text.count(f"from its checkpoint at iteration {STEPS}") == 2
-    assert_same_to_rounding(ones / "resumed", teams / "resumed", RUNS["resumed"][0])
+    assert_same_run(ones / "resumed", teams / "resumed", STEPS + 1)
 
 
 def test_the_leader_alone_writes(ones, teams):
@@ -147,10 +157,10 @@ def test_the_leader_alone_writes(ones, teams):
 
 
 def ends(folder: Path, model: str, rank: int, number: signal.Signals) -> None:
-    """Train; one process has a signal in its third iteration."""
+    """Train; one process has a signal in its second iteration."""
 
     def signalled(*arguments: object) -> dict[str, torch.Tensor]:
-        if arguments[-1] == 2 and distributed.size() > 1 and torch.distributed.get_rank() == rank:
+        if arguments[-1] == 1 and distributed.size() > 1 and torch.distributed.get_rank() == rank:
             os.kill(os.getpid(), number)
         return iteration(*arguments)
 
@@ -159,21 +169,22 @@ def ends(folder: Path, model: str, rank: int, number: signal.Signals) -> None:
 
 
 def test_a_signal_to_one_process_stops_all_at_the_same_iteration_with_the_state_saved(tmp_path):
-    with pytest.raises(Interrupted, match="sigmarat2 stopped at iteration 3 by SIGTERM") as caught:
+    with pytest.raises(Interrupted, match="sigmarat2 stopped at iteration 2 by SIGTERM") as caught:
         launch(2, "cpu", ends, tmp_path, "sigmarat2", 1, signal.SIGTERM)
     assert caught.value.by == signal.SIGTERM
-    assert checkpoint.newest(tmp_path / "checkpoints").step == 3
+    assert checkpoint.newest(tmp_path / "checkpoints").step == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_where_one_is_killed_the_others_end_and_the_run_goes_on_from_its_checkpoint(ones, tmp_path, rank):
     began = time.monotonic()
     with pytest.raises(UserError, match=rf"process {rank} of 2 .* killed by SIGKILL.*goes on from the last"):
         launch(2, "cpu", ends, tmp_path, "adni", rank, signal.SIGKILL)
     assert time.monotonic() - began < 45
-    assert checkpoint.newest(tmp_path / "checkpoints").step == 2
+    assert checkpoint.newest(tmp_path / "checkpoints").step == 1
     train(VOLUMES, MODELS["adni"], settings(), tmp_path)
-    assert_same_to_rounding(ones / "adni-paper", tmp_path, "adni")
+    assert_same_run(ones / "adni-paper", tmp_path)
 
 
 def fails(place: Path) -> None:
@@ -183,6 +194,7 @@ def fails(place: Path) -> None:
     raise ArithmeticError("a fault")
 
 
+@pytest.mark.slow
 def test_what_a_process_has_to_say_is_told(tmp_path):
     with pytest.raises(UserError, match="The processes differ in options, data"):
         launch(2, "cpu", fails, tmp_path / "data")
@@ -194,29 +206,30 @@ def test_what_a_process_has_to_say_is_told(tmp_path):
 # By the command
 
 
-@pytest.fixture
-def words(tmp_path: Path) -> list[str]:
-    """A group run on two prepared animals of a few voxels."""
-    data, out = tiny.dataset(tmp_path / "data"), tmp_path / "out"
+SIZES = ["--grid", "16", "--segmenter", "none", "--nprocs", "1"]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two animals of a few voxels in data/, prepared in out/."""
+    place = tmp_path_factory.mktemp("prepared")
+    data = tiny.dataset(place / "data")
     for label in ("01", "02"):
         tiny.scan(data / f"sub-{label}" / "anat" / f"sub-{label}_T2w.nii.gz", tiny.values(int(label)))
-    shared = ["--grid", "16", "--segmenter", "none", "--nprocs", "1"]
-    assert cli.main([str(data), str(out), "participant", "--skip-bids-validation", *shared]) == 0
-    sizes = [
-        "--channels",
-        "2",
-        "--latent-size",
-        "5",
-        "--log-every",
-        "1",
-        "--n-synthetic",
-        "1",
-        "--device",
-        "cpu",
-    ]
-    return [str(data), str(out), "group", *shared, *sizes]
+    words = [str(data), str(place / "out"), "participant", "--skip-bids-validation", *SIZES]
+    assert cli.main(words) == 0
+    return place
 
 
+@pytest.fixture
+def words(prepared: Path, tmp_path: Path) -> list[str]:
+    """A group run on a copy of them in tmp_path/out."""
+    shutil.copytree(prepared / "out", tmp_path / "out")
+    narrow = ["--channels", "2", "--latent-size", "5", "--log-every", "1", "--n-synthetic", "1"]
+    return [str(prepared / "data"), str(tmp_path / "out"), "group", *SIZES, *narrow, "--device", "cpu"]
+
+
+@pytest.mark.slow
 def test_the_command_starts_stops_and_goes_on(words, tmp_path):
     model = tmp_path / "out" / "models" / "sigmarat2"
     command = [sys.executable, "-m", "bids_alphagan", *words, "--steps", "train"]
@@ -257,6 +270,7 @@ def by_srun(words: list[str]) -> list[subprocess.Popen]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [by_torchrun, by_srun])
 def test_under_a_launcher_the_leader_does_all_that_is_not_training(words, tmp_path, start):
     words += ["--devices", "2", "--iterations", "2", "--steps", "train", "synthesise"]

@@ -15,16 +15,18 @@ on. It brings nine packages more. What is left of it is the reading of variables
 """
 
 import json
+import logging
 import os
 import re
 import signal
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -142,6 +144,18 @@ def _ignored_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, which has nothing left to do, at once.
+
+    The interpreter's own end now and then aborts after gloo (pytorch issues 179291, 190489), and a launcher
+    then takes the process for a failed one and ends the leader, too.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def sharing() -> int:

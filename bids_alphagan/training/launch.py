@@ -2,13 +2,12 @@
 
 import logging
 import os
-import sys
+import signal
 import tempfile
 import traceback
 from collections.abc import Callable
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
-from signal import Signals
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import read_json, write_json
 from bids_alphagan.training import distributed
-from bids_alphagan.training.interrupt import Interrupted, requests
+from bids_alphagan.training.interrupt import SIGNALS, Interrupted, requests
 
 LOOK = 0.5  # s between two looks at the processes
 GRACE = 5.0  # s that a team has to end by itself, where one of it has died
@@ -55,6 +54,8 @@ def launch(devices: int, device: str, function: Callable[..., Any], *arguments: 
                     if request.by and process.is_alive():
                         os.kill(process.pid, request.by)
         except ProcessExitedException as error:
+            if request.by:  # before the team was ready to take it
+                raise Interrupted(f"stopped by {request.by.name}", request.by) from error
             raise _failure(Path(outcomes), team.processes, error) from error
         finally:
             for process in team.processes:
@@ -62,7 +63,7 @@ def launch(devices: int, device: str, function: Callable[..., Any], *arguments: 
                 process.join()
             listener.stop()
         if stopped := _outcomes(Path(outcomes), "stopped"):
-            raise Interrupted(stopped[0]["message"], Signals(stopped[0]["signal"]))
+            raise Interrupted(stopped[0]["message"], signal.Signals(stopped[0]["signal"]))
         if request.by:  # too late for the team, which was done
             raise Interrupted(f"stopped by {request.by.name}", request.by)
 
@@ -84,7 +85,7 @@ def _failure(folder: Path, team: list[Any], error: ProcessExitedException) -> Ex
         return UserError(lost[0]["message"])
     rank = died[0] if died and error.error_index not in died else error.error_index
     code = team[rank].exitcode
-    how = f"was killed by {Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     return UserError(
         f"Training stopped: process {rank} of {len(team)} (from 0) {how}, and the others were ended. "
         "The same command goes on from the last checkpoint, on any number of devices."
@@ -109,6 +110,8 @@ def _work(
     arguments: tuple[Any, ...],
 ) -> None:
     """What one process of the team does: as under torchrun. Unless it exits with 0, the others are ended."""
+    for number in SIGNALS:  # until training takes the first, and after it: they are sent until this ends
+        signal.signal(number, signal.SIG_IGN)
     os.environ |= place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the machine's name need not be known to a network
     torch.set_num_threads(threads)
@@ -120,6 +123,7 @@ def _work(
     def tell(kind: str, message: str, **more: Any) -> None:
         write_json(outcomes / f"{rank}.json", {"kind": kind, "message": message, **more})
 
+    code = 0
     try:
         with distributed.joined(device):
             function(*arguments)
@@ -127,7 +131,10 @@ def _work(
         tell("stopped", str(stopped), signal=stopped.by)
     except UserError as error:
         tell("lost" if isinstance(error, distributed.LostError) else "error", str(error))
-        sys.exit(2)
+        code = 2
     except Exception:
         tell("fault", traceback.format_exc())
-        sys.exit(1)
+        code = 1
+    queue.close()
+    queue.join_thread()
+    distributed.leave(code)
