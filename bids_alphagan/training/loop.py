@@ -56,6 +56,8 @@ def train(
     `resume` the run goes on from the newest checkpoint that is whole, and on one CPU machine it ends, bit for
     bit, where an uninterrupted one does; without it, what is in `folder` from an earlier run is removed.
 
+    In a team (training.distributed) every process calls it with the same arguments; the leader writes.
+
     Raises UserError where the numbers make no network, where the checkpoint belongs to other data or settings
     (only `MAY_CHANGE` may differ) and where a loss is not finite; Interrupted after SIGINT or SIGTERM, with
     the state saved.
