@@ -16,6 +16,7 @@ from collections.abc import Iterator
 TRAIN = """
 import sys, time, torch
 from bids_alphagan.models import MODELS
+from bids_alphagan.training.batches import Batches
 from bids_alphagan.training.identity import TrainSettings
 from bids_alphagan.training import phases
 threads, size, channels, batch, steps = map(int, sys.argv[1:])
@@ -24,11 +25,11 @@ spec = MODELS["sigmarat2"]
 settings = TrainSettings(batch_size=batch, channels=channels, latent=4)
 networks = phases.initial_networks(spec, settings, size)
 optimisers = phases.new_optimisers(networks, spec, settings)
-scans = torch.rand(12, 1, size, size, size) * 2 - 1
+batches = Batches(torch.rand(12, 1, size, size, size) * 2 - 1, batch, seed=0)
 for step in range(steps + 2):
     if step == 2:  # two to warm up
         began = time.perf_counter()
-    phases.iteration(networks, optimisers, scans, spec, settings, step)
+    phases.iteration(networks, optimisers, batches, spec, settings, step)
 print(steps / (time.perf_counter() - began))
 """
 

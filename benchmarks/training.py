@@ -32,6 +32,7 @@ from bids_alphagan.models import MODELS, variant
 from bids_alphagan.models.trained import TrainedGenerator, for_sampling, generate
 from bids_alphagan.option_files import preset_values
 from bids_alphagan.training import TrainSettings, precision
+from bids_alphagan.training.batches import Batches
 from bids_alphagan.training.data import augment, random_source
 from bids_alphagan.training.phases import initial_networks, iteration, new_optimisers
 
@@ -94,8 +95,8 @@ def ours(options: argparse.Namespace) -> Callable[[int], Any]:
     spec, chosen = variant(MODELS[options.model], options.variant), settings(options)
     networks = initial_networks(spec, chosen, sizes(options)["size"]).to(torch.device(options.device))
     optimisers = new_optimisers(networks, spec, chosen)
-    scans = random_scans(options).to(options.device)
-    return lambda step: iteration(networks, optimisers, scans, spec, chosen, step)
+    batches = Batches(random_scans(options), chosen.batch_size, chosen.seed, options.device)
+    return lambda step: iteration(networks, optimisers, batches, spec, chosen, step)
 
 
 def released(options: argparse.Namespace) -> Callable[[int], Any]:

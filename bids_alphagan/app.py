@@ -156,12 +156,13 @@ def is_to_train(config: Config, model: str, scans: Sequence[PreparedScan]) -> bo
     from bids_alphagan import training
     from bids_alphagan.models.trained import GENERATOR_FILE, load_generator
 
+    inputs = training_inputs(config, model, scans)  # here, so that no other process has to write them
     folder = model_folder(config.output_dir, model)
     if config.resume == "never":
         keep_aside(folder)
     elif (folder / GENERATOR_FILE).is_file():
         before = read_json(folder / "config.json")
-        now = training.configuration(*training_inputs(config, model, scans))
+        now = training.configuration(*inputs)
         if changed := training.differences(before, now):
             log.warning("%s is trained again, for the run has changed: %s", model, "; ".join(changed))
             keep_aside(folder)
@@ -183,10 +184,10 @@ def train_model(config: Config, model: str, scans: Sequence[PreparedScan]) -> No
 
 def training_inputs(config: Config, model: str, scans: Sequence[PreparedScan]) -> tuple[np.ndarray, Any, Any]:
     """Volumes, model and settings of a training run."""
-    from bids_alphagan.evaluation.volumes import cubes
+    from bids_alphagan import training
     from bids_alphagan.models import MODELS, variant
 
-    volumes = cubes([scan.preproc for scan in scans])
+    volumes = training.prepared([scan.preproc for scan in scans], config.work / "scans")
     return volumes, variant(MODELS[model], config.variant), train_settings(config)
 
 

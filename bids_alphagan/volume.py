@@ -12,7 +12,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from scipy import ndimage
 
-from bids_alphagan.errors import ScanError
+from bids_alphagan.errors import ScanError, UserError
 from bids_alphagan.files import replacing
 
 # A volume is dropped from the mean when its correlation with the median volume lies this many robust
@@ -74,6 +74,22 @@ def read_reference(path: Path) -> tuple[nib.Nifti1Image, dict[str, Any]]:
 def load(path: Path | str) -> nib.Nifti1Image:
     """Open a NIfTI file that this package wrote or has checked; the data are read when they are used."""
     return cast(nib.Nifti1Image, nib.load(path))
+
+
+def read_cube(path: Path) -> np.ndarray:
+    """Read a prepared scan (desc-preproc): (N, N, N) float32, finite.
+
+    Raises UserError where it is damaged or no cube: something has happened to it since it was prepared.
+    """
+    try:
+        cube = np.asarray(load(path).dataobj, dtype=np.float32)
+    except Exception as error:  # as in read_reference
+        raise UserError(f"{path}: cannot be read ({error}). Run participant again for this scan.") from error
+    cube = cube[..., 0] if cube.ndim == 4 else cube
+    if cube.ndim != 3 or len(set(cube.shape)) > 1 or not np.isfinite(cube).all():
+        what = f"is no cube ({cube.shape})" if np.isfinite(cube).all() else "holds NaN or infinite voxels"
+        raise UserError(f"{path}: {what}. Run participant again for this scan.")
+    return cube
 
 
 def check_there(path: Path) -> None:

@@ -1,3 +1,4 @@
+import copy
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.parametrize import is_parametrized
 
 from bids_alphagan.errors import UserError
@@ -16,6 +17,7 @@ from bids_alphagan.models import MODELS, from_record, variant
 from bids_alphagan.models.layers import Critic, FromLatent, InstanceNorm3d, ToVector, UpsampleConv3d
 from bids_alphagan.models.losses import RECONSTRUCTION
 from bids_alphagan.models.networks import Networks, build_generator, build_networks
+from bids_alphagan.models.spectral import spectral_norm
 from bids_alphagan.models.trained import (
     GENERATOR_FILE,
     TrainedGenerator,
@@ -199,6 +201,47 @@ def test_each_layer_equals_its_plain_form(name):
     if "upsample" in name:  # the axes differ, so they must not be mixed up
         layer.weight.data = layer.weight.data.transpose(2, 4)
         assert not torch.allclose(layer(x), results[0][0], atol=1e-2)
+
+
+SPECTRAL = {
+    "linear": nn.Linear(7, 6),
+    "convolution": nn.Conv3d(4, 5, 4),
+    "transposed": nn.ConvTranspose3d(4, 5, 3),
+}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("name", SPECTRAL)
+def test_spectral_normalisation_equals_torchs(name, layout):
+    ours, torchs = copy.deepcopy(SPECTRAL[name]), copy.deepcopy(SPECTRAL[name])
+    spectral_norm(ours)
+    parametrizations.spectral_norm(torchs)
+    ours.to(memory_format=layout)
+    mine, its = ours.parametrizations.weight, torchs.parametrizations.weight
+    mine[0]._u.copy_(its[0]._u)  # after this, both make the same power iterations
+    its[0]._v.copy_(mine[0]._v)
+    pull = torch.randn(mine.original.shape)
+    for _ in range(3):
+        torchs.weight  # noqa: B018 - torch iterates u before v: it is half a step ahead
+        mine[0]._u.copy_(its[0]._u)
+        its[0]._v.copy_(nn.functional.normalize(as_matrix(its).T @ its[0]._u, dim=0))
+        expected_v = its[0]._v.clone()
+        weight = ours.weight
+        torch.testing.assert_close(mine[0]._v, expected_v, rtol=1e-5, atol=1e-6)
+        its.eval()
+        its[0]._u.copy_(mine[0]._u)
+        torch.testing.assert_close(weight, torchs.weight, rtol=1e-5, atol=1e-6)
+        for layer, made in ((ours, weight), (torchs, torchs.weight)):
+            layer.zero_grad()
+            made.backward(pull)
+        torch.testing.assert_close(mine.original.grad, its.original.grad, rtol=1e-4, atol=1e-5)
+        its.train()
+    ours.eval()
+    torch.testing.assert_close(ours.weight, weight, rtol=1e-5, atol=1e-6)
+
+
+def as_matrix(torchs: nn.Module) -> torch.Tensor:
+    return torchs.original.detach().movedim(torchs[0].dim, 0).flatten(1)
 
 
 @pytest.mark.parametrize("size", [16, 24])

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from bids_alphagan.choices import SPEEDUPS, VARIANTS
 from bids_alphagan.models import MODELS, variant
 from bids_alphagan.models.networks import Networks
+from bids_alphagan.training.batches import Batches
 from bids_alphagan.training.data import batch_indices, random_source
 from bids_alphagan.training.identity import TrainSettings
 from bids_alphagan.training.phases import (
@@ -23,6 +24,7 @@ from bids_alphagan.training.phases import (
 
 SIZE, CHANNELS, LATENT, BATCH, SEED = 16, 3, 7, 4, 5
 SCANS = torch.rand(6, 1, SIZE, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+BATCHES = Batches(SCANS, BATCH, SEED)
 NAMES = {"generator": "G", "encoder": "E", "discriminator": "D", "code_discriminator": "CD"}
 
 
@@ -55,7 +57,7 @@ def settle(layer: nn.Module) -> None:
     """
     if parametrize.is_parametrized(layer, "weight"):
         norm = layer.parametrizations.weight
-        matrix = norm.original.transpose(0, norm[0].dim).flatten(1)  # the dimension of the outputs first
+        matrix = norm.original.movedim(norm[0].rows, 0).flatten(1)
         left, _, right = torch.linalg.svd(matrix.detach().double(), full_matrices=False)
         norm[0]._u.copy_(left[:, 0])
         norm[0]._v.copy_(right[0])
@@ -136,7 +138,7 @@ def test_an_iteration_equals_the_plain_one(model, which, speedups):
         for key, value in parameters(ours).items()
     }
 
-    losses, expected = iteration(networks, optimisers, SCANS, spec, settings(*speedups), 0), plain.run(0)
+    losses, expected = iteration(networks, optimisers, BATCHES, spec, settings(*speedups), 0), plain.run(0)
 
     for phase in PHASES:
         torch.testing.assert_close(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bids_alphagan.volume import conform, field_of_view, load, read_reference
+from bids_alphagan.volume import conform, field_of_view, read_cube, read_reference
 
 
 def common_field_of_view(records: Sequence[Mapping[str, Any]]) -> tuple[slice, ...]:
@@ -20,7 +20,7 @@ def common_field_of_view(records: Sequence[Mapping[str, Any]]) -> tuple[slice, .
 
 def real_arrays(preproc: Sequence[Path], box: tuple[slice, ...]) -> np.ndarray:
     """Prepared cubes (desc-preproc) -> (n, x, y, z) float32 in [0, 1]."""
-    return np.stack([(_cube(path)[box] + 1) / 2 for path in preproc])
+    return np.stack([(read_cube(path)[box] + 1) / 2 for path in preproc])
 
 
 def synthetic_arrays(
@@ -32,13 +32,3 @@ def synthetic_arrays(
     """
     prepared = (conform(read_reference(path)[0], grid, upper_percentile).data for path in scans)
     return np.stack([(cube[box] + 1) / 2 for cube in prepared])
-
-
-def cubes(preproc: Sequence[Path]) -> np.ndarray:
-    """Prepared cubes -> (n, 1, N, N, N) float32 in [-1, 1], as training takes them."""
-    return np.stack([_cube(path) for path in preproc])[:, None]
-
-
-def _cube(path: Path) -> np.ndarray:
-    data = np.asarray(load(path).dataobj, dtype=np.float32)
-    return data[..., 0] if data.ndim == 4 else data

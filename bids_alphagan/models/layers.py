@@ -5,6 +5,8 @@ Volumes are (B, C, N, N, N).
 """
 
 from collections.abc import Callable
+from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +30,15 @@ class UpsampleConv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         if self.plain:
             return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        # volumes lie in memory as the weights do
+        last = self.weight.is_contiguous(memory_format=torch.channels_last_3d)
+        layout = torch.channels_last_3d if last else torch.contiguous_format
         kernel = self.weight
         for axis in AXES:
             w0, w1, w2 = kernel.split(1, dim=axis)
             kernel = torch.cat([w2, w1 + w2, w0 + w1, w0], dim=axis)
-        return spread(x, kernel.transpose(0, 1))
+        kernel = kernel.transpose(0, 1).contiguous(memory_format=layout)
+        return spread(x.contiguous(memory_format=layout), kernel)
 
 
 class FromLatent(nn.ConvTranspose3d):
@@ -113,27 +119,41 @@ def moments(x: Tensor, axes: tuple[int, ...], across: Across | None = None) -> t
 def spread(x: Tensor, kernel: Tensor) -> Tensor:
     """Transposed convolution with stride 2 and padding 1: (B, C, N, N, N) -> (B, C', 2N, 2N, 2N).
 
-    kernel: (C, C', 4, 4, 4). Towards one channel, where libraries are slow at it, it is computed as eight
-    channels at the low resolution, one for each of the fine voxels in a coarse one (sub-pixel convolution).
+    kernel: (C, C', 4, 4, 4).
     """
-    outputs, size = kernel.shape[1], x.shape[2:]
-    if outputs > 1:
-        return F.conv_transpose3d(x, kernel, stride=2, padding=1)
-    # fine voxel 2i sees taps 3, 1 on coarse voxels i-1, i; fine voxel 2i+1 sees taps 2, 0 on i, i+1
-    taps = kernel.flip(AXES).reshape(len(kernel), 2, 2, 2, 2, 2, 2)  # C, then (tap, phase) along each axis
-    fine = F.conv3d(x, taps.permute(2, 4, 6, 0, 1, 3, 5).flatten(0, 2), padding=1)
-    phases = [
-        fine[:, 4 * i + 2 * j + k, i : i + size[0], j : j + size[1], k : k + size[2]]
-        for i in (0, 1)
-        for j in (0, 1)
-        for k in (0, 1)
-    ]
-    return (
-        torch.stack(phases, 1)
-        .unflatten(1, (2, 2, 2))
-        .permute(0, 4, 1, 5, 2, 6, 3)
-        .reshape(len(x), 1, *(2 * n for n in size))
-    )
+    if kernel.shape[1] == 1:
+        return _SpreadToOne.apply(x, kernel.to(x.dtype))
+    return F.conv_transpose3d(x, kernel, stride=2, padding=1)
+
+
+class _SpreadToOne(torch.autograd.Function):
+    """`spread` to one channel. Libraries are slow at its forward pass and quick at its backward pass.
+
+    Forward, it is a convolution to eight channels at the low resolution, one for each of the fine voxels in a
+    coarse one (sub-pixel convolution).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
+        ctx.save_for_backward(x, kernel)
+        n = x.shape[2:]
+        # fine voxel 2i sees taps 3, 1 on coarse voxels i-1, i; fine voxel 2i+1 sees taps 2, 0 on i, i+1
+        taps = kernel.flip(AXES).reshape(len(kernel), 2, 2, 2, 2, 2, 2)  # C, then (tap, phase) of each axis
+        with torch.autocast(x.device.type, enabled=False):
+            phases = F.conv3d(x, taps.permute(2, 4, 6, 0, 1, 3, 5).flatten(0, 2), padding=1)
+        fine = x.new_empty(len(x), 1, *(2 * size for size in n))
+        for phase, (i, j, k) in enumerate(product((0, 1), repeat=3)):
+            fine[:, 0, i::2, j::2, k::2] = phases[:, phase, i : i + n[0], j : j + n[1], k : k + n[2]]
+        return fine
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, kernel = ctx.saved_tensors
+        settings = [2] * 3, [1] * 3, [1] * 3, True, [0] * 3, 1
+        wanted = [*ctx.needs_input_grad, False]
+        of_x, of_kernel, _ = torch.ops.aten.convolution_backward(gradient, x, kernel, None, *settings, wanted)
+        return of_x, of_kernel
 
 
 class Critic(nn.Sequential):

@@ -11,7 +11,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from bids_alphagan.models import ModelSpec, NetworkSpec
 from bids_alphagan.models.layers import (
@@ -23,6 +22,7 @@ from bids_alphagan.models.layers import (
     ToVector,
     UpsampleConv3d,
 )
+from bids_alphagan.models.spectral import spectral_norm
 
 CRITIC_SLOPE = 0.2
 CODE_UNITS_PER_CHANNEL = 64  # 4096 units at the paper's 64 channels

@@ -1,6 +1,7 @@
 """Training: prepared volumes in, a generator out. Needs torch, NumPy and nothing of nipype or pybids."""
 
 from bids_alphagan.models.trained import TrainedGenerator, draw_latent, generate, load_generator
+from bids_alphagan.training.cache import prepared
 from bids_alphagan.training.identity import TrainSettings, configuration, differences, precision
 from bids_alphagan.training.interrupt import Interrupted
 from bids_alphagan.training.loop import TrainResult, train
@@ -16,5 +17,6 @@ __all__ = [
     "generate",
     "load_generator",
     "precision",
+    "prepared",
     "train",
 ]

@@ -24,6 +24,7 @@ from bids_alphagan.models.trained import (
     save_generator,
 )
 from bids_alphagan.training import checkpoint, distributed
+from bids_alphagan.training.batches import Batches, check
 from bids_alphagan.training.identity import TrainSettings, configuration, refuse_another_run
 from bids_alphagan.training.interrupt import Interrupted, requests
 from bids_alphagan.training.phases import Terms, initial_networks, iteration, new_optimisers
@@ -58,11 +59,12 @@ def train(
 
     In a team (training.distributed) every process calls it with the same arguments; the leader writes.
 
-    Raises UserError where the numbers make no network, where the checkpoint belongs to other data or settings
-    (only `MAY_CHANGE` may differ) and where a loss is not finite; Interrupted after SIGINT or SIGTERM, with
-    the state saved.
+    Raises UserError without scans, where the numbers make no network, where the checkpoint belongs to other
+    data or settings (only `MAY_CHANGE` may differ) and where a loss is not finite; Interrupted after SIGINT
+    or SIGTERM, with the state saved.
     """
     began, device = time.perf_counter(), torch.device(device)
+    check(volumes)
     latent = settings.latent or spec.latent
     config = configuration(volumes, spec, settings)
     networks = initial_networks(spec, settings, size=volumes.shape[-1]).to(device)
@@ -83,16 +85,15 @@ def train(
     if leader:
         write_json(folder / "config.json", config)
 
-    scans = torch.as_tensor(volumes).to(device)
+    batches = Batches(volumes, settings.batch_size, settings.seed, device)
     written = Record(folder, spec.name, step, settings.iterations) if leader else Unrecorded()
     with requests() as request, written as record:
         while step < settings.iterations:
-            terms = iteration(networks, optimisers, scans, spec, settings, step)
+            terms = iteration(networks, optimisers, batches, spec, settings, step)
             step += 1
             record.advance()
-            stopping = distributed.agreed(
-                request.by
-            )  # read once: a signal that comes later waits for the next iteration
+            # read once: a signal that comes later waits for the next iteration
+            stopping = distributed.agreed(request.by)
             saving = stopping or step % settings.checkpoint_every == 0 or step == settings.iterations
             if saving or step == 1 or step % settings.log_every == 0:
                 values = _finite(terms, step, checkpoints)

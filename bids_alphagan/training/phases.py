@@ -16,7 +16,8 @@ from bids_alphagan.models import ModelSpec, losses
 from bids_alphagan.models.layers import Critic, FromLatent, ToVector, WholeBatch
 from bids_alphagan.models.networks import Networks, build_networks
 from bids_alphagan.training import distributed
-from bids_alphagan.training.data import augment, batch_indices, random_source
+from bids_alphagan.training.batches import Batches
+from bids_alphagan.training.data import augment, random_source, send
 from bids_alphagan.training.identity import TrainSettings
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam and AdamW, the paper's
@@ -119,7 +120,7 @@ Optimisers = dict[str, torch.optim.Optimizer]
 def iteration(
     networks: Networks,
     optimisers: Optimisers,
-    scans: Tensor,
+    batches: Batches,
     spec: ModelSpec,
     settings: TrainSettings,
     step: int,
@@ -129,13 +130,16 @@ def iteration(
     Every random number follows from settings.seed and `step`; each of several devices draws those of the
     whole batch and keeps its own rows'. Nothing here waits for the device.
     """
-    device = scans.device
+    device = batches.device
     source = random_source(settings.seed, ITERATION_STREAM, step)
     one_pass = "one_pass" in settings.speedups
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
     results: Terms = {}
     drawn = 0
     for phase in PHASES:
+        if phase.new_scans:  # outside of autocast: bf16 would sample a tenth of a voxel off
+            real = distributed.rows(augment(batches[2 * step + drawn], spec.augmentations, source))
+            drawn += 1
         for name, network in vars(networks).items():
             network.requires_grad_(name in phase.networks)
         # a network's spectral norms are estimated once in a phase (Miyato et al. 2018, algorithm 1)
@@ -144,14 +148,10 @@ def iteration(
                 make_weights(getattr(networks, name))
             with autocast:
                 if phase.new_scans:
-                    number = 2 * step + drawn
-                    chosen = batch_indices(len(scans), settings.batch_size, settings.seed, number)
-                    real = distributed.rows(augment(scans[chosen.to(device)], spec.augmentations, source))
                     encoded = networks.encoder(real)
-                    drawn += 1
                 size = (settings.batch_size, encoded.shape[1])
-                random = distributed.rows(torch.randn(size, generator=source)).to(device)
-                mix = distributed.rows(torch.rand((2, size[0]), generator=source), dim=1).to(device)
+                random = send(distributed.rows(torch.randn(size, generator=source)), device)
+                mix = send(distributed.rows(torch.rand((2, size[0]), generator=source), dim=1), device)
                 terms = phase.terms(networks, Batch(real, encoded, random, mix, one_pass), spec)
                 for name in losses.SUMS & terms.keys():  # devices are averaged
                     terms[name] = terms[name] * distributed.size()

@@ -1,0 +1,83 @@
+"""Batches of scans on the device, without the loop waiting for a disk or for the device."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bids_alphagan.errors import UserError
+from bids_alphagan.training.data import batch_indices, send
+
+SHARE = 0.25  # of a GPU's free memory that scans may take: what an iteration needs is not known yet
+
+
+class Batches:
+    """`batches[number]` is batch `number` (from 0) of the endless row: (batch_size, 1, N, N, N) on `device`.
+
+    It is a function of `volumes`, `seed` and `number` alone. Volumes (n, 1, N, N, N) float32 that fit lie on
+    a GPU. All others stay where they are, and a thread gathers one batch ahead: in a memory-mapped file
+    (`cache.prepared`) that may be larger than the memory, of which the system keeps what there is room for.
+    """
+
+    def __init__(
+        self,
+        volumes: np.ndarray | Tensor,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        resident: bool | None = None,
+    ) -> None:
+        """resident: whether the volumes are copied to the device; None: to a GPU where they fit."""
+        self.device = torch.device(device)
+        self._volumes, self._batch_size, self._seed = volumes, batch_size, seed
+        if resident is None:
+            resident = fits(volumes, self.device)
+        self._resident = _copy(volumes, self.device) if resident else None
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._ahead: tuple[int, Future[Tensor]] | None = None
+
+    def __getitem__(self, number: int) -> Tensor:
+        if self._resident is not None:
+            return self._resident[send(self._indices(number), self.device)]
+        known, future = self._ahead or (None, None)
+        batch = future.result() if future and known == number else self._gather(number)
+        self._ahead = number + 1, self._worker.submit(self._gather, number + 1)
+        return batch.to(self.device, non_blocking=True)
+
+    def _indices(self, number: int) -> Tensor:
+        return batch_indices(len(self._volumes), self._batch_size, self._seed, number)
+
+    def _gather(self, number: int) -> Tensor:
+        shape = (self._batch_size, *self._volumes.shape[1:])
+        batch = torch.empty(shape, pin_memory=self.device.type == "cuda")
+        for row, index in zip(batch.numpy(), self._indices(number).tolist(), strict=True):
+            row[...] = self._volumes[index]  # read here; others run meanwhile
+        return batch
+
+
+def check(volumes: np.ndarray | Tensor) -> None:
+    """Raise UserError unless there are scans, and cubes: (n, 1, N, N, N), n at least 1."""
+    shape = tuple(volumes.shape)
+    if len(shape) != 5 or shape[1] != 1 or len(set(shape[2:])) > 1:
+        raise UserError(f"Scans of shape {shape} cannot be trained on: (n, 1, N, N, N) is needed.")
+    if not len(volumes):
+        raise UserError("There is no scan to train on: at least one is needed.")
+
+
+def fits(volumes: np.ndarray | Tensor, device: torch.device) -> bool:
+    """Whether the volumes are to lie on the device: on a GPU with room. A CPU reads a mapped file as fast as
+    memory once the system has it there, and the system can give that memory back.
+    """
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return 4 * int(np.prod(volumes.shape)) <= SHARE * free
+
+
+def _copy(volumes: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """float32 volumes on the device; one at a time is in memory besides."""
+    copy = torch.empty(tuple(volumes.shape), device=device)
+    for target, volume in zip(copy, volumes, strict=True):
+        target.copy_(torch.tensor(np.asarray(volume)))
+    return copy
