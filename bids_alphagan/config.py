@@ -245,9 +245,5 @@ class Config(TrainingOptions):
         return self.omp_nthreads or 1
 
     @property
-    def training_threads(self) -> int:
-        return self.omp_nthreads or self.processes
-
-    @property
     def work(self) -> Path:
         return self.work_dir or self.output_dir / ".work"

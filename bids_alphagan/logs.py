@@ -16,6 +16,11 @@ def screen_log(verbose: int) -> None:
     _add(handler, "bids_alphagan", *([""] if verbose > 1 else []))
 
 
+def errors_only() -> None:
+    """Leave the rest to another process."""
+    logging.getLogger("bids_alphagan").setLevel(logging.ERROR)
+
+
 def file_log(path: Path) -> None:
     """Every message of ours and of nipype's to a file."""
     handler = logging.FileHandler(path, encoding="utf-8")

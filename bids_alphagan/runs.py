@@ -75,6 +75,10 @@ def _check_means(config: Config) -> None:
 
         if not torch.cuda.is_available():
             raise UserError("--device cuda: torch finds no GPU here. Use --device cpu, or check the driver.")
+    if config.analysis_level == "group" and "train" in config.steps:
+        from bids_alphagan.training import distributed
+
+        distributed.check(config.devices, config.num_nodes, config.batch_size, config.device)
 
 
 def _check_folders(config: Config) -> None:

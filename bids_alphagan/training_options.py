@@ -115,6 +115,20 @@ class TrainingOptions:
         "auto",
         choices=("auto", "cpu", "cuda"),
     )
+    devices: int = option(
+        "devices to train on, on each machine: GPUs, or processes on a CPU; they share each batch",
+        1,
+        least=1,
+        most=1024,
+        metavar="N",
+    )
+    num_nodes: int = option(
+        "machines to train on; above 1, start the same command by torchrun or srun, once for each device",
+        1,
+        least=1,
+        most=1024,
+        metavar="N",
+    )
     precision: str = option(
         "of the networks' passes in training; auto: bf16 where the hardware computes in it, else fp32",
         "auto",

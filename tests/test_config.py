@@ -56,6 +56,8 @@ OTHER = {
     "log_every": 17,
     "seed": 19,
     "device": "cpu",
+    "devices": 2,
+    "num_nodes": 2,
     "resume": "never",
     "n_synthetic": 23,
     "max_draws": 29,

@@ -4,6 +4,7 @@
 Volumes are (B, C, N, N, N).
 """
 
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 AXES = (2, 3, 4)
+# a statistic of one device's share of the batch -> those of all shares, stacked; differentiable twice
+Across = Callable[[Tensor], Tensor]
 
 
 class UpsampleConv3d(nn.Conv3d):
@@ -70,6 +73,47 @@ class InstanceNorm3d(nn.InstanceNorm3d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if self.plain else F.group_norm(x, x.shape[1], eps=self.eps)
+
+
+class WholeBatch(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation of a batch that several devices share equally, by the statistics of all of it.
+
+    across: None normalises what this device has, which is torch's own form. torch's SyncBatchNorm can
+    neither be differentiated twice, as a gradient penalty must be, nor run on a CPU.
+    """
+
+    across: Across | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.across is None or not self.training:
+            return super().forward(x)
+        mean, variance = moments(x.float(), _all_but_channels(x), self.across)
+        with torch.no_grad():
+            n = x.numel() // x.shape[1] * len(self.across(mean))
+            self.get_buffer("num_batches_tracked").add_(1)
+            for name, now in (("running_mean", mean), ("running_var", variance * (n / (n - 1)))):
+                self.get_buffer(name).lerp_(now.flatten(), self.momentum or 0.0)
+        shape = mean.shape
+        scale = (variance + self.eps).rsqrt() * self.weight.view(shape)
+        return ((x - mean) * scale + self.bias.view(shape)).to(x.dtype)
+
+
+class BatchNorm1d(WholeBatch, nn.BatchNorm1d):
+    """Batch normalisation of codes (B, C)."""
+
+
+class BatchNorm3d(WholeBatch, nn.BatchNorm3d):
+    """Batch normalisation of volumes."""
+
+
+def moments(x: Tensor, axes: tuple[int, ...], across: Across | None = None) -> tuple[Tensor, Tensor]:
+    """Variance is without Bessel's correction; both keep x's dimensions."""
+    variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+    if across is None:
+        return mean, variance
+    means, variances = across(torch.stack([mean, variance])).unbind(1)
+    mean = means.mean(0)
+    return mean, variances.mean(0) + (means - mean).square().mean(0)
 
 
 def spread(x: Tensor, kernel: Tensor) -> Tensor:
@@ -145,7 +189,7 @@ class Critic(nn.Sequential):
         return gradient
 
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm3d, nn.InstanceNorm3d)
+NORMS = (WholeBatch, nn.InstanceNorm3d)
 
 
 def _pull(layer: nn.Module, gradient: Tensor, seen: Tensor) -> Tensor:
@@ -166,16 +210,25 @@ def _pull(layer: nn.Module, gradient: Tensor, seen: Tensor) -> Tensor:
             return gradient[..., None, None, None]
         case nn.InstanceNorm3d():
             return _pull_norm(gradient, seen, AXES, layer.eps)
-        case nn.BatchNorm1d() | nn.BatchNorm3d():
+        case WholeBatch():
             scale = layer.weight.view(1, -1, *[1] * (gradient.dim() - 2))
-            return _pull_norm(gradient * scale, seen, (0, *range(2, gradient.dim())), layer.eps)
+            return _pull_norm(gradient * scale, seen, _all_but_channels(seen), layer.eps, layer.across)
         case _:
             raise TypeError(f"There is no slope through {type(layer).__name__}")
 
 
-def _pull_norm(gradient: Tensor, x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
-    variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+def _pull_norm(
+    gradient: Tensor, x: Tensor, axes: tuple[int, ...], eps: float, across: Across | None = None
+) -> Tensor:
+    def average(values: Tensor) -> Tensor:
+        mean = values.mean(axes, keepdim=True)
+        return mean if across is None else across(mean).mean(0)
+
+    mean, variance = moments(x, axes, across)
     scale = (variance + eps).rsqrt()
     normal = (x - mean) * scale
-    along = (gradient * normal).mean(axes, keepdim=True)
-    return scale * (gradient - gradient.mean(axes, keepdim=True) - normal * along)
+    return scale * (gradient - average(gradient) - normal * average(gradient * normal))
+
+
+def _all_but_channels(x: Tensor) -> tuple[int, ...]:
+    return (0, *range(2, x.dim()))

@@ -64,6 +64,7 @@ def gdl(real: Tensor, reconstruction: Tensor) -> Tensor:
 
 
 RECONSTRUCTION: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1, "mse": mse, "gdl": gdl}
+SUMS = frozenset({"gdl"})  # terms that are a sum over the batch; all others are a mean over it
 
 
 def between(real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:

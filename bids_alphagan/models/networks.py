@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from bids_alphagan.models import ModelSpec, NetworkSpec
-from bids_alphagan.models.layers import Critic, FromLatent, InstanceNorm3d, ToVector, UpsampleConv3d
+from bids_alphagan.models.layers import (
+    BatchNorm1d,
+    BatchNorm3d,
+    Critic,
+    FromLatent,
+    InstanceNorm3d,
+    ToVector,
+    UpsampleConv3d,
+)
 from bids_alphagan.models.spectral import spectral_norm
 
 CRITIC_SLOPE = 0.2
@@ -60,7 +68,7 @@ class CodeDiscriminator(Critic):
         units = CODE_UNITS_PER_CHANNEL * channels
         layers: list[nn.Module] = []
         for inputs in (latent, units):
-            norm = [nn.BatchNorm1d(units)] if spec.normalisation else []
+            norm = [BatchNorm1d(units)] if spec.normalisation else []
             layers += [_sn(nn.Linear(inputs, units), spec), *norm, _relu(CRITIC_SLOPE)]
         super().__init__(*layers, _sn(nn.Linear(units, 1), spec))
 
@@ -127,7 +135,7 @@ def _up(inputs: int, outputs: int, spec: NetworkSpec) -> nn.Module:
 def _norm(spec: NetworkSpec, width: int) -> list[nn.Module]:
     match spec.normalisation:
         case "batch":
-            return [nn.BatchNorm3d(width)]
+            return [BatchNorm3d(width)]
         case "instance":
             return [InstanceNorm3d(width)]
         case None:

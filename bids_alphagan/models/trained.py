@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import replacing, to_disk
 from bids_alphagan.models import MODELS
+from bids_alphagan.models.layers import BatchNorm3d
 from bids_alphagan.models.networks import Generator, build_generator
 
 GENERATOR_FILE = "generator.safetensors"
@@ -37,9 +38,10 @@ def for_sampling(network: Generator, latent: int) -> Generator:
     (The authors' code samples in training mode instead, where a scan depends on its batch.)
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm3d)]
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm3d)]
     if norms:
         for norm in norms:
+            norm.across = None  # each device makes the same copy for itself
             norm.reset_running_stats()
             norm.momentum = None  # the plain mean over batches
             norm.train()

@@ -23,13 +23,13 @@ from bids_alphagan.models.trained import (
     generate,
     save_generator,
 )
-from bids_alphagan.training import checkpoint, health, means
+from bids_alphagan.training import checkpoint, distributed, health, means
 from bids_alphagan.training.batches import Batches, check
 from bids_alphagan.training.health import DivergenceError, Health
 from bids_alphagan.training.identity import TrainSettings, configuration, refuse_another_run
 from bids_alphagan.training.interrupt import Interrupted, requests
 from bids_alphagan.training.phases import Optimisers, initial_networks, iteration, new_optimisers
-from bids_alphagan.training.record import HEALTH, LOSSES, SAMPLES, Record
+from bids_alphagan.training.record import HEALTH, LOSSES, SAMPLES, Record, Unrecorded
 from bids_alphagan.training.state import State, stream
 
 SHOWN = 4  # samples to be looked at
@@ -62,6 +62,8 @@ def train(
     CPU machine it ends, bit for bit, where an uninterrupted one does, however often and at whatever moment
     it was killed; without it, what is in `folder` from an earlier run is removed.
 
+    In a team (training.distributed) every process calls it with the same arguments; the leader writes.
+
     Raises UserError without scans, where the numbers make no network, where the checkpoint belongs to other
     data or settings (only `MAY_CHANGE` may differ) and where memory runs out; DivergenceError where a loss is
     not finite, or for less if settings.on_divergence says so; Interrupted after SIGINT, SIGTERM or SIGUSR1,
@@ -77,26 +79,35 @@ def train(
     optimisers = new_optimisers(networks, spec, settings)
     checkpoints = folder / "checkpoints"
 
-    remove_unfinished(folder)
     state = State()
-    if resume and (found := checkpoint.newest(checkpoints)):
+    found = checkpoint.newest(checkpoints) if resume else None
+    distributed.check_same({**config, "step": found and found.step}, folder)
+    leader = distributed.is_leader()  # writes; on one device it is the only process
+    if leader:
+        remove_unfinished(folder)
+    if found:
         refuse_another_run(found.info, config, folder)
         checkpoint.restore(found, vars(networks), optimisers)
         state = State.read(found.info)
-        checkpoint.prune(checkpoints, state.kept(settings.keep_checkpoints), below=state.step)
+        if leader:
+            checkpoint.prune(checkpoints, state.kept(settings.keep_checkpoints), below=state.step)
         logger.info("%s goes on from its checkpoint at iteration %d", spec.name, state.step)
-    else:
+    elif leader:
         _clear(folder)
-    write_json(folder / "config.json", config)
+    if leader:
+        write_json(folder / "config.json", config)
 
     def save() -> None:
-        record.to_disk()
-        checkpoint.save(checkpoints, vars(networks), optimisers, {**config, **state.info()})
-        checkpoint.prune(checkpoints, state.kept(settings.keep_checkpoints))
+        if leader:
+            record.to_disk()
+            checkpoint.save(checkpoints, vars(networks), optimisers, {**config, **state.info()})
+            checkpoint.prune(checkpoints, state.kept(settings.keep_checkpoints))
+        distributed.wait()
 
     batches = Batches(volumes, settings.batch_size, settings.seed, device)
     judge, forecast = Health(volumes, settings.on_divergence), means.Forecast(spec.name, device)
-    with requests() as request, Record(folder, spec.name, state.step, settings.iterations) as record:
+    written = Record(folder, spec.name, state.step, settings.iterations) if leader else Unrecorded()
+    with requests() as request, written as record:
         if settings.on_divergence == "rollback" and not state.regular:
             state.saved(settings.keep_checkpoints)  # a place to go back to
             save()
@@ -106,7 +117,8 @@ def train(
             state.step += 1
             record.advance()
             forecast.advance(settings.iterations - state.step)
-            stopping = request.by  # read once: a signal that comes later waits for the next iteration
+            # read once: a signal that comes later waits for the next iteration
+            stopping = distributed.agreed(request.by)
             reading = state.step == 1 or state.step % settings.log_every == 0
             regular = state.step % settings.checkpoint_every == 0
             last = state.step == settings.iterations
@@ -133,11 +145,12 @@ def train(
             if stopping:
                 break
         else:
-            path = _write_generator(folder, networks, state, spec, settings, volumes.shape[-1])
-    if request.by:
-        words = f"{spec.name} stopped at iteration {state.step} by {request.by.name}; the state is saved"
-        raise Interrupted(words, request.by)
-    return TrainResult(state.step, time.perf_counter() - began, path)
+            if leader:
+                _write_generator(folder, networks, state, spec, settings, volumes.shape[-1])
+    if by := distributed.agreed(request.by):
+        words = f"{spec.name} stopped at iteration {state.step} by {by.name}; the state is saved"
+        raise Interrupted(words, by)
+    return TrainResult(state.step, time.perf_counter() - began, folder / GENERATOR_FILE)
 
 
 def _clear(folder: Path) -> None:

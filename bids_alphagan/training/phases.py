@@ -13,8 +13,9 @@ from torch.nn.utils import parametrize
 
 from bids_alphagan.errors import UserError
 from bids_alphagan.models import ModelSpec, losses
-from bids_alphagan.models.layers import Critic, FromLatent, ToVector
+from bids_alphagan.models.layers import Critic, FromLatent, ToVector, WholeBatch
 from bids_alphagan.models.networks import Networks, build_networks
+from bids_alphagan.training import distributed
 from bids_alphagan.training.batches import Batches
 from bids_alphagan.training.data import augment, random_source, send
 from bids_alphagan.training.identity import TrainSettings
@@ -126,7 +127,8 @@ def iteration(
 ) -> Terms:
     """Iteration number `step` (from 0): one update of each phase. Returns losses and unweighted terms.
 
-    Every random number follows from settings.seed and `step`. Nothing here waits for the device.
+    Every random number follows from settings.seed and `step`; each of several devices draws those of the
+    whole batch and keeps its own rows'. Nothing here waits for the device.
     """
     device = batches.device
     source = random_source(settings.seed, ITERATION_STREAM, step)
@@ -136,7 +138,7 @@ def iteration(
     drawn = 0
     for phase in PHASES:
         if phase.new_scans:  # outside of autocast: bf16 would sample a tenth of a voxel off
-            real = augment(batches[2 * step + drawn], spec.augmentations, source)
+            real = distributed.rows(augment(batches[2 * step + drawn], spec.augmentations, source))
             drawn += 1
         for name, network in vars(networks).items():
             network.requires_grad_(name in phase.networks)
@@ -147,19 +149,23 @@ def iteration(
             with autocast:
                 if phase.new_scans:
                     encoded = networks.encoder(real)
-                random = send(torch.randn(encoded.shape, generator=source), device)
-                mix = send(torch.rand((2, len(real)), generator=source), device)
+                size = (settings.batch_size, encoded.shape[1])
+                random = send(distributed.rows(torch.randn(size, generator=source)), device)
+                mix = send(distributed.rows(torch.rand((2, size[0]), generator=source), dim=1), device)
                 terms = phase.terms(networks, Batch(real, encoded, random, mix, one_pass), spec)
+                for name in losses.SUMS & terms.keys():  # devices are averaged
+                    terms[name] = terms[name] * distributed.size()
             loss = total(terms, spec)
             loss.backward()
+        values = {f"{phase.name}_loss": loss.detach()}
+        values |= {f"{phase.name}_{name}": term.detach() for name, term in terms.items()}
+        learning = (weight for name in phase.networks for weight in getattr(networks, name).parameters())
+        results |= distributed.averaged(learning, values)
         for name in phase.networks:
             for _ in range(spec.generator_updates if name == "generator" else 1):
                 optimisers[name].step()
             optimisers[name].zero_grad()
         encoded = encoded.detach()
-
-        results[f"{phase.name}_loss"] = loss.detach()
-        results |= {f"{phase.name}_{name}": term.detach() for name, term in terms.items()}
     return results
 
 
@@ -204,6 +210,7 @@ def initial_networks(spec: ModelSpec, settings: TrainSettings, size: int) -> Net
     """
     if spec.code_discriminator.normalisation == "batch" and settings.batch_size < 2:
         raise UserError(f"{spec.name} normalises codes over the batch: the batch size must be at least 2")
+    distributed.check_batch(settings.batch_size, distributed.size())
     # drawn on the CPU, so that every device starts from the same weights
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -215,6 +222,8 @@ def initial_networks(spec: ModelSpec, settings: TrainSettings, size: int) -> Net
         if isinstance(network, Critic):
             network.by_hand = "slope" in settings.speedups
         for layer in network:
+            if isinstance(layer, WholeBatch) and distributed.size() > 1:
+                layer.across = distributed.gathered
             if hasattr(layer, "plain"):
                 layer.plain = "layers" not in settings.speedups
             # what multiplies as a matrix stays in one piece

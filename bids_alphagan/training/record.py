@@ -136,3 +136,24 @@ class _Lines:
 
     def flush(self) -> None:
         sys.stderr.flush()
+
+
+class Unrecorded:
+    """The record of a process that writes nothing."""
+
+    def advance(self) -> None: ...
+
+    def losses(self, step: int, losses: Mapping[str, float]) -> None: ...
+
+    def health(self, step: int, measures: Mapping[str, float | None]) -> None: ...
+
+    def samples(self, step: int, volumes: np.ndarray, keep: bool = False) -> None: ...
+
+    def rewind(self, step: int) -> None: ...
+
+    def to_disk(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...

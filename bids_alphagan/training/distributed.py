@@ -1,0 +1,257 @@
+"""Several devices, a process each, that share every batch: what one process of such a team does.
+
+A batch keeps its size, and its random numbers follow from the seed and the step, whatever the number of
+devices: each process draws those of the whole batch and takes its rows. Terms that are means are averaged
+over the team, sums are multiplied by its size first, batch normalisation sees the statistics of all: the
+result is that of one device, to rounding. The process of rank 0, the leader, alone writes files; all read the
+checkpoint, so the folder must be on a disk that all see.
+
+By torch.distributed itself, not by Lightning Fabric 2.6, which was tried. The phases call networks several
+times and take slopes by hand, so that Fabric's wrapped modules (DistributedDataParallel) fit nothing here.
+Its all-reduce waits at a barrier first. Its launchers run the whole command in every process, which dies
+without a word where that of rank 0 is killed, or end in a traceback; signals and log messages are not passed
+on. It brings nine packages more. What is left of it is the reading of variables that torchrun and Slurm set:
+`started_by`.
+"""
+
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from bids_alphagan.errors import UserError
+from bids_alphagan.training.interrupt import SIGNALS
+
+PATIENCE = timedelta(minutes=10)  # with a process that neither answers nor ends
+FIRST_PORT, PORTS = 20_000, 10_000  # of the leader, under Slurm
+
+
+class LostError(UserError):
+    """Another process of the team has ended, or does not answer."""
+
+
+class Place(NamedTuple):
+    """One process in its team. local: its number on its machine. sharing: processes that share its cores."""
+
+    rank: int
+    size: int
+    local: int
+    sharing: int
+    address: str
+
+
+def started_by(environment: Mapping[str, str] = os.environ) -> Place | None:
+    """Where torchrun, srun or `launch` put this process; None where it stands alone.
+
+    Of Slurm only what srun sets is read: a batch script that calls the app is not one of the job's tasks.
+    """
+    env = environment
+    if {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= env.keys():
+        rank, size = int(env["RANK"]), int(env["WORLD_SIZE"])
+        local, sharing = int(env.get("LOCAL_RANK", 0)), int(env.get("LOCAL_WORLD_SIZE", 1))
+        place = Place(rank, size, local, sharing, "env://")
+    elif {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST"} <= env.keys():
+        # gpu[03-05,9] stands for gpu03, gpu04 ...: the leader is on the first
+        host = re.sub(r"\[([^],-]+)[^]]*\]", r"\1", env["SLURM_STEP_NODELIST"]).split(",")[0]
+        job = int(env.get("SLURM_JOB_ID", 0)) + int(env.get("SLURM_STEP_ID", 0))
+        address = env.get("MASTER_ADDR", host), env.get("MASTER_PORT", FIRST_PORT + job % PORTS)
+        rank, size, local = (int(env[f"SLURM_{name}"]) for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID"))
+        place = Place(rank, size, local, 1, "tcp://{}:{}".format(*address))  # Slurm deals out the cores
+    else:
+        return None
+    return place if place.size > 1 else None
+
+
+def check(devices: int, nodes: int, batch_size: int, device: str) -> None:
+    """UserError where training cannot be spread as asked for. Touches nothing."""
+    place, wanted = started_by(), devices * nodes
+    if place and wanted not in (1, place.size):
+        raise UserError(
+            f"--devices {devices} --num-nodes {nodes} make {wanted} processes; {place.size} were started. "
+            "torchrun's --nproc-per-node or srun's --ntasks-per-node must be the number of devices."
+        )
+    if place is None and nodes > 1:
+        raise UserError(
+            f"--num-nodes {nodes}: start the same command on each machine, for each device, by torchrun "
+            f"(--nnodes {nodes} --nproc-per-node {devices}) or srun (--ntasks-per-node {devices})."
+        )
+    gpus = torch.cuda.device_count() if device != "cpu" else 0
+    if place is None and 0 < gpus < devices:
+        raise UserError(f"--devices {devices}: torch finds {gpus} GPUs here. Give as many, or --device cpu.")
+    check_batch(batch_size, place.size if place else wanted)
+
+
+def check_batch(batch_size: int, devices: int) -> None:
+    """UserError where a batch cannot be shared equally."""
+    if batch_size % devices:
+        raise UserError(
+            f"--batch-size {batch_size} is shared by all devices and cannot be divided by {devices}: "
+            f"give a multiple of {devices}, or fewer devices."
+        )
+
+
+@contextmanager
+def joined(device: str) -> Iterator[None]:
+    """Be one of the team that `started_by` tells of, for a while; alone, this does nothing.
+
+    device: "cuda", the process's own GPU from then on, or "cpu". A signal that asks to stop is taken once:
+    launchers, terminals and clusters send several.
+    """
+    place = started_by()
+    if place is None:
+        yield
+        return
+    backend = "gloo"
+    if device == "cuda":
+        backend = "cpu:gloo,cuda:nccl"
+        # Slurm may show each task its own GPU alone
+        torch.cuda.set_device(place.local if torch.cuda.device_count() > 1 else 0)
+    with _ignored_signals():
+        try:
+            dist.init_process_group(
+                backend, place.address, timeout=PATIENCE, rank=place.rank, world_size=place.size
+            )
+        except (RuntimeError, ValueError) as error:
+            raise LostError(
+                f"The {place.size} processes did not meet at {place.address} ({error})."
+            ) from error
+        yield
+        wait()
+        # not after an error: its kernels may wait for the lost for ever
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _ignored_signals() -> Iterator[None]:
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, which has nothing left to do, at once.
+
+    The interpreter's own end now and then aborts after gloo (pytorch issues 179291, 190489), and a launcher
+    then takes the process for a failed one and ends the leader, too.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def sharing() -> int:
+    """How many processes share this one's cores."""
+    place = started_by()
+    return place.sharing if place else 1
+
+
+def size() -> int:
+    """How many devices share a batch."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_leader() -> bool:
+    """Whether this process writes files."""
+    return size() == 1 or dist.get_rank() == 0
+
+
+def rows(batch: Tensor, dim: int = 0) -> Tensor:
+    """This device's rows of a tensor that holds the whole batch along `dim`."""
+    return batch.chunk(size(), dim)[dist.get_rank()] if size() > 1 else batch
+
+
+def averaged(parameters: Iterable[Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Average the parameters' gradients over the team, in place, and scalars with them: one message."""
+    if size() == 1:
+        return values
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    parts = [*gradients, torch.stack(list(values.values()))]
+    flat = _sum(torch.cat([part.flatten() for part in parts])).div_(size())
+    *averages, scalars = flat.split([part.numel() for part in parts])
+    for gradient, average in zip(gradients, averages, strict=True):
+        gradient.copy_(average.view(gradient.shape))
+    return dict(zip(values, scalars.unbind(), strict=True))
+
+
+def gathered(part: Tensor) -> Tensor:
+    """The team's tensors of one shape, stacked: (devices, *part.shape); differentiable without end."""
+    places = part.new_zeros(size(), *part.shape)
+    places[dist.get_rank()] = part
+    return _Sum.apply(places)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the team, which is its own adjoint: each one's gradient is the sum of all."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return _sum(values.clone())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Sum.apply(gradient.contiguous())
+
+
+def agreed(by: signal.Signals | None) -> signal.Signals | None:
+    """The signal that any of the team was asked to stop by. It goes from CPU to CPU: no GPU is waited for."""
+    if size() == 1:
+        return by
+    number = int(_all_reduce(torch.tensor(by or 0), dist.ReduceOp.MAX))
+    return signal.Signals(number) if number else None
+
+
+def from_leader(decide: Callable[[], bool]) -> bool:
+    """What the leader decides; the others do not look."""
+    return bool(_all_reduce(torch.tensor(int(decide() if is_leader() else 0)), dist.ReduceOp.MAX))
+
+
+def wait() -> None:
+    """Wait for all of the team, for instance until the leader has written."""
+    _all_reduce(torch.zeros(1), dist.ReduceOp.SUM)
+
+
+def check_same(facts: Mapping[str, Any], folder: Path) -> None:
+    """UserError where the team's processes have different data or options, or see different files."""
+    digest = zlib.crc32(json.dumps(facts, sort_keys=True).encode())
+    negative_least, most = _all_reduce(torch.tensor([-digest, digest]), dist.ReduceOp.MAX).tolist()
+    if most != -negative_least:
+        raise UserError(
+            "The processes differ in options, data, software or the checkpoint that they read: give all the "
+            f"same command, and have {folder} on a disk that all see."
+        )
+
+
+def _sum(values: Tensor) -> Tensor:
+    return _all_reduce(values, dist.ReduceOp.SUM)
+
+
+def _all_reduce(values: Tensor, how: Any) -> Tensor:
+    if size() > 1:
+        try:
+            dist.all_reduce(values, how)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise LostError(
+                f"Training stopped: another of its {size()} processes has ended or is silent ({reason}). The "
+                " same command goes on from the last checkpoint."
+            ) from error
+    return values

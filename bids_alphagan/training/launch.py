@@ -1,0 +1,140 @@
+"""One command, several processes: `launch` starts a team on this machine and watches over it."""
+
+import logging
+import os
+import signal
+import tempfile
+import traceback
+from collections.abc import Callable
+from logging.handlers import QueueHandler, QueueListener
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import multiprocessing
+from torch.multiprocessing.spawn import ProcessExitedException
+
+from bids_alphagan.errors import UserError
+from bids_alphagan.files import read_json, write_json
+from bids_alphagan.training import distributed
+from bids_alphagan.training.interrupt import SIGNALS, Interrupted, requests
+
+LOOK = 0.5  # s between two looks at the processes
+GRACE = 5.0  # s that a team has to end by itself, where one of it has died
+HOST = "127.0.0.1"
+PACKAGE = __name__.partition(".")[0]
+
+
+def launch(devices: int, device: str, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call the function in `devices` processes that form a team, or here where this is one of a team already.
+
+    function, arguments: what pickle can send to a new process. device: "cuda" or "cpu". What the leader logs
+    goes to this process's log. A signal that asks to stop is handed on to all.
+
+    Raises UserError and Interrupted of the processes, and UserError where one dies; then no other is left.
+    """
+    if devices == 1 or distributed.size() > 1:
+        function(*arguments)
+        return
+    # the processes meet at a port that is free, and stays so: this process's
+    meeting = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
+    place = {"MASTER_ADDR": HOST, "MASTER_PORT": str(meeting.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    place |= {"WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices)}
+    threads = max(1, torch.get_num_threads() // devices)
+    queue = multiprocessing.get_context("spawn").Queue()
+    listener = QueueListener(queue, _Relay())
+    listener.start()
+    with tempfile.TemporaryDirectory() as outcomes, requests() as request:
+        work = (place, device, threads, queue, Path(outcomes), function, arguments)
+        team = multiprocessing.start_processes(_work, work, devices, join=False, daemon=True)
+        try:
+            while not team.join(LOOK, GRACE):
+                for process in team.processes:
+                    if request.by and process.is_alive():
+                        os.kill(process.pid, request.by)
+        except ProcessExitedException as error:
+            if request.by:  # before the team was ready to take it
+                raise Interrupted(f"stopped by {request.by.name}", request.by) from error
+            raise _failure(Path(outcomes), team.processes, error) from error
+        finally:
+            for process in team.processes:
+                process.kill()
+                process.join()
+            listener.stop()
+        if stopped := _outcomes(Path(outcomes), "stopped"):
+            raise Interrupted(stopped[0]["message"], signal.Signals(stopped[0]["signal"]))
+        if request.by:  # too late for the team, which was done
+            raise Interrupted(f"stopped by {request.by.name}", request.by)
+
+
+def _outcomes(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """What the processes left to be told, the leader's first."""
+    outcomes = [read_json(path) for path in sorted(folder.glob("*.json"), key=lambda path: int(path.stem))]
+    return [outcome for outcome in outcomes if outcome["kind"] == kind]
+
+
+def _failure(folder: Path, team: list[Any], error: ProcessExitedException) -> Exception:
+    """Why a team ended early: what one of them said, which of them died, or what the others then saw."""
+    if faults := _outcomes(folder, "fault"):
+        return RuntimeError(f"training failed in a process of its own:\n{faults[0]['message']}")
+    if told := _outcomes(folder, "error"):
+        return UserError(told[0]["message"])
+    died = [rank for rank, process in enumerate(team) if process.exitcode < 0]
+    if not died and (lost := _outcomes(folder, "lost")):
+        return UserError(lost[0]["message"])
+    rank = died[0] if died and error.error_index not in died else error.error_index
+    code = team[rank].exitcode
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return UserError(
+        f"Training stopped: process {rank} of {len(team)} (from 0) {how}, and the others were ended. "
+        "The same command goes on from the last checkpoint, on any number of devices."
+    )
+
+
+class _Relay(logging.Handler):
+    """Hands what another process logged to this process's loggers."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.getLogger(record.name).handle(record)
+
+
+def _work(
+    rank: int,
+    place: dict[str, str],
+    device: str,
+    threads: int,
+    queue: Any,
+    outcomes: Path,
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> None:
+    """What one process of the team does: as under torchrun. Unless it exits with 0, the others are ended."""
+    for number in SIGNALS:  # until training takes the first, and after it: they are sent until this ends
+        signal.signal(number, signal.SIG_IGN)
+    os.environ |= place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the machine's name need not be known to a network
+    torch.set_num_threads(threads)
+    log = logging.getLogger(PACKAGE)
+    log.propagate = False
+    log.setLevel(logging.DEBUG if rank == 0 else logging.ERROR)
+    log.addHandler(QueueHandler(queue))
+
+    def tell(kind: str, message: str, **more: Any) -> None:
+        write_json(outcomes / f"{rank}.json", {"kind": kind, "message": message, **more})
+
+    code = 0
+    try:
+        with distributed.joined(device):
+            function(*arguments)
+    except Interrupted as stopped:  # all of the team, at the same iteration
+        tell("stopped", str(stopped), signal=stopped.by)
+    except UserError as error:
+        tell("lost" if isinstance(error, distributed.LostError) else "error", str(error))
+        code = 2
+    except Exception:
+        tell("fault", traceback.format_exc())
+        code = 1
+    queue.close()
+    queue.join_thread()
+    distributed.leave(code)
