@@ -151,7 +151,8 @@ def test_a_run_goes_on_with_another_number_of_devices(ones, teams, caplog):
 
 def test_the_leader_alone_writes(ones, teams):
     files = [{p.name.split(".")[0] for p in (place / "resumed").rglob("*")} for place in (ones, teams)]
-    assert files[0] == files[1]
+    # samples of the end are kept, and that run first ended after one iteration
+    assert files[0] | {"step-000001"} == files[1]
     assert any("checkpoints" in path for path in read_json(teams / "0.json"))
     assert read_json(teams / "1.json") == []
 
