@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from bids_alphagan.files import read_tsv
 from bids_alphagan.models import MODELS
+from bids_alphagan.phantom import main as make_phantom
 
 RUNS = (("sigmarat2", "paper"), ("sigmarat2", "released"), ("adni", "paper"))
 SHOWN = 3  # scans in the picture
@@ -41,7 +42,7 @@ def train_all(options: argparse.Namespace, work: Path) -> dict[str, float]:
     if not phantom.is_dir():
         n = options.grid
         shape = ("--shape", n, n, n * 5 // 8, "--zooms", 24 / n, 24 / n, 32 / n)
-        command("bids_alphagan.phantom", phantom, "--n-subjects", options.n_subjects, *shape)
+        make_phantom([str(word) for word in (phantom, "--n-subjects", options.n_subjects, *shape)])
     rates = {}
     for model, variant in RUNS:
         out = work / variant
