@@ -234,7 +234,7 @@ SAFETY = ["checkpoint_every", "keep_checkpoints", "use_checkpoint", "on_divergen
 
 @pytest.mark.parametrize("name", [*TRAINING, *SAFETY])
 def test_options_of_training_reach_it(name: str) -> None:
-    from bids_alphagan.app import train_settings
+    from bids_alphagan.model_training import train_settings
 
     changed = cli.parse(CALL + flags({name: OTHER[name]}))
     assert train_settings(changed) != train_settings(cli.parse(CALL))
