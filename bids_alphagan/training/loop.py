@@ -59,8 +59,8 @@ def train(
 
     Written: config.json, losses.tsv, health.tsv, samples/, tensorboard/, checkpoints/ and, at the end,
     generator.safetensors. With `resume` the run goes on from the newest checkpoint that is whole, and on one
-    CPU machine it ends, bit for bit, where an uninterrupted one does, however often and at whatever moment
-    it was killed; without it, what is in `folder` from an earlier run is removed.
+    CPU machine with as many threads it ends, bit for bit, where an uninterrupted one does, however often and
+    at whatever moment it was killed; without it, what is in `folder` from an earlier run is removed.
 
     In a team (training.distributed) every process calls it with the same arguments; the leader writes.
 
