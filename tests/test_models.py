@@ -282,6 +282,7 @@ def test_the_released_variant_is_the_notebooks():
     for name, spec in MODELS.items():
         assert variant(spec, "paper") is spec
         released = variant(spec, "released")
+        assert released.variant == "released"
         assert released.generator_updates == 2
         assert released.without_gradient == (("gdl",) if name == "sigmarat2" else ())
         assert from_record(json.loads(json.dumps(asdict(released)))) == released

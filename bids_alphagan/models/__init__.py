@@ -39,6 +39,7 @@ class ModelSpec:
         encoder and generator.
     gradient_penalty: weight lambda1 of both discriminators' gradient penalties.
     augmentations: names in `training.data.AUGMENTATIONS`, in the order in which they are applied.
+    variant: "paper" or "released", see `variant`.
     generator_updates: how often the generator's optimiser steps in an iteration, with the same gradient.
     without_gradient: reconstruction terms that are added as numbers and train nothing.
     """
@@ -57,6 +58,7 @@ class ModelSpec:
     optimiser: Literal["Adam", "AdamW"] = "Adam"
     weight_decay: float = 0.0
     augmentations: tuple[str, ...] = ("rotate", "flip", "scale", "zoom", "noise", "rescale", "translate")
+    variant: str = "paper"
     generator_updates: int = 1
     without_gradient: tuple[str, ...] = ()
 
@@ -70,7 +72,7 @@ def variant(spec: ModelSpec, name: str) -> ModelSpec:
             return spec
         case "released":
             silent = tuple(term for term in spec.reconstruction if term == "gdl")
-            return replace(spec, generator_updates=2, without_gradient=silent)
+            return replace(spec, variant=name, generator_updates=2, without_gradient=silent)
         case _:
             raise ValueError(f"There is no variant {name!r}: choose paper or released")
 

@@ -217,5 +217,10 @@ def _write_generator(
         if step != state.best["step"]:
             logger.warning("The best checkpoint cannot be read: the last generator is taken")
     info = {"model": spec.name, "latent": latent, "channels": settings.channels, "size": size, "step": step}
-    info |= {"seed": settings.seed, "trained": state.step, "checkpoint": settings.use_checkpoint}
+    info |= {
+        "variant": spec.variant,
+        "seed": settings.seed,
+        "trained": state.step,
+        "checkpoint": settings.use_checkpoint,
+    }
     return save_generator(folder, for_sampling(networks.generator, latent), info)
