@@ -178,11 +178,14 @@ def _model_section(
 
 def _model_facts(training: Mapping[str, Any], synthesis: Mapping[str, Any]) -> ModelFacts:
     settings, spec = training["settings"], from_record(training["model"])
+    every, trained = settings["checkpoint_every"], settings["iterations"]
+    chosen_from = (every, trained) if settings["use_checkpoint"] == "best" and every <= trained else None
     return ModelFacts(
         spec=spec,
         channels=settings["channels"],
         latent=settings["latent"] or spec.latent,
         iterations=synthesis["step"],
+        chosen_from=chosen_from,
         batch_size=settings["batch_size"],
         learning_rate=settings["learning_rate"],
         gate_width=synthesis["gate_width"],

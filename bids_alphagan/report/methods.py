@@ -39,12 +39,17 @@ class MaskFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """How one model was trained, and what it gave."""
+    """How one model was trained, and what it gave.
+
+    iterations: of the generator that was sampled. chosen_from: where that is the best of several checkpoints,
+    the iterations between them and the iterations of the whole training.
+    """
 
     spec: ModelSpec
     channels: int
     latent: int
     iterations: int
+    chosen_from: tuple[int, int] | None
     batch_size: int
     learning_rate: float
     gate_width: float
@@ -157,7 +162,18 @@ def _model(model: ModelFacts) -> str:
         "both discriminators minimised a Wasserstein loss with gradient penalty [@wgangp], weight "
         f"{spec.gradient_penalty:g}.{spectral} It was trained for {model.iterations} iterations with "
         f"batches of {model.batch_size} scans by {spec.optimiser} [@{spec.optimiser}] (learning rate "
-        f"{model.learning_rate:g}{decay}), with random {augmentations}.{_departures(spec)}"
+        f"{model.learning_rate:g}{decay}), with random {augmentations}.{_departures(spec)}{_choice(model)}"
+    )
+
+
+def _choice(model: ModelFacts) -> str:
+    if model.chosen_from is None:
+        return ""
+    every, trained = model.chosen_from
+    return (
+        f" Of checkpoints at every {every} iterations of {trained}, the one was taken whose samples lay "
+        "nearest to the scans that it was trained on, in block-wise means and standard deviations of "
+        "intensity."
     )
 
 

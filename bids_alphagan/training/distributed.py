@@ -126,7 +126,8 @@ def joined(device: str) -> Iterator[None]:
             )
         except (RuntimeError, ValueError) as error:
             raise LostError(
-                f"The {place.size} processes did not meet at {place.address} ({error})."
+                f"The {place.size} processes did not meet at {place.address} ({error}). Start all at "
+                "once, with one MASTER_ADDR and MASTER_PORT that each of them can reach."
             ) from error
         yield
         wait()
@@ -252,6 +253,6 @@ def _all_reduce(values: Tensor, how: Any) -> Tensor:
             reason = str(error).splitlines()[0]
             raise LostError(
                 f"Training stopped: another of its {size()} processes has ended or is silent ({reason}). The "
-                " same command goes on from the last checkpoint."
+                "same command goes on from the last checkpoint."
             ) from error
     return values

@@ -132,13 +132,14 @@ def features(volumes: np.ndarray | Tensor) -> Tensor:
     So coarse, they tell anatomy and contrast (means) and detail, blur and noise (deviations), and a few
     dozen samples suffice.
     """
-    parts = []
+    # All of it first: kept between the volumes, each part would hold the memory that one has left.
+    found = torch.empty(len(volumes), 2, BLOCKS, BLOCKS, BLOCKS)
     for start in range(0, len(volumes), 8):
         part = torch.tensor(np.asarray(volumes[start : start + 8]), dtype=torch.float32)
         mean = F.adaptive_avg_pool3d(part, BLOCKS)
         square = F.adaptive_avg_pool3d(part.square(), BLOCKS)
-        parts.append(torch.cat([mean, (square - mean.square()).clamp(min=0).sqrt()], dim=1))
-    return torch.cat(parts)
+        found[start : start + 8] = torch.cat([mean, (square - mean.square()).clamp(min=0).sqrt()], dim=1)
+    return found
 
 
 def distance(left: Tensor, right: Tensor) -> float:
