@@ -46,6 +46,7 @@ class Run:
     optimisers: Optimisers
     spec: ModelSpec
     settings: TrainSettings
+    size: int
     step: int = 0
     sampler: torch.nn.Module | None = None  # instead of the generator
 
@@ -65,6 +66,13 @@ def average(run: Run, decay: float = 0.999) -> None:
     with torch.no_grad():
         for mean, now in zip(run.sampler.parameters(), run.networks.generator.parameters(), strict=True):
             mean.lerp_(now, 1 - keep)
+
+
+def mean_gdl(run: Run) -> None:
+    """The gradient difference loss as a mean over voxels and batch, with the paper's weight."""
+    voxels = run.settings.batch_size * run.size**3
+    terms = MODELS[run.spec.name].reconstruction
+    run.spec = replace(run.spec, reconstruction={**terms, "gdl": terms["gdl"] / voxels})
 
 
 def cosine(run: Run) -> None:
@@ -116,6 +124,7 @@ def set_all(run: Run, **values: Any) -> None:
 IDEAS: dict[str, tuple[str, Idea, Idea]] = {
     "paper": ("paper", nothing, nothing),
     "released": ("released", nothing, nothing),
+    "GDL as a mean": ("paper", mean_gdl, nothing),
     "average of weights": ("paper", nothing, average),
     "cosine": ("paper", cosine, nothing),
     "no momentum": ("paper", no_momentum, nothing),
@@ -170,11 +179,11 @@ def judge(sampler: torch.nn.Module, latent: int, held_out: Tensor) -> dict[str, 
 def row(name: str, n: int, seed: int, scans: Tensor, options: argparse.Namespace) -> dict[str, Any]:
     """Train on the first `n` scans with one idea, and judge by the last `SAMPLES`."""
     which, before, after = IDEAS[name]
-    spec = replace(variant(MODELS["sigmarat2"], which))
+    spec = variant(MODELS["sigmarat2"], which)
     settings = TrainSettings(iterations=options.iterations, channels=options.channels, seed=seed)
     torch.manual_seed(seed)
     networks = initial_networks(spec, settings, scans.shape[-1])
-    run = Run(networks, new_optimisers(networks, spec, settings), spec, settings)
+    run = Run(networks, new_optimisers(networks, spec, settings), spec, settings, scans.shape[-1])
     batches = Batches(scans[:n], settings.batch_size, seed)
     began = time.perf_counter()
     for run.step in range(options.iterations):
