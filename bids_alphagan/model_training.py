@@ -103,6 +103,7 @@ def train_settings(config: Config) -> Any:
         channels=config.channels,
         latent=config.latent_size,
         learning_rate=config.learning_rate,
+        ema_decay=config.ema_decay,
         precision=precision(config.precision, device(config)),
         speedups=tuple(config.speedups),
         log_every=config.log_every,

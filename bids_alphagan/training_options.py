@@ -62,6 +62,15 @@ class TrainingOptions:
         metavar="R",
         step="train",
     )
+    ema_decay: float = option(
+        "draw scans from a moving average of the generator's weights (EMA): the part of it that stays in "
+        "each iteration, such as 0.999; 0: from the generator itself, as the paper does",
+        0.0,
+        least=0,
+        most=0.999999,
+        metavar="R",
+        step="train",
+    )
     channels: int = option(
         "channels of the networks' widest grid (the paper's 64)",
         64,

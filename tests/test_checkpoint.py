@@ -44,6 +44,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, model):
         {"learning_rate": 1e-3},
         {"channels": 3},
         {"latent": 4},
+        {"ema_decay": 0.9},
         {"precision": "bf16"},
     ],
 )

@@ -47,6 +47,7 @@ OTHER = {
     "iterations": 7,
     "batch_size": 3,
     "learning_rate": 0.003,
+    "ema_decay": 0.99,
     "channels": 8,
     "latent_size": 11,
     "checkpoint_every": 13,

@@ -288,6 +288,29 @@ def test_under_a_launcher_the_leader_does_all_that_is_not_training(words, tmp_pa
     assert len(list((out / "derivatives" / "sigmarat2").glob("sub-*"))) == 1
 
 
+def test_waiting_for_the_others_ends_on_request(words):
+    leader, other = by_srun([*words, "--devices", "2"])
+    other.kill()
+    other.communicate()
+    line = ""
+    while "waiting for all 2 processes at localhost" not in line:
+        line = leader.stderr.readline()
+        assert line, "the leader ended"
+    leader.terminate()
+    leader.communicate(timeout=20)
+    assert leader.returncode == -signal.SIGTERM
+
+
+def test_a_leader_that_cannot_be_found_is_an_error_at_once(monkeypatch):
+    for name, value in (SRUN | {"SLURM_STEP_NODELIST": "nowhere.invalid"}).items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(distributed.LostError, match=r"did not meet at nowhere\.invalid .*MASTER_ADDR"),
+        distributed.joined("cpu"),
+    ):
+        pass
+
+
 # What was asked for
 
 

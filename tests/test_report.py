@@ -336,8 +336,9 @@ def test_the_methods_cite_what_was_used_and_nothing_else() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_methods_describe_every_model(name: str, chosen_from: tuple[int, int] | None) -> None:
     spec = MODELS[name]
+    decay = 0.999 if chosen_from else 0.0
     facts = ModelFacts(
-        spec, 64, spec.latent, 200, chosen_from, 4, 2e-4, gate_width=5, n_accepted=8, n_rejected=3
+        spec, 64, spec.latent, 200, chosen_from, 4, 2e-4, decay, gate_width=5, n_accepted=8, n_rejected=3
     )
     text = group_methods(
         n_scans=24,
@@ -354,6 +355,7 @@ def test_the_methods_describe_every_model(name: str, chosen_from: tuple[int, int
     assert "24 scans of 1 animal in" in text
     assert "8 of 11" in text
     assert ("checkpoints at every 100 iterations of 1600" in text) == (chosen_from is not None)
+    assert ("an exponential moving average of the generator's weights" in text) == bool(decay)
     assert "more than 5 robust standard deviations" in text
     assert "100 random real/synthetic pairs" in text
     assert ("doi:10.48550/arXiv.1802.05957" in text) == spec.discriminator.spectral_norm

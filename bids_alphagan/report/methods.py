@@ -52,6 +52,7 @@ class ModelFacts:
     chosen_from: tuple[int, int] | None
     batch_size: int
     learning_rate: float
+    ema_decay: float
     gate_width: float
     n_accepted: int
     n_rejected: int
@@ -162,7 +163,17 @@ def _model(model: ModelFacts) -> str:
         "both discriminators minimised a Wasserstein loss with gradient penalty [@wgangp], weight "
         f"{spec.gradient_penalty:g}.{spectral} It was trained for {model.iterations} iterations with "
         f"batches of {model.batch_size} scans by {spec.optimiser} [@{spec.optimiser}] (learning rate "
-        f"{model.learning_rate:g}{decay}), with random {augmentations}.{_departures(spec)}{_choice(model)}"
+        f"{model.learning_rate:g}{decay}), with random {augmentations}."
+        f"{_departures(spec)}{_average(model)}{_choice(model)}"
+    )
+
+
+def _average(model: ModelFacts) -> str:
+    if not model.ema_decay:
+        return ""
+    return (
+        " Scans were drawn from an exponential moving average of the generator's weights [@ema], decay "
+        f"{model.ema_decay:g}."
     )
 
 

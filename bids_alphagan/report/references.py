@@ -22,6 +22,10 @@ REFERENCES = {
         "Miyato T, Kataoka T, Koyama M, Yoshida Y (2018). Spectral normalization for generative adversarial "
         "networks. ICLR 2018. doi:10.48550/arXiv.1802.05957"
     ),
+    "ema": (
+        "Yazıcı Y, Foo CS, Winkler S, Yap KH, Piliouras G, Chandrasekhar V (2019). The unusual effectiveness "
+        "of averaging in GAN training. ICLR 2019. doi:10.48550/arXiv.1806.04498"
+    ),
     "gdl": (
         "Mathieu M, Couprie C, LeCun Y (2016). Deep multi-scale video prediction beyond mean square error. "
         "ICLR 2016. doi:10.48550/arXiv.1511.05440"

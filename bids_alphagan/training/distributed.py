@@ -19,6 +19,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import zlib
@@ -27,6 +28,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
+from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
@@ -37,6 +39,9 @@ from bids_alphagan.training.interrupt import SIGNALS
 
 PATIENCE = timedelta(minutes=10)  # with a process that neither answers nor ends
 FIRST_PORT, PORTS = 20_000, 10_000  # of the leader, under Slurm
+
+
+logger = logging.getLogger(__name__)
 
 
 class LostError(UserError):
@@ -51,6 +56,11 @@ class Place(NamedTuple):
     local: int
     sharing: int
     address: str
+
+    @property
+    def host(self) -> str:
+        """The name of the leader's machine."""
+        return urlsplit(self.address).hostname or os.environ["MASTER_ADDR"]
 
 
 def started_by(environment: Mapping[str, str] = os.environ) -> Place | None:
@@ -119,16 +129,20 @@ def joined(device: str) -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl"
         # Slurm may show each task its own GPU alone
         torch.cuda.set_device(place.local if torch.cuda.device_count() > 1 else 0)
-    with _ignored_signals():
-        try:
+    if place.rank == 0:
+        logger.info("waiting for all %d processes at %s", place.size, place.host)
+    try:
+        with _signals(signal.SIG_DFL):  # torch waits beyond Python, and there is nothing to save yet
+            socket.getaddrinfo(place.host, None)  # torch would try an unknown name for ever
             dist.init_process_group(
                 backend, place.address, timeout=PATIENCE, rank=place.rank, world_size=place.size
             )
-        except (RuntimeError, ValueError) as error:
-            raise LostError(
-                f"The {place.size} processes did not meet at {place.address} ({error}). Start all at "
-                "once, with one MASTER_ADDR and MASTER_PORT that each of them can reach."
-            ) from error
+    except (RuntimeError, ValueError, OSError) as error:
+        raise LostError(
+            f"The {place.size} processes did not meet at {place.host} ({error}). Start all at once, with "
+            "one MASTER_ADDR and MASTER_PORT that each of them can reach."
+        ) from error
+    with _signals(signal.SIG_IGN):
         yield
         wait()
         # not after an error: its kernels may wait for the lost for ever
@@ -136,10 +150,12 @@ def joined(device: str) -> Iterator[None]:
 
 
 @contextmanager
-def _ignored_signals() -> Iterator[None]:
+def _signals(action: signal.Handlers) -> Iterator[None]:
+    """Meet `interrupt.SIGNALS` so for a while; those that are ignored already stay so (`launch`)."""
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+        numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, action) for number in numbers}
     try:
         yield
     finally:

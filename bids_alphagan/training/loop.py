@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import remove_unfinished, write_json
 from bids_alphagan.models import ModelSpec
-from bids_alphagan.models.networks import Networks
 from bids_alphagan.models.trained import (
     GENERATOR_FILE,
     TrainedGenerator,
@@ -23,7 +22,7 @@ from bids_alphagan.models.trained import (
     generate,
     save_generator,
 )
-from bids_alphagan.training import checkpoint, distributed, health, means
+from bids_alphagan.training import average, checkpoint, distributed, health, means
 from bids_alphagan.training.batches import Batches, check
 from bids_alphagan.training.health import DivergenceError, Health
 from bids_alphagan.training.identity import TrainSettings, configuration, refuse_another_run
@@ -76,6 +75,7 @@ def train(
     networks = initial_networks(spec, settings, size=volumes.shape[-1])
     means.warn_of_too_little(vars(networks), device)
     networks = networks.to(device)
+    held = average.with_average(networks, settings.ema_decay)
     optimisers = new_optimisers(networks, spec, settings)
     checkpoints = folder / "checkpoints"
 
@@ -87,7 +87,7 @@ def train(
         remove_unfinished(folder)
     if found:
         refuse_another_run(found.info, config, folder)
-        checkpoint.restore(found, vars(networks), optimisers)
+        checkpoint.restore(found, held, optimisers)
         state = State.read(found.info)
         if leader:
             checkpoint.prune(checkpoints, state.kept(settings.keep_checkpoints), below=state.step)
@@ -100,7 +100,7 @@ def train(
     def save() -> None:
         if leader:
             record.to_disk()
-            checkpoint.save(checkpoints, vars(networks), optimisers, {**config, **state.info()})
+            checkpoint.save(checkpoints, held, optimisers, {**config, **state.info()})
             checkpoint.prune(checkpoints, state.kept(settings.keep_checkpoints))
         distributed.wait()
 
@@ -115,6 +115,7 @@ def train(
             numbers = stream(settings, state.rollbacks)
             terms = iteration(networks, optimisers, batches, spec, numbers, state.step)
             state.step += 1
+            average.advance(held, settings.ema_decay, state.step)
             record.advance()
             forecast.advance(settings.iterations - state.step)
             # read once: a signal that comes later waits for the next iteration
@@ -132,7 +133,7 @@ def train(
                 if looking or stopping:
                     health.check_weights(networks, state.step)
                 if looking:
-                    samples = _samples(networks, latent, health.SAMPLES if regular else SHOWN)
+                    samples = _samples(held, latent, health.SAMPLES if regular else SHOWN)
                     record.samples(state.step, samples[:SHOWN], keep=last or _milestone(state.step))
                 if regular:
                     record.health(state.step, judge.samples(state, samples)._asdict())
@@ -140,13 +141,13 @@ def train(
                 if regular or last or stopping:
                     save()
             except DivergenceError as problem:
-                state = _back(problem, state, settings, checkpoints, networks, optimisers)
+                state = _back(problem, state, settings, checkpoints, held, optimisers)
                 record.rewind(state.step)
             if stopping:
                 break
         else:
             if leader:
-                _write_generator(folder, networks, state, spec, settings, volumes.shape[-1])
+                _write_generator(folder, held, state, spec, settings, volumes.shape[-1])
     if by := distributed.agreed(request.by):
         words = f"{spec.name} stopped at iteration {state.step} by {by.name}; the state is saved"
         raise Interrupted(words, by)
@@ -172,7 +173,7 @@ def _back(
     state: State,
     settings: TrainSettings,
     checkpoints: Path,
-    networks: Networks,
+    networks: dict[str, nn.Module],
     optimisers: Optimisers,
 ) -> State:
     """Put the run back to its last regular checkpoint, from where it goes on with other random numbers.
@@ -188,7 +189,7 @@ def _back(
         ) from problem
     found = checkpoint.newest(checkpoints, state.regular)
     assert found, "a run that may roll back has a regular checkpoint from its start on"
-    checkpoint.restore(found, vars(networks), optimisers)
+    checkpoint.restore(found, networks, optimisers)
     before = State.read(found.info)
     before.rollbacks = state.rollbacks + 1
     logger.warning(
@@ -198,21 +199,26 @@ def _back(
     return before
 
 
-def _samples(networks: Networks, latent: int, n: int) -> np.ndarray:
+def _samples(networks: dict[str, nn.Module], latent: int, n: int) -> np.ndarray:
     """Samples (n, N, N, N) of the same latents each time, so that one can see how they change."""
     latents = np.stack([draw_latent(seed, latent) for seed in range(n)])
-    return generate(TrainedGenerator(for_sampling(networks.generator, latent), latent, {}), latents)
+    return generate(TrainedGenerator(for_sampling(average.drawn_from(networks), latent), latent, {}), latents)
 
 
 def _write_generator(
-    folder: Path, networks: Networks, state: State, spec: ModelSpec, settings: TrainSettings, size: int
+    folder: Path,
+    networks: dict[str, nn.Module],
+    state: State,
+    spec: ModelSpec,
+    settings: TrainSettings,
+    size: int,
 ) -> Path:
     """Write the last generator, or the best (settings.use_checkpoint), which then takes its place."""
     latent, step = settings.latent or spec.latent, state.step
     if settings.use_checkpoint == "best" and state.best and state.best["step"] != step:
         with suppress(UserError):  # it is damaged
             if found := checkpoint.newest(folder / "checkpoints", [state.best["step"]]):
-                checkpoint.restore(found, vars(networks), {})
+                checkpoint.restore(found, networks, {})
                 step = found.step
         if step != state.best["step"]:
             logger.warning("The best checkpoint cannot be read: the last generator is taken")
@@ -222,5 +228,6 @@ def _write_generator(
         "seed": settings.seed,
         "trained": state.step,
         "checkpoint": settings.use_checkpoint,
+        "ema_decay": settings.ema_decay,
     }
-    return save_generator(folder, for_sampling(networks.generator, latent), info)
+    return save_generator(folder, for_sampling(average.drawn_from(networks), latent), info)
