@@ -1,18 +1,19 @@
-"""Whether ideas from beside the paper improve what a model makes of a phantom cohort: one row for each idea.
+"""Whether ideas from beside the paper improve what a model makes of a phantom cohort: two rows for each idea.
 
 Trains sigmarat2 on prepared scans (a folder that `bids-alphagan ... participant` wrote, such as that of
-results.py), each idea with the same seeds, and compares random samples with scans that no model saw. Prints
-one JSON object a row and skips rows that are in --out already:
+results.py), each idea with the same seeds, and compares random samples with scans that no model saw, at five
+moments of the second half of the training, whose mean is given: a single one depends on luck. One row is of
+the generator as it is ("last"), one of the moving average of its weights. Prints one JSON object a row and
+skips what is in --out already:
 
 distance_e3: polynomial-kernel maximum mean discrepancy (unbiased; Binkowski et al. 2018, arXiv:1801.01401) of
-4 x 4 x 4 block means, x 1000; less is better, 0 is the same distribution. ms_ssim: between samples; nearer
-to ms_ssim_real is better. nearest: mean distance from a held-out scan to the nearest sample, relative to
-that to the nearest other held-out scan; 1 is ideal. sharpness: mean absolute difference of neighbours,
-relative to that of scans. seconds: of the training, each row in its turn.
+4 x 4 x 4 block means, x 1000; less is better, 0 is the same distribution. end_e3: the same at the end alone.
+ms_ssim: between samples; nearer to ms_ssim_real is better. nearest: mean distance from a held-out scan to the
+nearest sample, relative to that to the nearest other held-out scan; 1 is ideal. sharpness: mean absolute
+difference of neighbours, relative to that of scans. seconds: of the training, each row in its turn.
 """
 
 import argparse
-import copy
 import json
 import math
 import time
@@ -31,16 +32,19 @@ from bids_alphagan.models import MODELS, ModelSpec, variant
 from bids_alphagan.models.networks import Networks
 from bids_alphagan.models.trained import for_sampling
 from bids_alphagan.training import TrainSettings
+from bids_alphagan.training.average import advance, drawn_from, with_average
 from bids_alphagan.training.batches import Batches
 from bids_alphagan.training.phases import Optimisers, initial_networks, iteration, new_optimisers
 from bids_alphagan.volume import read_cube
 
 SAMPLES = 100
+LOOKS = 5  # at samples, in the second half of a training
+DECAY = 0.999  # of the average of weights
 
 
 @dataclass
 class Run:
-    """What an idea may change, before (`before`) and after each iteration."""
+    """What an idea may change before each iteration."""
 
     networks: Networks
     optimisers: Optimisers
@@ -48,7 +52,6 @@ class Run:
     settings: TrainSettings
     size: int
     step: int = 0
-    sampler: torch.nn.Module | None = None  # instead of the generator
 
 
 Idea = Callable[[Run], None]
@@ -56,16 +59,6 @@ Idea = Callable[[Run], None]
 
 def nothing(run: Run) -> None:
     """The paper as it is."""
-
-
-def average(run: Run, decay: float = 0.999) -> None:
-    """Sample from a moving average of the generator's weights (Karras et al. 2018, arXiv:1710.10196)."""
-    if run.sampler is None:
-        run.sampler = copy.deepcopy(run.networks.generator)
-    keep = min(decay, (1 + run.step) / (10 + run.step))
-    with torch.no_grad():
-        for mean, now in zip(run.sampler.parameters(), run.networks.generator.parameters(), strict=True):
-            mean.lerp_(now, 1 - keep)
 
 
 def mean_gdl(run: Run) -> None:
@@ -120,16 +113,15 @@ def set_all(run: Run, **values: Any) -> None:
             group.update(values)
 
 
-# name: (variant, idea before an iteration, idea after it)
-IDEAS: dict[str, tuple[str, Idea, Idea]] = {
-    "paper": ("paper", nothing, nothing),
-    "released": ("released", nothing, nothing),
-    "GDL as a mean": ("paper", mean_gdl, nothing),
-    "average of weights": ("paper", nothing, average),
-    "cosine": ("paper", cosine, nothing),
-    "no momentum": ("paper", no_momentum, nothing),
-    "lazy penalty": ("paper", lazy_penalty, nothing),
-    "augmented critic": ("paper", augmented_critic, nothing),
+# name: (variant, idea)
+IDEAS: dict[str, tuple[str, Idea]] = {
+    "paper": ("paper", nothing),
+    "released": ("released", nothing),
+    "GDL as a mean": ("paper", mean_gdl),
+    "cosine": ("paper", cosine),
+    "no momentum": ("paper", no_momentum),
+    "lazy penalty": ("paper", lazy_penalty),
+    "augmented critic": ("paper", augmented_critic),
 }
 
 
@@ -176,24 +168,33 @@ def judge(sampler: torch.nn.Module, latent: int, held_out: Tensor) -> dict[str, 
     }
 
 
-def row(name: str, n: int, seed: int, scans: Tensor, options: argparse.Namespace) -> dict[str, Any]:
+def rows(name: str, n: int, seed: int, scans: Tensor, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Train on the first `n` scans with one idea, and judge by the last `SAMPLES`."""
-    which, before, after = IDEAS[name]
+    which, idea = IDEAS[name]
     spec = variant(MODELS["sigmarat2"], which)
     settings = TrainSettings(iterations=options.iterations, channels=options.channels, seed=seed)
     torch.manual_seed(seed)
     networks = initial_networks(spec, settings, scans.shape[-1])
+    held = with_average(networks, DECAY)
     run = Run(networks, new_optimisers(networks, spec, settings), spec, settings, scans.shape[-1])
     batches = Batches(scans[:n], settings.batch_size, seed)
+    found: dict[str, list[dict[str, float]]] = {"last": [], "average": []}
     began = time.perf_counter()
     for run.step in range(options.iterations):
-        before(run)
+        idea(run)
         iteration(networks, run.optimisers, batches, run.spec, settings, run.step)
-        after(run)
-    seconds = time.perf_counter() - began
-    measures = judge(run.sampler or networks.generator, spec.latent, scans[-SAMPLES:])
-    rounded = {key: round(value, 4) for key, value in measures.items()}
-    return {"idea": name, "scans": n, "seed": seed, **rounded, "seconds": round(seconds)}
+        advance(held, DECAY, run.step + 1)
+        left = options.iterations - run.step - 1
+        if left % max(1, options.iterations // (2 * LOOKS)) == 0 and left < options.iterations // 2:
+            found["last"].append(judge(networks.generator, spec.latent, scans[-SAMPLES:]))
+            found["average"].append(judge(drawn_from(held), spec.latent, scans[-SAMPLES:]))
+    seconds = round(time.perf_counter() - began)
+    return [
+        {"idea": name, "weights": weights, "scans": n, "seed": seed}
+        | {key: round(float(np.mean([look[key] for look in looks])), 4) for key in looks[0]}
+        | {"end_e3": looks[-1]["distance_e3"], "seconds": seconds}
+        for weights, looks in found.items()
+    ]
 
 
 def main() -> None:
@@ -202,7 +203,7 @@ def main() -> None:
     parser.add_argument("prepared", type=Path, help="folder of prepared scans: at least 200 animals")
     parser.add_argument("--out", type=Path, required=True, help="file of rows, one JSON object a line")
     parser.add_argument("--ideas", nargs="+", choices=IDEAS, default=list(IDEAS))
-    parser.add_argument("--scans", nargs="+", type=int, default=[100, 20])
+    parser.add_argument("--scans", nargs="+", type=int, default=[100])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--iterations", type=int, default=2000)
     parser.add_argument("--channels", type=int, default=8)
@@ -217,10 +218,10 @@ def main() -> None:
         for n in options.scans:
             for name in options.ideas:
                 if (name, n, seed) not in done:
-                    text = json.dumps(row(name, n, seed, scans, options))
-                    print(text, flush=True)
+                    texts = [json.dumps(row) for row in rows(name, n, seed, scans, options)]
+                    print(*texts, sep="\n", flush=True)
                     with options.out.open("a") as stream:
-                        stream.write(text + "\n")
+                        stream.writelines(text + "\n" for text in texts)
 
 
 if __name__ == "__main__":

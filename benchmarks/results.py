@@ -3,12 +3,15 @@
 Makes the cohort, prepares it, and runs the group level for sigmarat2 in both variants and for adni; whatever
 is done already is kept, so the command can be given again after an interruption. Writes
 docs/results/samples.png (middle slices in three planes) and docs/results/losses.png (the terms of equation
-(6) by variant), and prints one JSON object: seconds for each iteration, the metrics of group_metrics.tsv, and
-the mean weighted size of each term of the generator's loss in the last tenth of the training.
+(6) by variant), and prints one JSON object: seconds for each iteration (of the command that trains), the
+metrics of group_metrics.tsv, the mean weighted size of each term of the generator's loss in the last tenth of
+the training, what the gradient difference loss would be there as a mean over voxels and batch, and of
+health.tsv the greatest drift, and diversity and distance at each checkpoint.
 """
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import time
@@ -20,7 +23,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bids_alphagan.files import read_tsv
+from bids_alphagan.files import read_json, read_tsv
 from bids_alphagan.models import MODELS
 from bids_alphagan.phantom import main as make_phantom
 
@@ -60,22 +63,33 @@ def train_all(options: argparse.Namespace, work: Path) -> dict[str, float]:
     return rates
 
 
+def metrics(out: Path, model: str) -> dict[str, list[float]]:
+    """Value and standard deviation of each metric."""
+    rows = [row for row in read_tsv(out / "group_metrics.tsv") if row["model"] == model]
+    return {row["metric"]: [round(float(row[name]), 4) for name in ("value", "sd")] for row in rows}
+
+
 def table(work: Path, model: str, variant: str) -> dict[str, Any]:
     """Metrics, and the generator's terms at the end."""
     out = work / variant
-    metrics = {
-        row["metric"]: [row["value"], row["sd"]]
-        for row in read_tsv(out / "group_metrics.tsv")
-        if row["model"] == model
-    }
+    health = read_tsv(out / "models" / model / "health.tsv")
+    config = read_json(out / "models" / model / "config.json")
+    voxels = config["settings"]["batch_size"] * math.prod(config["data"]["shape"])
     rows = read_tsv(out / "models" / model / "losses.tsv")
     last = rows[-max(1, len(rows) // 10) :]
     weights = {"adversarial": 1, "code_adversarial": 1, **MODELS[model].reconstruction}
     terms = {
-        name: weight * float(np.mean([float(row[f"generator_{name}"]) for row in last]))
+        name: round(weight * float(np.mean([float(row[f"generator_{name}"]) for row in last])), 4)
         for name, weight in weights.items()
     }
-    return {"metrics": metrics, "weighted_terms_at_the_end": terms}
+    return {
+        "metrics": metrics(out, model),
+        "weighted_terms_at_the_end": terms,
+        "weighted_gdl_as_a_mean": terms["gdl"] / voxels if "gdl" in terms else None,
+        "greatest_drift": max(float(row["drift"]) for row in health),
+        "diversity": [round(float(row["diversity"]), 3) for row in health],
+        "distance": [round(float(row["distance"]), 4) for row in health],
+    }
 
 
 def middle(path: Path) -> list[np.ndarray]:
@@ -144,7 +158,8 @@ def main() -> None:
     rates = train_all(options, options.work)
     draw_samples(options.work)
     draw_losses(options.work)
-    found = {f"{model} {variant}": table(options.work, model, variant) for model, variant in RUNS}
+    found = {"real": metrics(options.work / "paper", "real")}
+    found |= {f"{model} {variant}": table(options.work, model, variant) for model, variant in RUNS}
     sizes = {key: value for key, value in vars(options).items() if key != "work"}
     print(json.dumps({**sizes, "seconds_per_iteration": rates, **found}))
 

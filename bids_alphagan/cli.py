@@ -57,7 +57,7 @@ def _default_of(name: str) -> str:
     field = Config.__dataclass_fields__.get(name)
     default = field.default if field else None
     if field and callable(field.default_factory):
-        default = " ".join(field.default_factory())
+        default = " ".join(map(str, field.default_factory()))
     return f" (default: {default})" if isinstance(default, str | int | float) else ""
 
 

@@ -103,6 +103,7 @@ def train_settings(config: Config) -> Any:
         channels=config.channels,
         latent=config.latent_size,
         learning_rate=config.learning_rate,
+        adam_betas=tuple(config.adam_betas),
         ema_decay=config.ema_decay,
         precision=precision(config.precision, device(config)),
         speedups=tuple(config.speedups),

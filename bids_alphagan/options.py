@@ -13,20 +13,23 @@ def option(
     default: Any = None,
     *flags: str,
     choices: Sequence[str] | None = None,
-    many: bool = False,
+    many: bool | int = False,
     type: Callable[[str], Any] | None = None,
     metavar: str | None = None,
     least: float | None = None,
     most: float | None = None,
     step: str | None = None,
 ) -> Any:
-    """Declare a field. `least` and `most` bound numbers (inclusive); `step` names what it changes."""
+    """Declare a field. `least` and `most` bound numbers (inclusive); `step` names what it changes.
+
+    many: True for one value or more, a number for as many.
+    """
     # argparse expands % in help texts
     metadata: dict[str, Any] = {"help": help.replace("%", "%%"), "least": least, "most": most, "step": step}
     optional = {"choices": choices, "type": type, "metavar": metavar, "args": list(flags) or None}
     metadata |= {key: value for key, value in optional.items() if value is not None}
     if many:
-        metadata |= {"nargs": "+", "type": type or str}
+        metadata |= {"nargs": "+" if many is True else many, "type": type or str}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)

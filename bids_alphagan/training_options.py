@@ -62,6 +62,17 @@ class TrainingOptions:
         metavar="R",
         step="train",
     )
+    adam_betas: list[float] = option(
+        "how much of the former mean gradient and mean square stays in each step of Adam or AdamW (the "
+        "paper's 0.9 0.999); 0 0.9 are those of Gulrajani et al. 2017 for gradient penalties",
+        [0.9, 0.999],
+        many=2,
+        type=float,
+        least=0,
+        most=0.999999,
+        metavar="R",
+        step="train",
+    )
     ema_decay: float = option(
         "draw scans from a moving average of the generator's weights (EMA): the part of it that stays in "
         "each iteration, such as 0.999; 0: from the generator itself, as the paper does",

@@ -47,6 +47,7 @@ OTHER = {
     "iterations": 7,
     "batch_size": 3,
     "learning_rate": 0.003,
+    "adam_betas": [0.5, 0.9],
     "ema_decay": 0.99,
     "channels": 8,
     "latent_size": 11,

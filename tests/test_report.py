@@ -338,7 +338,18 @@ def test_the_methods_describe_every_model(name: str, chosen_from: tuple[int, int
     spec = MODELS[name]
     decay = 0.999 if chosen_from else 0.0
     facts = ModelFacts(
-        spec, 64, spec.latent, 200, chosen_from, 4, 2e-4, decay, gate_width=5, n_accepted=8, n_rejected=3
+        spec,
+        64,
+        spec.latent,
+        200,
+        chosen_from,
+        4,
+        2e-4,
+        (0.9, 0.999),
+        decay,
+        gate_width=5,
+        n_accepted=8,
+        n_rejected=3,
     )
     text = group_methods(
         n_scans=24,
@@ -356,6 +367,7 @@ def test_the_methods_describe_every_model(name: str, chosen_from: tuple[int, int
     assert "8 of 11" in text
     assert ("checkpoints at every 100 iterations of 1600" in text) == (chosen_from is not None)
     assert ("an exponential moving average of the generator's weights" in text) == bool(decay)
+    assert "learning rate 0.0002, betas 0.9 and 0.999" in text
     assert "more than 5 robust standard deviations" in text
     assert "100 random real/synthetic pairs" in text
     assert ("doi:10.48550/arXiv.1802.05957" in text) == spec.discriminator.spectral_norm

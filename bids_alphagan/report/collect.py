@@ -188,6 +188,7 @@ def _model_facts(training: Mapping[str, Any], synthesis: Mapping[str, Any]) -> M
         chosen_from=chosen_from,
         batch_size=settings["batch_size"],
         learning_rate=settings["learning_rate"],
+        adam_betas=settings["adam_betas"],
         ema_decay=settings["ema_decay"],
         gate_width=synthesis["gate_width"],
         n_accepted=synthesis["n_accepted"],

@@ -52,6 +52,7 @@ class ModelFacts:
     chosen_from: tuple[int, int] | None
     batch_size: int
     learning_rate: float
+    adam_betas: Sequence[float]
     ema_decay: float
     gate_width: float
     n_accepted: int
@@ -154,6 +155,7 @@ def _model(model: ModelFacts) -> str:
     terms = _list(
         [f"{weight:g} × {RECONSTRUCTION.get(name, name)}" for name, weight in spec.reconstruction.items()]
     )
+    betas = " and ".join(f"{beta:g}" for beta in model.adam_betas)
     decay = f", weight decay {spec.weight_decay:g}" if spec.weight_decay else ""
     augmentations = _list([AUGMENTATIONS.get(name, name) for name in spec.augmentations])
     return (
@@ -163,7 +165,7 @@ def _model(model: ModelFacts) -> str:
         "both discriminators minimised a Wasserstein loss with gradient penalty [@wgangp], weight "
         f"{spec.gradient_penalty:g}.{spectral} It was trained for {model.iterations} iterations with "
         f"batches of {model.batch_size} scans by {spec.optimiser} [@{spec.optimiser}] (learning rate "
-        f"{model.learning_rate:g}{decay}), with random {augmentations}."
+        f"{model.learning_rate:g}, betas {betas}{decay}), with random {augmentations}."
         f"{_departures(spec)}{_average(model)}{_choice(model)}"
     )
 

@@ -31,7 +31,8 @@ class TrainSettings:
     """How long and how big to train; the defaults are the paper's.
 
     channels: width of the networks (64). latent: length of the latent vector, the model's own if None.
-    ema_decay: of the generator's exponential moving average (`average`), which is sampled; 0: none.
+    adam_betas: of Adam and AdamW.
+    ema_decay: of the moving average of the generator (`average`) that scans are drawn from; 0: none.
     precision: "fp32", or "bf16" for the networks' passes (weights, losses and optimisers stay in fp32).
     speedups: names in `choices.SPEEDUPS`; each gives the same numbers to rounding in fp32.
     log_every, checkpoint_every: in iterations; losses are read from the device at those steps alone.
@@ -46,6 +47,7 @@ class TrainSettings:
     channels: int = 64
     latent: int | None = None
     learning_rate: float = 2e-4
+    adam_betas: tuple[float, ...] = (0.9, 0.999)
     ema_decay: float = 0.0
     precision: str = "fp32"
     speedups: tuple[str, ...] = SPEEDUPS

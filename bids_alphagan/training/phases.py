@@ -20,7 +20,7 @@ from bids_alphagan.training.batches import Batches
 from bids_alphagan.training.data import augment, random_source, send
 from bids_alphagan.training.identity import TrainSettings
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam and AdamW, the paper's
+EPSILON = 1e-8  # of Adam and AdamW
 ITERATION_STREAM = 1  # key of the iterations' random numbers; 0 is the order of the scans
 
 
@@ -238,7 +238,12 @@ def new_optimisers(networks: Networks, spec: ModelSpec, settings: TrainSettings)
     fused = "fused" in settings.speedups
     return {
         name: kind(
-            network.parameters(), settings.learning_rate, BETAS, EPSILON, spec.weight_decay, fused=fused
+            network.parameters(),
+            settings.learning_rate,
+            settings.adam_betas,
+            EPSILON,
+            spec.weight_decay,
+            fused=fused,
         )
         for name, network in vars(networks).items()
     }
