@@ -30,6 +30,7 @@ from torch.utils.flop_counter import flop_registry
 
 from bids_alphagan.choices import MODEL_NAMES, PRECISIONS, PRESETS, SPEEDUPS, VARIANTS
 from bids_alphagan.models import MODELS, variant
+from bids_alphagan.models.layers import Critic
 from bids_alphagan.models.trained import TrainedGenerator, for_sampling, generate
 from bids_alphagan.option_files import preset_values
 from bids_alphagan.training import TrainSettings, precision
@@ -52,6 +53,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     parser.add_argument("--speedups", nargs="*", choices=SPEEDUPS, default=list(SPEEDUPS))
+    parser.add_argument("--compile", action="store_true", help="networks and slopes through torch.compile")
     parser.add_argument("--against-released", action="store_true")
     parser.add_argument(
         "--released-loader", choices=LOADERS, default="none", help="notebook: a new one a batch"
@@ -95,6 +97,10 @@ def ours(options: argparse.Namespace) -> Callable[[int], Any]:
     """A function that does iteration number `step` with this engine; scans lie on the device."""
     spec, chosen = variant(MODELS[options.model], options.variant), settings(options)
     networks = initial_networks(spec, chosen, sizes(options)["size"]).to(torch.device(options.device))
+    if options.compile:
+        for network in vars(networks).values():
+            network.compile()
+        Critic.slope = torch.compile(Critic.slope)  # type: ignore[method-assign]
     optimisers = new_optimisers(networks, spec, chosen)
     batches = Batches(random_scans(options), chosen.batch_size, chosen.seed, options.device)
     return lambda step: iteration(networks, optimisers, batches, spec, chosen, step)
@@ -180,7 +186,7 @@ def measure_generation(options: argparse.Namespace) -> dict[str, Any]:
 def alone(options: argparse.Namespace, what: str, **changes: Any) -> dict[str, Any]:
     """Measure `what` in a process of its own."""
     values = {**vars(options), **changes}
-    words = ["--alone", what, "--speedups", *values["speedups"]]
+    words = ["--alone", what, "--speedups", *values["speedups"], *(["--compile"] * values["compile"])]
     names = ("model", "variant", "preset", "device", "threads", "steps", "precision", "released_loader")
     for name in (*names, *(["batch_size"] if values["batch_size"] else [])):
         words += ["--" + name.replace("_", "-"), str(values[name])]
@@ -220,7 +226,10 @@ def main() -> None:
         print(json.dumps((measure_generation if options.alone == "generate" else measure)(options)))
         return
     about = {
-        **{name: getattr(options, name) for name in ("model", "variant", "preset", "device", "steps")},
+        **{
+            name: getattr(options, name)
+            for name in ("model", "variant", "preset", "device", "steps", "compile")
+        },
         **sizes(options),
         "precision": precision(options.precision, options.device),
         "speedups": options.speedups,
