@@ -29,6 +29,7 @@ KILLS = 12
 def run(folder: Path, begun: Any) -> None:
     """What a killed process did, and what the next one does: the same."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a new process of this kind ignores it at first
+    torch.set_num_threads(1)  # whatever the environment says by now
     begun.set()
     try:
         train(VOLUMES, SPEC, LONG, folder)
