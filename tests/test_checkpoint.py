@@ -17,7 +17,7 @@ import bids_alphagan
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import read_json, read_tsv
 from bids_alphagan.models import MODELS
-from bids_alphagan.training import checkpoint, load_generator, train
+from bids_alphagan.training import checkpoint, configuration, differences, load_generator, loop, phases, train
 from bids_alphagan.training.data import data_hash
 from bids_alphagan.training.state import State, stream
 
@@ -112,6 +112,63 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_thrown_away(tmp_path):
     with pytest.raises(UserError, match=r"No checkpoint in .*checkpoints can be read.*--resume never"):
         train(VOLUMES, SPEC, TINY, tmp_path)
     assert {path: path.read_bytes() for path in files} == before
+
+
+def test_a_disk_that_does_not_give_a_checkpoint_costs_none(tmp_path, monkeypatch):
+    train(VOLUMES, SPEC, TINY, tmp_path)
+    before = weights(tmp_path)
+
+    def stale(*arguments: object, **options: object) -> None:
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "safe_open", stale)
+        with pytest.raises(UserError, match=r"cannot be read .*Stale.*Try again"):
+            train(VOLUMES, SPEC, settings(iterations=5), tmp_path)
+    assert same(weights(tmp_path), before)
+    (tmp_path / "checkpoints" / "step-old.safetensors").write_bytes(b"not ours")
+    assert train(VOLUMES, SPEC, settings(iterations=5), tmp_path).step == 5
+
+
+def test_a_full_disk_is_one_clear_error_and_keeps_what_there_is(tmp_path, monkeypatch):
+    def full(*arguments: object, **options: object) -> None:
+        if Path(arguments[1]).suffixes[-1:] == [".safetensors"]:
+            raise OSError(28, "No space left on device")
+
+    train(VOLUMES, SPEC, settings(iterations=2), tmp_path)
+    before = weights(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        with pytest.raises(UserError, match=r"iteration 4 cannot .*No space.*room"):
+            train(VOLUMES, SPEC, TINY, tmp_path)
+    assert same(weights(tmp_path), before)
+    assert train(VOLUMES, SPEC, TINY, tmp_path).step == 4
+
+
+def test_work_is_kept_after_some_minutes_whatever_the_iterations(tmp_path, monkeypatch):
+    rare = settings(iterations=3, checkpoint_every=100)
+    train(VOLUMES, SPEC, rare, tmp_path / "whole")
+
+    def dies(*arguments: object) -> object:
+        if arguments[-1] == 2:
+            raise KeyboardInterrupt
+        return phases.iteration(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "AT_RISK", 0.0)
+        patch.setattr(loop, "iteration", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train(VOLUMES, SPEC, rare, tmp_path / "cut")
+    assert checkpoint.newest(tmp_path / "cut" / "checkpoints").step == 2
+    train(VOLUMES, SPEC, rare, tmp_path / "cut")
+    assert leaves(tmp_path / "cut") == leaves(tmp_path / "whole")
+
+
+def test_settings_that_a_former_version_did_not_know_have_their_defaults():
+    now = configuration(VOLUMES, SPEC, TINY)
+    before = {**now, "settings": {k: v for k, v in now["settings"].items() if k != "ema_decay"}}
+    assert not differences(before, now)
+    assert differences(before, configuration(VOLUMES, SPEC, settings(ema_decay=0.5)))
 
 
 def test_a_checkpoint_is_everything(tmp_path):

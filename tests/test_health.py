@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_runs import TINY, VOLUMES, leaves, settings, weights
+from training_runs import TINY, VOLUMES, heads, leaves, settings, weights
 
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import read_tsv
@@ -97,6 +97,23 @@ def test_diversity_is_one_for_the_scans_themselves_and_zero_for_copies():
     assert Health(VOLUMES[:1], "stop").samples(State(step=1), VOLUMES[:, 0]).diversity is None
 
 
+def test_a_few_voxels_that_differ_are_no_diversity():
+    black = np.full((3, 16, 16, 16), -1, np.float32)
+    black[0, 8, 8, 8] = black[1, 4, 4, 4] = black[2, 12, 12, 12] = 1
+    assert Health(VOLUMES, "warn").samples(State(step=1), black).diversity < FLOOR
+
+
+def test_a_critic_with_slope_one_has_drifted_as_far_as_it_may():
+    scans, samples = VOLUMES, -VOLUMES[:, 0]
+    health, state = Health(scans, "warn"), State(step=1)
+    health.samples(state, samples)
+    distances = [np.linalg.norm(scan[0] - sample) for scan in scans for sample in samples]
+    assert state.apart == pytest.approx(np.mean(distances))
+    # the Wasserstein term of the loss sums over two fakes
+    health.losses(state, {"discriminator_wasserstein": -2 * float(np.mean(distances))})
+    assert state.drift == pytest.approx(1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_an_ordinary_training_is_far_from_both_limits(tmp_path, model):
@@ -144,6 +161,18 @@ def test_a_generator_of_one_scan_is_stopped(tmp_path, collapsed):
     with pytest.raises(DivergenceError, match=rf"iteration {PATIENCE} the samples look alike .* by 0.0%"):
         train(VOLUMES, MODELS["adni"], once, tmp_path)
     assert checkpoint.newest(tmp_path / "checkpoints").step == PATIENCE - 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["adni", "sigmarat2"])
+def test_far_too_large_steps_collapse_and_are_stopped(tmp_path, model):
+    large = settings(
+        **{"batch_size": 4, "latent": None, "iterations": 100, "checkpoint_every": 10},
+        **{"learning_rate": 1, "on_divergence": "stop"},
+    )
+    with pytest.raises(DivergenceError, match=r"samples look alike|drift apart"):
+        train(heads(6), MODELS[model], large, tmp_path / "large")
+    train(heads(6), MODELS[model], replace(large, learning_rate=2e-4), tmp_path / "ordinary")
 
 
 # Going back

@@ -15,7 +15,7 @@ import torch
 from training_runs import VOLUMES, leaves, settings
 
 from bids_alphagan import cli
-from bids_alphagan.errors import Stopped
+from bids_alphagan.errors import Stopped, UserError
 from bids_alphagan.models import MODELS
 from bids_alphagan.training import Interrupted, checkpoint, loop, train
 from bids_alphagan.training.phases import iteration
@@ -63,6 +63,24 @@ def test_a_process_killed_many_times_ends_as_if_never_killed(tmp_path: Path) -> 
     train(VOLUMES, SPEC, LONG, killed)
     train(VOLUMES, SPEC, LONG, tmp_path / "whole")
     assert leaves(killed) == leaves(tmp_path / "whole")
+
+
+def test_two_runs_at_once_are_refused_and_a_dead_one_is_no_obstacle(tmp_path: Path) -> None:
+    processes = multiprocessing.get_context("forkserver")
+    begun = processes.Event()
+    first = processes.Process(target=run, args=(tmp_path, begun))
+    first.start()
+    while first.is_alive() and not (tmp_path / "losses.tsv").is_file():
+        time.sleep(0.01)
+    with pytest.raises(UserError, match=f"Another run is training in {tmp_path}"):
+        train(VOLUMES, SPEC, LONG, tmp_path)
+    assert first.is_alive()
+    first.kill()
+    first.join()
+    train(VOLUMES, SPEC, LONG, tmp_path)
+    train(VOLUMES, SPEC, LONG, tmp_path / "whole")
+    ours = {name: leaf for name, leaf in leaves(tmp_path).items() if not name.startswith("whole/")}
+    assert ours == leaves(tmp_path / "whole")
 
 
 class Death(BaseException):

@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import pytest
 import torch
-from torch import nn
 from training_runs import VOLUMES, settings
 
 from bids_alphagan.errors import UserError
 from bids_alphagan.models import MODELS
+from bids_alphagan.models.networks import build_networks
 from bids_alphagan.training import loop, means, train
 
 CPU = torch.device("cpu")
@@ -57,13 +57,18 @@ def test_the_memory_of_this_machine_and_process():
 
 
 def test_networks_beyond_the_memory_are_told_of_at_once(caplog, monkeypatch):
-    networks = {"generator": nn.Linear(1000, 1000, bias=False)}  # 16 MB with gradients and averages
-    monkeypatch.setattr(means, "memory", lambda device: (0, 17e6))
-    means.warn_of_too_little(networks, CPU)
-    assert not caplog.text
-    monkeypatch.setattr(means, "memory", lambda device: (0, 15e6))
-    means.warn_of_too_little(networks, CPU)
-    assert "At least 0.0 GB are needed" in caplog.text
+    caplog.set_level(logging.INFO)
+    large = settings(channels=64, batch_size=4)
+    networks = build_networks(MODELS["sigmarat2"], 64, 64, 500)
+    for there, words in (
+        (3e9, "needs about 2.2 GB of memory\n"),
+        (2e9, "and there are 2.0: a smaller --batch"),
+    ):
+        monkeypatch.setattr(means, "memory", lambda device, there=there: (0, there))
+        means.tell_memory("sigmarat2", networks, 500, 64, large, CPU)
+        assert words in caplog.text
+    # python benchmarks/training.py --preset paper --device cpu: peak_memory_gb 2.15
+    assert means.estimate(networks, 500, 64, large) == pytest.approx(2.15e9, rel=0.1)
 
 
 @pytest.mark.parametrize(

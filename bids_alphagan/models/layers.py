@@ -53,14 +53,20 @@ class FromLatent(nn.ConvTranspose3d):
 
 
 class ToVector(nn.Conv3d):
-    """Convolution whose kernel covers its input, (B, C, k, k, k) -> (B, C', 1, 1, 1): a matrix product."""
+    """Convolution whose kernel covers its input, (B, C, k, k, k) -> (B, C', 1, 1, 1): a matrix product.
+
+    In fp32 always: the codes of two scans may differ in the fourth digit, which bf16 has not, and batch
+    normalisation enlarges what is left of the difference.
+    """
 
     plain = False
 
     def forward(self, x: Tensor) -> Tensor:
         if self.plain:
             return super().forward(x)
-        return F.linear(x.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
+        with torch.autocast(x.device.type, enabled=False):
+            y = F.linear(x.flatten(1).float(), self.weight.flatten(1), self.bias)
+        return y[..., None, None, None]
 
 
 class InstanceNorm3d(nn.InstanceNorm3d):

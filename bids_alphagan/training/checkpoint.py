@@ -57,10 +57,16 @@ def save(
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path = _path(folder, info["step"])
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"info": json.dumps(info), "crc32": _checksum(tensors)})
-        to_disk(temporary)
-    to_disk(folder)  # the new name is there before `prune` removes an old one
+    try:
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={"info": json.dumps(info), "crc32": _checksum(tensors)})
+            to_disk(temporary)
+        to_disk(folder)  # the new name is there before `prune` removes an old one
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"The checkpoint of iteration {info['step']} cannot be written to {folder} ({error}). Make room "
+            "(fewer --keep-checkpoints help); the same command goes on from the checkpoint before."
+        ) from error
     return path
 
 
@@ -74,14 +80,16 @@ def prune(folder: Path, keep: Collection[int], below: int | None = None) -> None
 def newest(folder: Path, steps: Collection[int] | None = None) -> Checkpoint | None:
     """The newest checkpoint that is whole (among `steps`, if given), None where there is no file at all.
 
-    A damaged one is passed over with a warning. Raises UserError where all are damaged: that may be a fault
-    of the disk, and weeks of training are not to be thrown away for it.
+    A damaged one is passed over with a warning. Raises UserError where all are damaged or the disk does not
+    give one: weeks of training are not to be thrown away for that.
     """
     paths = [path for path in _files(folder) if steps is None or _step(path) in steps]
     for path in paths:
         try:
             return _read(path)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except OSError as error:  # a disk that is away for a moment must not cost a checkpoint
+            raise UserError(f"{path} cannot be read ({error}). Try again, or move it away.") from error
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             logger.warning("%s is damaged (%s): falling back to the checkpoint before it", path, error)
     if paths:
         raise UserError(f"No checkpoint in {folder} can be read. Start again with --resume never.")
@@ -121,7 +129,7 @@ def _read(path: Path) -> Checkpoint:
 
 def _files(folder: Path) -> list[Path]:
     """Checkpoints, the newest first."""
-    return sorted(folder.glob("step-*.safetensors"), key=_step, reverse=True)
+    return sorted(folder.glob("step-*[0-9].safetensors"), key=_step, reverse=True)
 
 
 def _path(folder: Path, step: int) -> Path:

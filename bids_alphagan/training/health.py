@@ -5,8 +5,8 @@ Looked at where the losses are read and at regular checkpoints, so that no itera
 | what | how it is measured | bad |
 |---|---|---|
 | finite | losses and weights | NaN or infinity |
-| `drift` | how far the critic rates scans above samples, over the most that it may (`farthest`) | > 1 |
-| `diversity` | mean distance between samples, over that between scans | < `FLOOR`, `PATIENCE` times running |
+| `drift` | how far the critic rates scans above samples, over how far they lie apart (`apart`) | > 1 |
+| `diversity` | how much samples differ, over how much scans do | < `FLOOR`, `PATIENCE` times running |
 | `distance` | between the samples' and the scans' features; the smallest marks the best checkpoint | |
 """
 
@@ -26,6 +26,7 @@ from bids_alphagan.training.phases import Terms
 from bids_alphagan.training.state import State
 
 SAMPLES = 32  # of the same latents each time
+NEAR = 8  # of them, whose distance to the scans is measured
 BLOCKS = 8  # along each axis
 FLOOR = 0.05
 PATIENCE = 3
@@ -52,12 +53,13 @@ class Health:
     def __init__(self, volumes: np.ndarray | Tensor, on_divergence: str) -> None:
         self._on_divergence = on_divergence
         self._farthest = farthest(volumes.shape[-1])
+        self._volumes = np.asarray(volumes[:SAMPLES])
         self._scans = features(volumes)
         self._warned: set[str] = set()
 
     def losses(self, state: State, values: Mapping[str, float]) -> None:
         """Follow the drift. The moving average is in `state`, so that a resumed run goes on with it."""
-        drift = abs(values["discriminator_wasserstein"]) / 2 / self._farthest
+        drift = abs(values["discriminator_wasserstein"]) / 2 / (state.apart or self._farthest)
         before = drift if state.drift is None else state.drift
         state.drift = SMOOTHING * drift + (1 - SMOOTHING) * before
         self._judge(
@@ -73,6 +75,7 @@ class Health:
         reference, spread = _spread(self._scans), _spread(found)
         diversity = spread / reference if reference else None
         measures = Measures(state.drift, diversity, distance(found, self._scans))
+        state.apart = apart(self._volumes[:, 0], volumes)
         collapsed = diversity is not None and diversity < FLOOR
         state.collapsed = state.collapsed + 1 if collapsed else 0
         self._judge(
@@ -107,6 +110,12 @@ def check_weights(networks: Networks, step: int) -> None:
             _refuse([f"a weight of the {name}"], step)
 
 
+def sound(networks: Networks, terms: Terms) -> bool:
+    """Whether all losses and weights are numbers, so that they may be kept."""
+    values = [*terms.values(), *(p for network in vars(networks).values() for p in network.parameters())]
+    return all(bool(value.isfinite().all()) for value in values)
+
+
 def _refuse(broken: list[str], step: int) -> None:
     if broken:
         more = [f"{len(broken) - 2} more"] if len(broken) > 3 else []
@@ -115,15 +124,21 @@ def _refuse(broken: list[str], step: int) -> None:
 
 
 def farthest(size: int) -> float:
-    """The distance between the two volumes in [-1, 1] with an edge of `size` that are farthest apart.
+    """The distance between the two volumes in [-1, 1] with an edge of `size` that are farthest apart."""
+    return 2 * size**1.5
+
+
+def apart(scans: np.ndarray, samples: np.ndarray) -> float:
+    """Mean distance between a scan and a sample, (n, N, N, N) each: the root of the sum of squares of voxels.
 
     A critic whose slope is at most 1, as the gradient penalty asks for (Gulrajani et al. 2017,
-    arXiv:1704.00028), cannot rate two volumes further apart than this. One that does has left its bound, and
-    its loss and the generator's run away from each other: the divergence by which Ferreira et al. 2022
+    arXiv:1704.00028), cannot rate scans above samples by more than this. One that does has left its bound,
+    and its loss and the generator's run away from each other: the divergence by which Ferreira et al. 2022
     (doi:10.3390/app12104844, Figure 8) know mode collapse. The losses themselves would not do: a constant
     that is added to all scores moves the generator's loss and means nothing.
     """
-    return 2 * size**1.5
+    distances = [np.linalg.norm(scan - sample) for scan in scans for sample in samples[:NEAR]]
+    return float(np.mean(distances, dtype=np.float64))
 
 
 def features(volumes: np.ndarray | Tensor) -> Tensor:
@@ -156,5 +171,9 @@ def distance(left: Tensor, right: Tensor) -> float:
 
 
 def _spread(found: Tensor) -> float:
-    """Mean distance between the block means of two of a set; 0 for a set of one."""
-    return float(torch.pdist(found[:, 0].flatten(1)).mean()) if len(found) > 1 else 0.0
+    """Mean absolute difference between the blocks of two of a set; 0 for a set of one.
+
+    Not the root of squares, in which a few bright voxels would hide that all others are the same.
+    """
+    blocks = found[:, 0].flatten(1)
+    return float(torch.pdist(blocks, p=1).mean() / blocks.shape[1]) if len(found) > 1 else 0.0

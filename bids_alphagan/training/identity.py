@@ -91,6 +91,7 @@ def configuration(volumes: np.ndarray | Tensor, spec: ModelSpec, settings: Train
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What makes two configurations different runs, in words; none where one continues the other."""
+    before = {**before, "settings": asdict(TrainSettings()) | before["settings"]}  # of an older version
     return [
         f"{part}.{key} is {now[part].get(key)!r}, was {before[part].get(key)!r}"
         for part in ("model", "settings", "data")

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +27,14 @@ from bids_alphagan.training.batches import Batches, check
 from bids_alphagan.training.health import DivergenceError, Health
 from bids_alphagan.training.identity import TrainSettings, configuration, refuse_another_run
 from bids_alphagan.training.interrupt import Interrupted, requests
+from bids_alphagan.training.lock import alone_in
 from bids_alphagan.training.phases import Optimisers, initial_networks, iteration, new_optimisers
 from bids_alphagan.training.record import HEALTH, LOSSES, SAMPLES, Record, Unrecorded
 from bids_alphagan.training.state import State, stream
 
 SHOWN = 4  # samples to be looked at
 ROLLBACKS = 3  # in a run
+AT_RISK = 600.0  # s of work that a power cut may cost, where --checkpoint-every is longer
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +70,24 @@ def train(
     not finite, or for less if settings.on_divergence says so; Interrupted after SIGINT, SIGTERM or SIGUSR1,
     with the state saved.
     """
-    began, device = time.perf_counter(), torch.device(device)
     check(volumes)
+    with alone_in(folder) if distributed.is_leader() else nullcontext():
+        return _train(volumes, spec, settings, folder, torch.device(device), resume)
+
+
+def _train(
+    volumes: np.ndarray | Tensor,
+    spec: ModelSpec,
+    settings: TrainSettings,
+    folder: Path,
+    device: torch.device,
+    resume: bool,
+) -> TrainResult:
+    began = saved = time.perf_counter()
     latent = settings.latent or spec.latent
     config = configuration(volumes, spec, settings)
     networks = initial_networks(spec, settings, size=volumes.shape[-1])
-    means.warn_of_too_little(vars(networks), device)
+    means.tell_memory(spec.name, networks, latent, volumes.shape[-1], settings, device)
     networks = networks.to(device)
     held = average.with_average(networks, settings.ema_decay)
     optimisers = new_optimisers(networks, spec, settings)
@@ -97,11 +111,14 @@ def train(
     if leader:
         write_json(folder / "config.json", config)
 
+    def write() -> None:
+        record.to_disk()
+        checkpoint.save(checkpoints, held, optimisers, {**config, **state.info()})
+        checkpoint.prune(checkpoints, state.kept(settings.keep_checkpoints))
+
     def save() -> None:
         if leader:
-            record.to_disk()
-            checkpoint.save(checkpoints, held, optimisers, {**config, **state.info()})
-            checkpoint.prune(checkpoints, state.kept(settings.keep_checkpoints))
+            write()
         distributed.wait()
 
     batches = Batches(volumes, settings.batch_size, settings.seed, device)
@@ -140,6 +157,10 @@ def train(
                     state.saved(settings.keep_checkpoints)
                 if regular or last or stopping:
                     save()
+                    saved = time.perf_counter()
+                elif leader and time.perf_counter() - saved > AT_RISK and health.sound(networks, terms):
+                    write()
+                    saved = time.perf_counter()
             except DivergenceError as problem:
                 state = _back(problem, state, settings, checkpoints, held, optimisers)
                 record.rewind(state.step)

@@ -1,5 +1,6 @@
-"""Time and memory: what a run needs of this machine, told after its first iterations."""
+"""Time and memory: what a run needs of this machine, told before it starts and after its first iterations."""
 
+import copy
 import logging
 import resource
 import sys
@@ -8,12 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from bids_alphagan.errors import UserError
+from bids_alphagan.models.networks import Networks
+from bids_alphagan.training import distributed
+from bids_alphagan.training.identity import TrainSettings
 
 WARM_UP, MEASURED = 1, 5  # iterations
+PROGRAM = 0.4e9  # bytes: Python and torch themselves
 SMALLER = "a smaller --batch-size, --channels or --grid needs less (and is another run: --resume never)"
 
 logger = logging.getLogger(__name__)
@@ -83,14 +90,51 @@ def _limits() -> Iterator[float]:
             yield int(limit.read_text())
 
 
-def warn_of_too_little(networks: dict[str, torch.nn.Module], device: torch.device) -> None:
-    """Warn where even the weights, their gradients and the optimisers' averages are too much to hold."""
-    least = 16 * sum(p.numel() for network in networks.values() for p in network.parameters())
+def tell_memory(
+    name: str, networks: Networks, latent: int, size: int, settings: TrainSettings, device: torch.device
+) -> None:
+    """Say how much memory a run needs before it starts, and what to change where there is less."""
     _, there = memory(device)
-    if least > there:
+    needed = estimate(networks, latent, size, settings)
+    if needed > there:
         logger.warning(
-            "At least %.1f GB are needed, and there are %.1f: %s.", least / 1e9, there / 1e9, SMALLER
+            "%s needs about %.1f GB of memory, and there are %.1f: %s.",
+            *(name, needed / 1e9, there / 1e9, SMALLER),
         )
+    else:
+        logger.info("%s needs about %.1f GB of memory", name, needed / 1e9)
+
+
+def estimate(networks: Networks, latent: int, size: int, settings: TrainSettings) -> float:
+    """Bytes that training holds at most, roughly: nothing is computed.
+
+    Weights, gradients and two averages of each; what encoder, generator and discriminator keep for going
+    back; what the program itself takes.
+    """
+    scans = settings.batch_size // distributed.size()
+    weights = sum(p.numel() for network in vars(networks).values() for p in network.parameters())
+    averaged = sum(p.numel() for p in networks.generator.parameters()) if settings.ema_decay else 0
+    volumes = torch.empty(2 * scans, 1, size, size, size, device="meta")
+    kept = _outputs(networks.encoder, volumes[:scans]) + _outputs(networks.discriminator, volumes)
+    kept += _outputs(networks.generator, torch.empty(2 * scans, latent, device="meta"))
+    return 4 * (4 * weights + averaged) + (2 if settings.precision == "bf16" else 4) * kept + PROGRAM
+
+
+def _outputs(network: nn.Sequential, inputs: Tensor) -> int:
+    """How many numbers a network's layers give for inputs on the device "meta"."""
+    shadow, total = copy.deepcopy(network).to("meta"), 0
+
+    def count(layer: nn.Module, given: Any, output: Tensor) -> None:
+        nonlocal total
+        total += output.numel()
+
+    for layer in shadow:
+        layer.register_forward_hook(count)
+        if hasattr(layer, "plain"):  # whose quick form knows real devices alone
+            setattr(layer, "plain", True)  # noqa: B010
+    with torch.no_grad():
+        shadow(inputs)
+    return total
 
 
 @contextmanager

@@ -83,7 +83,7 @@ class Phase:
     """One update: the networks that learn, and the terms whose weighted sum they minimise.
 
     uses: the networks that take part. new_scans: True draws a batch of scans; False goes on with the codes
-    of the phase before.
+    of the phase before. in_bf16: False where that would save nothing and cost exactness.
     """
 
     name: str
@@ -91,6 +91,7 @@ class Phase:
     uses: tuple[str, ...]
     terms: Callable[[Networks, Batch, ModelSpec], Terms]
     new_scans: bool = True
+    in_bf16: bool = True
 
 
 PHASES = (
@@ -112,6 +113,7 @@ PHASES = (
         uses=("code_discriminator",),
         terms=code_discriminator_terms,
         new_scans=False,
+        in_bf16=False,
     ),
 )
 Optimisers = dict[str, torch.optim.Optimizer]
@@ -133,7 +135,6 @@ def iteration(
     device = batches.device
     source = random_source(settings.seed, ITERATION_STREAM, step)
     one_pass = "one_pass" in settings.speedups
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16")
     results: Terms = {}
     drawn = 0
     for phase in PHASES:
@@ -146,7 +147,8 @@ def iteration(
         with parametrize.cached():
             for name in phase.uses:
                 make_weights(getattr(networks, name))
-            with autocast:
+            half = phase.in_bf16 and settings.precision == "bf16"
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 if phase.new_scans:
                     encoded = networks.encoder(real)
                 size = (settings.batch_size, encoded.shape[1])

@@ -20,7 +20,8 @@ class State:
     on checkpoints (the best, where to go back to) is decided on these alone, so that a run that was
     interrupted, which leaves one more, takes the same way as one that was not.
     best: the regular checkpoint of the least `health` distance, {"step", "distance"}.
-    drift, collapsed: see `health`: a moving average, and at how many checkpoints running samples were alike.
+    drift, apart, collapsed: see `health`: a moving average, what it is measured by since the last look, and
+    at how many checkpoints running samples were alike.
     """
 
     step: int = 0
@@ -28,6 +29,7 @@ class State:
     regular: list[int] = field(default_factory=list)
     best: dict[str, Any] | None = None
     drift: float | None = None
+    apart: float | None = None
     collapsed: int = 0
 
     def info(self) -> dict[str, Any]:
