@@ -298,7 +298,7 @@ def test_waiting_for_the_others_ends_on_request(words):
         assert line, "the leader ended"
     leader.terminate()
     leader.communicate(timeout=20)
-    assert leader.returncode == -signal.SIGTERM
+    assert leader.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)  # the latter just before it waits
 
 
 def test_a_leader_that_cannot_be_found_is_an_error_at_once(monkeypatch):
