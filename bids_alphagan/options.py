@@ -13,7 +13,7 @@ def option(
     default: Any = None,
     *flags: str,
     choices: Sequence[str] | None = None,
-    many: bool | int = False,
+    many: bool | int | str = False,
     type: Callable[[str], Any] | None = None,
     metavar: str | None = None,
     least: float | None = None,
@@ -22,7 +22,7 @@ def option(
 ) -> Any:
     """Declare a field. `least` and `most` bound numbers (inclusive); `step` names what it changes.
 
-    many: True for one value or more, a number for as many.
+    many: True for one value or more, a number for as many, "*" for any number and none.
     """
     # argparse expands % in help texts
     metadata: dict[str, Any] = {"help": help.replace("%", "%%"), "least": least, "most": most, "step": step}

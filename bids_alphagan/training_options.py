@@ -157,9 +157,9 @@ class TrainingOptions:
         step="train",
     )
     speedups: list[str] = option(
-        "ways of computing the same faster (docs/performance.md); leave some out to compare",
+        "ways of computing the same faster (docs/performance.md); leave some out, or all, to compare",
         list(SPEEDUPS),
-        many=True,
+        many="*",
         choices=SPEEDUPS,
         metavar="{" + ",".join(SPEEDUPS) + "}",
         step="train",

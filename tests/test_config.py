@@ -86,6 +86,10 @@ def flags(values: dict) -> list[str]:
     return words
 
 
+def test_all_speedups_can_be_left_out() -> None:
+    assert cli.parse([*CALL, "--speedups"]).speedups == []
+
+
 def test_every_option_has_another_value_here() -> None:
     assert sorted(OTHER) == sorted(OPTIONAL)
 
