@@ -65,7 +65,7 @@ def train(
 
     In a team (training.distributed) every process calls it with the same arguments; the leader writes.
 
-    Raises UserError without scans, where the numbers make no network, where the checkpoint belongs to other
+    Raises UserError without scans, where another run is in `folder`, where the numbers make no network, where the checkpoint belongs to other
     data or settings (only `MAY_CHANGE` may differ) and where memory runs out; DivergenceError where a loss is
     not finite, or for less if settings.on_divergence says so; Interrupted after SIGINT, SIGTERM or SIGUSR1,
     with the state saved.
@@ -83,6 +83,7 @@ def _train(
     device: torch.device,
     resume: bool,
 ) -> TrainResult:
+    """`train`, with `folder` for itself."""
     began = saved = time.perf_counter()
     latent = settings.latent or spec.latent
     config = configuration(volumes, spec, settings)
