@@ -65,10 +65,10 @@ def train(
 
     In a team (training.distributed) every process calls it with the same arguments; the leader writes.
 
-    Raises UserError without scans, where another run is in `folder`, where the numbers make no network, where the checkpoint belongs to other
-    data or settings (only `MAY_CHANGE` may differ) and where memory runs out; DivergenceError where a loss is
-    not finite, or for less if settings.on_divergence says so; Interrupted after SIGINT, SIGTERM or SIGUSR1,
-    with the state saved.
+    Raises UserError without scans, where another run is in `folder`, where the numbers make no network, where
+    the checkpoint belongs to other data or settings (only `MAY_CHANGE` may differ), where memory runs out and
+    where the disk is full; DivergenceError where a loss is not finite, or for less if settings.on_divergence
+    says so; Interrupted after SIGINT, SIGTERM or SIGUSR1, with the state saved.
     """
     check(volumes)
     with alone_in(folder) if distributed.is_leader() else nullcontext():
