@@ -57,10 +57,14 @@ def is_to_train(config: Config, model: str, scans: Sequence[PreparedScan]) -> bo
     """Whether something is left to do; a former run that cannot go on is put aside."""
     from bids_alphagan import training
     from bids_alphagan.models.trained import GENERATOR_FILE
+    from bids_alphagan.training.lock import alone_in
 
     inputs = training_inputs(config, model, scans)  # here, so that no other process has to write them
     folder = model_folder(config.output_dir, model)
     if config.resume == "never":
+        if folder.is_dir():
+            with alone_in(folder):  # not from under a run that is still at it
+                pass
         keep_aside(folder)
     elif (folder / GENERATOR_FILE).is_file():
         before = read_json(folder / "config.json")

@@ -23,6 +23,7 @@ from bids_alphagan.models import MODELS, variant
 from bids_alphagan.models.networks import build_networks
 from bids_alphagan.training import Interrupted, TrainSettings, checkpoint, distributed, loop, train
 from bids_alphagan.training.launch import launch
+from bids_alphagan.training.lock import alone_in
 from bids_alphagan.training.phases import iteration
 
 VOLUMES = np.random.default_rng(0).uniform(-1, 1, (5, 1, 16, 16, 16)).astype(np.float32)
@@ -331,6 +332,16 @@ def test_what_cannot_be_shared_is_an_error_before_anything_is_written(words, tmp
     assert cli.main([*words, "--devices", "4"]) == 2
     assert "--devices 4 --num-nodes 1 make 4 processes; 2 were started" in capsys.readouterr().err
     assert tiny.snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_a_second_command_leaves_a_run_alone_that_is_still_at_it(words, tmp_path, capsys, resume):
+    folder = tmp_path / "out" / "models" / "sigmarat2"
+    with alone_in(folder):
+        (folder / "losses.tsv").write_text("of the first run")
+        assert cli.main([*words, "--iterations", "1", "--steps", "train", "--resume", resume]) == 2
+        assert f"Another run is training in {folder}" in capsys.readouterr().err
+        assert (folder / "losses.tsv").read_text() == "of the first run"
 
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "MASTER_ADDR": "h", "MASTER_PORT": "1"}
