@@ -1,6 +1,5 @@
 """From what a run left behind to what its reports say."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -21,7 +20,7 @@ from bids_alphagan.report import (
     write_participant_report,
 )
 from bids_alphagan.report.methods import MaskFacts, ModelFacts, group_methods, participant_methods
-from bids_alphagan.templates import Template
+from bids_alphagan.templates import Template, templateflow_home
 
 _SHOWN = 4  # scans in a gallery
 
@@ -104,8 +103,7 @@ def mask_facts(segmenter: Any, template: Template | None) -> MaskFacts | None:
     if segmenter is None or template is None:
         return None
     facts = segmenter.describe()
-    flow = os.environ.get("TEMPLATEFLOW_HOME") or "~/.cache/templateflow"
-    from_templateflow = Path(flow).expanduser().resolve() in template.t2w.resolve().parents
+    from_templateflow = templateflow_home().expanduser().resolve() in template.t2w.resolve().parents
     name = template.name.replace("[@", "[")  # which would be a citation
     return MaskFacts(facts["Name"], facts["Version"], name, template.citation, from_templateflow)
 

@@ -1,0 +1,189 @@
+"""A template: anatomical image, brain mask and GM, WM, CSF probability maps on one grid.
+
+``names`` knows what the files are called, ``checks`` whether they fit together and are of a rodent,
+``fetch`` TemplateFlow's archive. Offline first: TEMPLATEFLOW_HOME (or its default, ``~/.cache/templateflow``)
+is searched by file name, and only what is not there is downloaded.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bids_alphagan.errors import UserError
+from bids_alphagan.templates import fetch
+from bids_alphagan.templates.checks import MOUSE, RAT, Volumes, check
+from bids_alphagan.templates.grids import open_image, same_grid, voxel
+from bids_alphagan.templates.names import DEPTH, LABELS, Parts, Set, complete, images, missing, sets_of, there
+
+__all__ = ["Template", "Volumes", "find_template", "locate", "templateflow_home"]
+
+COARSEST = 0.3  # mm; rodent EPI has voxels of 0.3 to 0.5 mm, so finer templates only cost time
+
+# For folders without TemplateFlow's template_description.json.
+SPECIES = {
+    "Fischer344": RAT,
+    "RESILIENT": RAT,
+    "WHS": RAT,
+    "SIGMA": RAT,
+    "RatPhantom": RAT,
+    "MouseIn": MOUSE,
+}
+CITATIONS = {
+    "Fischer344": "Goerzen et al. 2020, doi:10.1038/s41598-020-63965-x",
+    "RESILIENT": "MacNicol et al. 2022, doi:10.3389/fninf.2021.669049",
+    "WHS": "Papp et al. 2014, doi:10.1016/j.neuroimage.2014.04.001",
+    "SIGMA": "Barrière et al. 2019, doi:10.1038/s41467-019-13575-7",
+}
+
+
+@dataclass(frozen=True)
+class Template:
+    """Paths of a template's parts; `t2w` is its anatomical image, whatever the contrast.
+
+    `background` is the probability of what is none of the three tissues, where the template has such a map
+    on the same grid; `volumes` is what the parts measure, mL.
+    """
+
+    name: str
+    t2w: Path
+    brain_mask: Path
+    gm: Path
+    wm: Path
+    csf: Path
+    species: str | None
+    citation: str
+    background: Path | None = None
+    volumes: Volumes | None = None
+
+    @property
+    def parts(self) -> dict[str, Path]:
+        """The parts that every template has, by their names in plain words."""
+        return {label: getattr(self, part) for part, label in LABELS.items()}
+
+
+def find_template(
+    spec: str, home: Path | None = None, download: bool = True, again: bool = False
+) -> Template:
+    """Find and check a template.
+
+    `spec` is a TemplateFlow name, ``NAME`` or ``NAME:cohort-N``, or a folder. TemplateFlow names are looked
+    up under `home` (default: TEMPLATEFLOW_HOME) and downloaded when they are not there, or when `again` is
+    true, if `download` is. A folder may hold the template in a folder below it, if there is just one. Of
+    several resolutions the coarsest with voxels of at most 0.3 mm is taken, else the finest.
+
+    Raises UserError when a part is missing or damaged, or when `checks.check` finds the parts unfit.
+    """
+    name, parts = locate(spec, home, download, again)
+    species, citation = _describe(name, parts["t2w"])
+    is_folder = Path(spec).is_dir()
+    remedy = "Copy it again." if is_folder else f"Fetch it anew: bids-alphagan-template {spec} --again"
+    try:
+        volumes = check(parts, species, remedy)
+        background = parts.pop("background", None)
+        if background and not same_grid(open_image(background, remedy), open_image(parts["t2w"])):
+            background = None
+    except UserError as error:
+        raise UserError(f"Template {spec!r}: {error}") from error
+    return Template(
+        name=name,
+        species=species,
+        citation=citation,
+        background=background and background.absolute(),
+        volumes=volumes,
+        **{part: path.absolute() for part, path in parts.items()},
+    )
+
+
+def locate(
+    spec: str, home: Path | None = None, download: bool = True, again: bool = False
+) -> tuple[str, Parts]:
+    """The name of a template and its parts' paths, unchecked; arguments and errors as `find_template`."""
+    if spec and Path(spec).is_dir():
+        return _in_folder(Path(spec))
+    if not re.fullmatch(r"[A-Za-z0-9]+(:cohort-[0-9]+)?", spec):
+        raise UserError(
+            f"Template {spec!r} is neither a folder nor a name such as Fischer344 or RESILIENT:cohort-1."
+        )
+    name, _, cohort = spec.partition(":")
+    home = home or templateflow_home()
+    folder = home / f"tpl-{name}" / cohort
+    found = _flow_sets(folder, name)
+    reason = missing(images(folder))
+    if download and (again or not found):
+        try:
+            fetch.download(home, name, cohort, again)
+        except Exception as error:  # the client raises whatever its HTTP and BIDS libraries raise
+            if again:
+                raise UserError(f"Template {spec!r} could not be fetched anew: {error}.") from error
+            reason = f"{reason}; the download failed: {error}"
+        found = _flow_sets(folder, name)
+    if not found:
+        raise UserError(
+            f"Template {spec!r} is not in {folder} ({reason}). {fetch.by_hand(home, name, cohort)} Or give a "
+            "folder that has them with --template DIR, or leave the masks out with --segmenter none."
+        )
+    return spec, _best(found)
+
+
+def templateflow_home() -> Path:
+    """Where TemplateFlow's archive is kept: TEMPLATEFLOW_HOME, else the cache folder of its client."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("TEMPLATEFLOW_HOME") or cache / "templateflow")
+
+
+def _flow_sets(folder: Path, name: str) -> dict[Set, Parts]:
+    sets = complete(sets_of(filter(there, images(folder))))
+    return {key: parts for key, parts in sets.items() if key.prefix == f"tpl-{name}".lower()}
+
+
+def _in_folder(folder: Path) -> tuple[str, Parts]:
+    """The one template in a folder, or below it."""
+    for depth in (0, DEPTH):
+        files = list(images(folder, depth))
+        found = complete(sets_of(filter(there, files)))
+        several = sorted({(key.folder, key.prefix) for key in found})
+        if len(several) > 1:
+            names = ", ".join(f"{place} ({prefix}*)" if prefix else str(place) for place, prefix in several)
+            raise UserError(
+                f"{folder} holds {len(several)} templates: {names}. Give the folder of the one you mean; "
+                "it must hold no other."
+            )
+        if several:
+            return several[0][0].resolve().name.removeprefix("tpl-"), _best(found)
+    raise UserError(
+        f"{folder} is not a template: {missing(files)}. It must hold a T2w, T1w or T2star image, a brain "
+        "mask and GM, WM and CSF maps, whose names begin alike (such as Lab_T2w.nii.gz, Lab_mask.nii.gz, "
+        "Lab_GM.nii.gz, Lab_WM.nii.gz, Lab_CSF.nii.gz)."
+    )
+
+
+def _best(sets: dict[Set, Parts]) -> Parts:
+    """The one whose voxels are the coarsest up to COARSEST, else the finest."""
+    if len(sets) == 1:
+        return next(iter(sets.values()))
+    voxels = {voxel(parts["t2w"]): parts for parts in sets.values()}
+    fine = [size for size in voxels if size <= COARSEST + 1e-3]
+    return voxels[max(fine) if fine else min(voxels)]
+
+
+def _describe(name: str, image: Path) -> tuple[str | None, str]:
+    """Species and citation from template_description.json beside the images or one folder up, or by name."""
+    known = next(
+        (key for key in SPECIES if image.name.removeprefix("tpl-").startswith(key)), name.split(":")[0]
+    )
+    species, citation = SPECIES.get(known), CITATIONS.get(known, "")
+    for folder in (image.parent, image.parent.parent):
+        path = folder / "template_description.json"
+        if there(path):
+            try:
+                record = json.loads(path.read_text())
+            except ValueError as error:
+                raise UserError(f"{path} is not valid JSON: {error}") from error
+            species = str(record["Species"]).lower() if record.get("Species") else species
+            links = record.get("ReferencesAndLinks") or []
+            links = links.values() if isinstance(links, dict) else links
+            citation = citation or "; ".join(map(str, [record.get("Name", ""), *links])).strip("; ")
+            break
+    return species, citation
