@@ -172,6 +172,11 @@ def test_the_one_template_in_an_archive_is_found(tmp_path: Path) -> None:
     assert find_template(str(tmp_path)).gm == deep / "SIGMA_InVivo_GM.nii"
 
 
+def test_cohort_by_its_folder(tmp_path: Path) -> None:
+    folder = flow(tmp_path, "RESILIENT", "_cohort-2", tissue="desc", suffix="T1w")
+    assert find_template(str(folder)).name == find_template(str(folder.parent)).name == "RESILIENT:cohort-2"
+
+
 def test_several_templates_in_an_archive_are_named(tmp_path: Path) -> None:
     for prefix in ("InVivo", "ExVivo"):
         sigma(tmp_path / f"SIGMA_{prefix}_Template", prefix)

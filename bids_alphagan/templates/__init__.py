@@ -145,13 +145,15 @@ def _in_folder(folder: Path) -> tuple[str, Parts]:
         found = complete(sets_of(filter(there, files)))
         several = sorted({(key.folder, key.prefix) for key in found})
         if len(several) > 1:
-            names = ", ".join(f"{place} ({prefix}*)" if prefix else str(place) for place, prefix in several)
+            which = ", ".join(f"{place} ({prefix}*)" if prefix else str(place) for place, prefix in several)
             raise UserError(
-                f"{folder} holds {len(several)} templates: {names}. Give the folder of the one you mean; "
+                f"{folder} holds {len(several)} templates: {which}. Give the folder of the one you mean; "
                 "it must hold no other."
             )
         if several:
-            return several[0][0].resolve().name.removeprefix("tpl-"), _best(found)
+            place = several[0][0].resolve()
+            names = [place.parent.name, place.name] if place.name.startswith("cohort-") else [place.name]
+            return ":".join(names).removeprefix("tpl-"), _best(found)
     raise UserError(
         f"{folder} is not a template: {missing(files)}. It must hold a T2w, T1w or T2star image, a brain "
         "mask and GM, WM and CSF maps, whose names begin alike (such as Lab_T2w.nii.gz, Lab_mask.nii.gz, "

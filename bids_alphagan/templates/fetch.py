@@ -18,7 +18,7 @@ from zipfile import ZipFile
 
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import write_text
-from bids_alphagan.templates.names import LABELS, complete, sets_of, there
+from bids_alphagan.templates.names import LABELS, complete, images, sets_of, there
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,9 @@ ARCHIVE = "https://templateflow.s3.amazonaws.com"
 def download(home: Path, name: str, cohort: str, again: bool = False) -> None:
     """Fetch the parts of a template that are not in `home`, or all of them `again`.
 
-    Of several resolutions it is the highest index, TemplateFlow's coarsest. Raises UserError when the
-    archive has no such template, and whatever the client raises when the download fails.
+    What a lab has added there itself counts as the template's, and is left as it is. Of several resolutions
+    it is the highest index, TemplateFlow's coarsest. Raises UserError when the archive has no such template,
+    and whatever the client raises when the download fails.
     """
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=home) as scratch:
@@ -37,7 +38,8 @@ def download(home: Path, name: str, cohort: str, again: bool = False) -> None:
         listing = offered()
         if not any(path.parts[0] == f"tpl-{name}" for path in listing):
             listing = _newest(newest)
-        wanted = [path for path in parts_of(listing, name, cohort) if again or not there(home / path)]
+        parts = parts_of([*listing, *_own(home, name, listing)], name, cohort)
+        wanted = [path for path in parts if path in listing and (again or not there(home / path))]
         for path in wanted:
             (stage / path).parent.mkdir(parents=True, exist_ok=True)
             (stage / path).touch()
@@ -89,11 +91,18 @@ def parts_of(listing: list[PurePosixPath], name: str, cohort: str) -> list[PureP
     raise UserError(f"what TemplateFlow has of {name} does not suffice: it has no {lacks}")
 
 
+def _own(home: Path, name: str, listing: list[PurePosixPath]) -> list[PurePosixPath]:
+    """What a lab has added to a template, such as maps for one that comes without."""
+    files = (PurePosixPath(path.relative_to(home)) for path in images(home / f"tpl-{name}", 1) if there(path))
+    return [path for path in files if path not in listing]
+
+
 def by_hand(home: Path, name: str, cohort: str) -> str:
     """Which files to place where, for a machine without a network."""
     folder = home / f"tpl-{name}" / cohort
     try:
-        files = [path for path in parts_of(offered(), name, cohort) if not there(home / path)]
+        parts = parts_of([*offered(), *_own(home, name, offered())], name, cohort)
+        files = [path for path in parts if not there(home / path)]
     except UserError as error:
         stem = "_".join(filter(None, (f"tpl-{name}", cohort)))
         return (
