@@ -38,6 +38,8 @@ OTHER = {
     "template": "RESILIENT:cohort-2",
     "segmenter": "ants",
     "spm_cmd": '/opt/my spm/run "script"',
+    "spm_time_limit": 12.5,
+    "bias_corrected": True,
     "quick_masks": True,
     "model": ["adni", "sigmarat1"],
     "preset": "fast",
