@@ -37,14 +37,14 @@ def write(path: Path) -> Path:
 
 def main() -> None:
     mode = os.environ.get("FAKE_SPM", "")
-    if os.environ.get("FAKE_ONCE") and not (mark := Path(os.environ["FAKE_ONCE"])).exists():
-        mark.touch()
-        mode = "error"
     if sys.argv[-1] == "--version":
         print(os.environ.get("FAKE_BANNER", BANNER))
         sys.exit(1 if "FAKE_BANNER" in os.environ else 0)
     assert sys.argv[-2] == "script", sys.argv
     script = Path(sys.argv[-1])
+    if "FAKE_ONCE" in os.environ and not (mark := Path(os.environ["FAKE_ONCE"])).exists():
+        mark.touch()
+        mode = "error"
     if "SEEN" in os.environ:  # what it was given, for the test to look at
         seen = Path(os.environ["SEEN"])
         seen.mkdir(exist_ok=True)

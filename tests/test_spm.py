@@ -286,7 +286,7 @@ def test_bias_corrected_files(words: list[str], heads: Path, tmp_path: Path) -> 
     name = "sub-01_task-rest_desc-biascorrected_bold"
     assert written() == [f"{name}.json", f"{name}.nii.gz"]
     image = nib.load(tmp_path / "out/sub-01/func" / f"{name}.nii.gz")
-    reference = nib.load(tmp_path / "out/sub-01/func" / name.replace("biascorrected", "reference"))
+    reference = nib.load(tmp_path / "out/sub-01/func" / reference_name(name))
     raw = nib.load(next(heads.glob("sub-01/func/*_bold.nii.gz")))
     assert image.shape == (*raw.shape[:3], 1)
     assert image.get_data_dtype() == np.float32

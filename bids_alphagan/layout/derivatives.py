@@ -170,9 +170,8 @@ def write_corrected(
 
     source: URI of the image that was corrected. method: how.
     """
-    image = with_grid(np.asarray(data, dtype=np.float32), raw)
-    if name.suffix == "bold":
-        image = nib.Nifti1Image(np.asarray(image.dataobj)[..., None], image.affine, image.header)
+    data = np.asarray(data, dtype=np.float32)
+    image = with_grid(data[..., None] if name.suffix == "bold" else data, raw)
     what = "Reference image without the slow changes of intensity that the coil makes"
     path = name.image("biascorrected")
     write_scan(root, path, image, what, [source], {**metadata, "BiasCorrection": method})

@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 SCALE = np.diag([10.0, 10.0, 10.0, 1.0])  # SPM's distances are in mm of a human head
 ACROSS, MARGIN = 36, 0.5  # of the tissue probability map: voxels across the brain, and what is kept around it
 TIME_LIMIT = 1800.0  # seconds per scan; a 64x64x40 scan takes one to three minutes
-MEMORY_GB = 1.5
+# A 64x64x40 scan: 0.22 GB for Octave (/usr/bin/time -v .../spm-octave script segment.m), 0.5 GB for Python
+# beside it (its own ru_maxrss), and nipype's share.
+MEMORY_GB = 1.0
 # GM, WM, CSF, then what is around a brain: bone, soft tissue, air. Values that worked on rat EPI.
 GAUSSIANS = (1, 1, 2, 3, 2, 2)
 PARAMETERS = {
@@ -156,8 +158,9 @@ def _read(scan: Path, path: Path, shape: tuple[int, ...], said: str) -> np.ndarr
     try:
         values = np.asarray(load(path).dataobj, dtype=np.float32)
     except Exception as error:  # nibabel and the file system each raise their own
+        why = " ".join(str(error).split())
         raise ScanError(
-            f"{scan}: SPM's {path.name} cannot be read, for a full disk perhaps ({' '.join(str(error).split())})."
+            f"{scan}: SPM's {path.name} cannot be read, for a full disk perhaps ({why})."
         ) from error
     if values.shape != shape:
         raise ScanError(f"{scan}: SPM's {path.name} has shape {values.shape}, the scan {shape}.")
