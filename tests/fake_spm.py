@@ -12,6 +12,13 @@ BANNER = "SPM26, version 00.00\nOctave, version 7.3.0"
 # What a failing SPM prints, to standard output and to standard error, and its exit code.
 SAYS = {
     "error": ("Running job #1\nSPM failed: All tissues are the same\nError in spm_jobman (line 12)", "", 1),
+    "batch": (
+        "23-Nov-2026 22:08:00 - Failed  'Segment'\nUnable to estimate the bias\n"
+        'In file "/opt/spm/spm_vol.m", function "spm_vol" at line 60.\n'
+        "SPM failed: Job execution failed. The full log of this run can be found in MATLAB command window",
+        "",
+        1,
+    ),
     "stderr": ("", "error: Matrix dimensions must agree", 1),
     "killed": ("Running job #1", "spm-octave: line 78:  4711 Killed      ${OCTAVE_EXEC} --norc --quiet", 1),
     "memory": ("", "error: out of memory or dimension too large for Octave's index type", 1),

@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 
 from bids_alphagan import cli
+from bids_alphagan.app import masks_by
 from bids_alphagan.errors import ScanError, UserError
 from bids_alphagan.files import read_json
+from bids_alphagan.layout.raw import find_scans
+from bids_alphagan.preprocess import scan_workflow
 from bids_alphagan.segmenters import TISSUES, Segmentation, SpmSegmenter, resolve_segmenter
 from bids_alphagan.segmenters import spm_program as program
 from bids_alphagan.segmenters.spm import PARAMETERS, tissue_probability_map
@@ -138,6 +141,7 @@ class TestPrivateFolder:
 
 FAILURES = {
     "error": "ended with code 1. It said: SPM failed: All tissues are the same -- The log has all",
+    "batch": "It said: Unable to estimate the bias --",
     "stderr": "It said: error: Matrix dimensions must agree",
     "signal": "killed, for want of memory perhaps. Fewer --nprocs",
     "killed": "killed, for want of memory perhaps. Fewer --nprocs",
@@ -247,6 +251,19 @@ def test_bias_corrected_is_spm_s_own_else_n4_s(
     made = run(segmenter, scan, tmp_path / "scratch")
     np.testing.assert_allclose(made.corrected, data, rtol=1e-5)
     assert "BiasCorrection" not in made.provenance
+
+
+def test_memory_and_time_limit_reach_the_scheduler(
+    rat: Template, heads: Path, fake_spm: Path, tmp_path: Path
+) -> None:
+    limit = ("--spm-cmd", str(fake_spm), "--spm-time-limit", "7", "--template", str(rat.t2w.parent))
+    config = cli.parse([str(heads), str(tmp_path / "out"), "participant", *limit])
+    segmenter = masks_by(config)[1]
+    assert segmenter.time_limit == 7 * 60
+    scans = find_scans(config)
+    node = scan_workflow(config, scans[0], segmenter).get_node("segment")
+    assert node.mem_gb == segmenter.memory_gb == SpmSegmenter.memory_gb
+    assert node.n_procs == 1
 
 
 @pytest.fixture
@@ -482,17 +499,18 @@ real = pytest.mark.skipif(
 
 
 @real
-def test_real_spm_tells_of_a_broken_scan(tmp_path: Path) -> None:
+def test_real_spm_tells_of_the_cause(tmp_path: Path) -> None:
     """What failed inside a batch, not only that it did."""
     (tmp_path / "scan.nii").write_text("This is not a scan.\n")
     (tmp_path / "segment.m").write_text(
         "spm('defaults', 'fmri'); spm_jobman('initcfg');\n"
         f"b{{1}}.spm.spatial.preproc.channel.vols = {{'{tmp_path}/scan.nii,1'}};\n"
+        f"b{{1}}.spm.spatial.preproc.tissue(1).tpm = {{'{tmp_path}/none.nii,1'}};\n"
         "try; spm_jobman('run', b); catch e; fprintf('SPM failed: %s\\n', e.message); rethrow(e); end\n"
     )
     answer = call([*(find_spm() or ()), str(tmp_path / "segment.m")], tmp_path)
     assert answer.code == 1
-    assert "scan.nii" in program.last_words(answer.said)
+    assert "none.nii" in program.last_words(answer.said)
 
 
 @real

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -279,7 +280,11 @@ def complaint(answer: Answer, time_limit: float) -> str:
 
 
 def last_words(said: str) -> str:
-    """What SPM said of its failure, else its last line; at most 300 characters."""
+    """What SPM said of its failure, else its last line; at most 300 characters.
+
+    A batch ends with a long message that names no cause: that comes before it, after "Failed 'Segment'".
+    """
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("SPM failed:")] or lines[-1:]
+    cause = [line for before, line in pairwise(lines) if re.search(r"Failed +'", before)]
+    told = cause or [line for line in lines if line.startswith("SPM failed:")] or lines[-1:]
     return told[0][:300] if told else "nothing"
