@@ -42,6 +42,19 @@ def write(path: Path) -> Path:
     return path
 
 
+def is_gone(pid: str) -> bool:
+    """Whether a process ends within seconds; a zombie has ended."""
+    status = Path("/proc", pid, "stat")
+    for _ in range(50):
+        try:
+            if status.read_text().split()[2] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def main() -> None:
     mode = os.environ.get("FAKE_SPM", "")
     if sys.argv[-1] == "--version":
