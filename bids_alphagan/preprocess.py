@@ -195,9 +195,7 @@ def _result(scan: RawScan, folder: Path) -> ScanResult:
 
 
 def _configure_nipype(workflow: Workflow, config: Config) -> None:
-    logs = config.output_dir.resolve() / "logs"
     execution = {
-        "crashdump_dir": str(logs),
         "crashfile_format": "txt",
         "stop_on_first_crash": str(config.stop_on_first_crash).lower(),
         "hash_method": "content",
@@ -207,7 +205,8 @@ def _configure_nipype(workflow: Workflow, config: Config) -> None:
         "create_report": "false",
     }
     nipype_config.update_config({"execution": execution, "logging": {"log_to_file": "false"}})
-    workflow.config["execution"] = execution
+    # Only here: a % in a path is an error to nipype's own configuration file parser.
+    workflow.config["execution"] = execution | {"crashdump_dir": str(config.output_dir.resolve() / "logs")}
     # nipype's own words go to the log file; on the screen a failed scan is one line at the end.
     nipype_log = logging.getLogger("nipype")
     for handler in [h for h in nipype_log.handlers if not isinstance(h, logging.FileHandler)]:

@@ -207,7 +207,7 @@ def words(heads: Path, template: Path, fake_spm: Path, tmp_path: Path) -> list[s
     return [
         *map(str, (heads, tmp_path / "out", "participant", "--participant-label", "01", "02")),
         *(str(word) for pair in options.items() for word in pair),
-        *("--segmenter", "spm", "--skip-bids-validation", "-w", str(tmp_path / ODD)),
+        *("--segmenter", "spm", "--skip-bids-validation"),
     ]
 
 
@@ -216,8 +216,10 @@ def test_one_failure_holds_back_no_other_scan(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FAKE_ONCE", str(tmp_path / "failed"))
-    out = tmp_path / "out"
+    out = tmp_path / ODD / "out"
+    words[1] = str(out)
     assert cli.main(words) == 1
+    assert len(list((out / "logs").glob("crash-*segment*"))) == 1
     said = capsys.readouterr().err
     assert len(re.findall(r"FAILED sub-01/.*All tissues are the same", said)) == 1
     assert "FAILED sub-02" not in said
