@@ -89,7 +89,12 @@ def masks_by(config: Config) -> tuple[Template | None, Segmenter | None]:
         return None, None
     template = find_template(config.template)
     return template, resolve_segmenter(
-        config.segmenter, template, config.spm_cmd, config.quick_masks, config.mask_threads
+        config.segmenter,
+        template,
+        config.spm_cmd,
+        config.quick_masks,
+        config.mask_threads,
+        config.spm_time_limit,
     )
 
 
@@ -146,7 +151,8 @@ def synthesise(
 
     def work() -> dict[str, Any]:
         n, draws = config.n_synthetic, config.max_draws
-        made = synthesis.synthesise(cohort, n, draws, generate, config.bids_dir, config.processes)
+        processes = config.processes_of(segmenter.memory_gb) if segmenter else config.processes
+        made = synthesis.synthesise(cohort, n, draws, generate, config.bids_dir, processes)
         masks = mask_facts(segmenter, template)
         return {
             **made,

@@ -71,7 +71,13 @@ def parser() -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("--version", action="version", version=f"bids-alphagan {__version__}")
+    version = f"bids-alphagan {__version__}"
+    made.add_argument(
+        "--version",
+        action="version",
+        version=version,
+        help="say it and end; with -v: also what a run finds here",
+    )
     return made
 
 
@@ -98,6 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # OpenMP's threads wait for one another by spinning, which starves them beside any other busy program
     # (benchmarks/threads.py). It is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    words = sys.argv[1:] if argv is None else list(argv)
+    rest = [word for word in words if word not in ("--version", "-v", "-vv", "--verbose")]
+    if "--version" in words and len(words) - len(rest) > 1:
+        from bids_alphagan import check_cli
+
+        return check_cli.main(rest)
     try:
         config = parse(argv)
         screen_log(config.verbose)

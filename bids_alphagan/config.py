@@ -160,6 +160,19 @@ class Config(TrainingOptions):
         metavar="CMD",
         step="participant",
     )
+    spm_time_limit: float = option(
+        "minutes that SPM may take for a scan; then it is stopped, and the scan fails",
+        30.0,
+        least=0.01,
+        most=10**6,
+        metavar="MINUTES",
+        step="participant",
+    )
+    bias_corrected: bool = option(
+        "write each scan without coil shading, too (desc-biascorrected)",
+        False,
+        step="participant",
+    )
     quick_masks: bool = option(
         "coarser, faster registration for the masks",
         False,
@@ -221,6 +234,8 @@ class Config(TrainingOptions):
             raise UserError(
                 f"--grid {self.grid}: must be 4, 5, 6 or 7 times a power of two (32, 48, 64, 80 ...)."
             )
+        if self.bias_corrected and self.segmenter == "none":
+            raise UserError("--bias-corrected: it is the segmenter that corrects; not with --segmenter none.")
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         paths: dict[str, Any] = {n: v.absolute() for n, v in values.items() if isinstance(v, Path)}
         if Path(self.template).is_dir():  # the run record is to work from any folder
@@ -239,6 +254,11 @@ class Config(TrainingOptions):
     @property
     def processes(self) -> int:
         return self.nprocs or len(os.sched_getaffinity(0))
+
+    def processes_of(self, gigabytes: float) -> int:
+        """How many processes of that size at once: within --nprocs and --mem-mb, one at least."""
+        megabytes = self.mem_mb or 0.9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+        return max(1, min(self.processes, int(megabytes / 1024 / gigabytes)))
 
     @property
     def mask_threads(self) -> int:

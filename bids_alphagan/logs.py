@@ -1,6 +1,7 @@
 """Where log messages go: the screen, and a file for each run."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 _handlers: list[logging.Handler] = []
@@ -26,6 +27,19 @@ def file_log(path: Path) -> None:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     _add(handler, "bids_alphagan", "nipype")
+
+
+def log_files() -> list[str]:
+    """The files that messages go to now."""
+    return [handler.baseFilename for handler in _handlers if isinstance(handler, logging.FileHandler)]
+
+
+def worker_log(paths: Sequence[str]) -> None:
+    """In a new worker process: messages go to the same files as those of the process that started it."""
+    logging.getLogger("bids_alphagan").setLevel(logging.DEBUG)
+    logging.getLogger("bids_alphagan").propagate = False
+    for path in paths:
+        file_log(Path(path))
 
 
 def _add(handler: logging.Handler, *names: str) -> None:

@@ -17,10 +17,11 @@ from nipype.interfaces.base import (
 from bids_alphagan import __version__
 from bids_alphagan.errors import ScanError
 from bids_alphagan.files import read_json, write_json
-from bids_alphagan.layout.derivatives import write_masks, write_prepared
+from bids_alphagan.layout.derivatives import remove, write_corrected, write_masks, write_prepared
 from bids_alphagan.layout.names import ScanName, uri
 from bids_alphagan.volume import conform, load, read_reference
 
+N4 = "N4 (Tustison et al. 2010, doi:10.1109/TMI.2010.2046908), extreme values clipped"
 # What the nodes hand to one another, each in its node's folder.
 FILES = {
     "reference": "reference.nii.gz",
@@ -126,6 +127,8 @@ class SegmentTissue(_ScanInterface):
         scratch.mkdir(exist_ok=True)
         made = self.inputs.segment(Path(self.inputs.reference), scratch)
         maps = {**made.probseg, "dseg": made.dseg, "brain": made.brain}
+        if made.corrected is not None:
+            maps["corrected"] = made.corrected
         np.savez_compressed(folder / FILES["maps"], **maps)
         facts = {"provenance": made.provenance, "quality": made.measures}
         write_json(folder / FILES["segmentation"], facts)
@@ -142,6 +145,7 @@ class _WriteInput(_ScanInput):
     output_dir = traits.Str(mandatory=True)
     raw_path = traits.Str(mandatory=True, desc="path of the raw scan in its data set")
     metadata = traits.Dict(mandatory=True)
+    bias_corrected = traits.Bool(False, usedefault=True, desc="write the scan without coil shading, too")
 
 
 class _WriteOutput(TraitedSpec):
@@ -161,15 +165,18 @@ class WriteDerivatives(_ScanInterface):
         reference = load(inputs.reference)
         record = read_json(Path(inputs.reading)) | read_json(Path(inputs.conforming))
         facts: dict[str, Any] = {"provenance": {}, "quality": {}}
+        wanted = False
         if inputs.maps:
             facts = read_json(Path(inputs.segmentation))
             with np.load(inputs.maps, allow_pickle=False) as maps:
                 source = uri(name.image("reference"))
                 write_masks(root, name, reference, maps, source, facts["provenance"], facts["quality"])
-        else:
-            for path in name.masks().values():  # of an earlier run with a segmenter
-                for stale in (root / path, root / str(path).replace(".nii.gz", ".json")):
-                    stale.unlink(missing_ok=True)
+                wanted = inputs.bias_corrected and "corrected" in maps
+                if wanted:
+                    method = facts["provenance"].get("BiasCorrection", N4)
+                    write_corrected(root, name, raw, maps["corrected"], source, method, inputs.metadata)
+        stale = [] if inputs.maps else list(name.masks().values())  # of an earlier run with a segmenter
+        remove(root, stale if wanted else [*stale, name.image("biascorrected")])
         raw_uri = uri(Path(inputs.raw_path), "raw")
         data = np.asarray(reference.dataobj)
         write_prepared(root, name, raw, raw_uri, data, load(inputs.cube), record, inputs.metadata)

@@ -38,7 +38,7 @@ _NOT_FINISHED = (
     "not finished: stopped before its turn, or killed, for want of memory perhaps (see logs/). Run again; "
     "fewer --nprocs need less memory."
 )
-_NODE_MEMORY_GB = {"read": 1.0, "conform": 0.5, "segment": 1.5, "write": 0.5}
+_NODE_MEMORY_GB = {"read": 1.0, "conform": 0.5, "write": 0.5}  # the segmenter knows its own
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,7 @@ def scan_workflow(config: Config, scan: RawScan, segment: Segment | None) -> Wor
     failure = str(config.work / "participant" / _slug(scan) / "failure.json")
 
     def node(name: str, interface: BaseInterface) -> Node:
-        threads = config.mask_threads if name == "segment" else 1
-        return Node(interface, name=name, n_procs=threads, mem_gb=_NODE_MEMORY_GB[name])
+        return Node(interface, name=name, mem_gb=_NODE_MEMORY_GB[name])
 
     read = node("read", ReadReference(in_file=str(scan.path), failure_file=failure))
     cube = node(
@@ -160,6 +159,7 @@ def scan_workflow(config: Config, scan: RawScan, segment: Segment | None) -> Wor
             output_dir=str(config.output_dir.resolve()),
             raw_path=scan.path.relative_to(config.bids_dir).as_posix(),
             metadata=scan.metadata,
+            bias_corrected=config.bias_corrected,
             failure_file=failure,
         ),
     )
@@ -171,7 +171,9 @@ def scan_workflow(config: Config, scan: RawScan, segment: Segment | None) -> Wor
     flow.connect(cube, "cube", write, "cube")
     flow.connect(cube, "conforming", write, "conforming")
     if segment is not None:
-        tissue = node("segment", SegmentTissue(segment=segment, failure_file=failure))
+        interface = SegmentTissue(segment=segment, failure_file=failure)
+        size = getattr(segment, "memory_gb", _NODE_MEMORY_GB["read"])
+        tissue = Node(interface, name="segment", n_procs=config.mask_threads, mem_gb=size)
         flow.connect(read, "reference", tissue, "reference")
         flow.connect(tissue, "maps", write, "maps")
         flow.connect(tissue, "segmentation", write, "segmentation")
@@ -193,9 +195,7 @@ def _result(scan: RawScan, folder: Path) -> ScanResult:
 
 
 def _configure_nipype(workflow: Workflow, config: Config) -> None:
-    logs = config.output_dir.resolve() / "logs"
     execution = {
-        "crashdump_dir": str(logs),
         "crashfile_format": "txt",
         "stop_on_first_crash": str(config.stop_on_first_crash).lower(),
         "hash_method": "content",
@@ -205,7 +205,8 @@ def _configure_nipype(workflow: Workflow, config: Config) -> None:
         "create_report": "false",
     }
     nipype_config.update_config({"execution": execution, "logging": {"log_to_file": "false"}})
-    workflow.config["execution"] = execution
+    # Only here: a % in a path is an error to nipype's own configuration file parser.
+    workflow.config["execution"] = execution | {"crashdump_dir": str(config.output_dir.resolve() / "logs")}
     # nipype's own words go to the log file; on the screen a failed scan is one line at the end.
     nipype_log = logging.getLogger("nipype")
     for handler in [h for h in nipype_log.handlers if not isinstance(h, logging.FileHandler)]:

@@ -33,6 +33,7 @@ from bids_alphagan.layout.derivatives import (
 )
 from bids_alphagan.layout.names import ScanName, sidecar, uri
 from bids_alphagan.layout.prepared import PreparedScan
+from bids_alphagan.logs import log_files, worker_log
 from bids_alphagan.volume import load, restore
 
 log = logging.getLogger(__name__)
@@ -207,7 +208,8 @@ def _mapper(processes: int) -> Iterator[Callable[..., Iterable[Any]]]:
         yield map
         return
     # Not forked: a child of a process that has used torch's threads may never wake up.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    start = (log_files(),)
+    with ProcessPoolExecutor(processes, get_context("spawn"), worker_log, start) as pool:
         yield pool.map
 
 

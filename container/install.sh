@@ -42,7 +42,7 @@ app)
     "$PREFIX/bin/python" - <<'END'
 import os
 os.environ.setdefault("SPM_HOME", "/opt/spm")
-from bids_alphagan.segmenters.spm import find_spm
+from bids_alphagan.segmenters.spm_program import find_spm
 print("SPM:", " ".join(find_spm() or ["none in this base image: --segmenter auto takes antspyx"]))
 END
     apt-get purge -y -qq "$python-venv"

@@ -4,7 +4,12 @@ import os
 import sys
 from pathlib import Path
 
+import fake_spm as fake
+import nibabel as nib
+import numpy as np
 import pytest
+
+from bids_alphagan.templates import Template, find_template
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 SMALL = ("--shape", "32", "32", "20", "--zooms", "0.75", "0.75", "1.0")
@@ -34,3 +39,30 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def template(heads: Path) -> Path:
     return heads / "derivatives" / "templateflow" / "tpl-RatPhantom"
+
+
+@pytest.fixture(scope="session")
+def rat(template: Path) -> Template:
+    return find_template(str(template))
+
+
+@pytest.fixture(scope="session")
+def scan(heads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One head, its volumes averaged, stored (x, y, z, 1)."""
+    image = nib.load(next(heads.glob("sub-01/func/*_bold.nii.gz")))
+    data = np.asarray(image.dataobj, dtype=np.float32).mean(axis=-1, keepdims=True)
+    path = tmp_path_factory.mktemp("scan") / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(data, image.affine), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def truth(heads: Path) -> np.ndarray:
+    path = next(heads.glob("derivatives/truth/sub-01/func/*_dseg.nii.gz"))
+    return np.asarray(nib.load(path).dataobj).reshape(nib.load(path).shape[:3])
+
+
+@pytest.fixture
+def fake_spm(tmp_path: Path) -> Path:
+    """A program that answers as SPM does (see fake_spm.py)."""
+    return fake.write(tmp_path / "bin" / "spm-octave")

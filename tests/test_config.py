@@ -1,5 +1,6 @@
 """Options: one declaration serves flags, TOML, presets, the run record and the help text."""
 
+import os
 import re
 import subprocess
 import sys
@@ -38,6 +39,8 @@ OTHER = {
     "template": "RESILIENT:cohort-2",
     "segmenter": "ants",
     "spm_cmd": '/opt/my spm/run "script"',
+    "spm_time_limit": 12.5,
+    "bias_corrected": True,
     "quick_masks": True,
     "model": ["adni", "sigmarat1"],
     "preset": "fast",
@@ -169,9 +172,24 @@ def test_wrong_toml_values(tmp_path: Path, text: str, message: str) -> None:
         cli.parse([*CALL, "--config", str(toml)])
 
 
+def test_processes_fit_into_the_memory() -> None:
+    few = cli.parse([*CALL, "--nprocs", "8", "--mem-mb", "5000"])
+    assert few.processes_of(1.0) == 4
+    assert few.processes_of(100.0) == 1
+    assert few.processes_of(0.1) == 8
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    assert cli.parse([*CALL, "--nprocs", "8"]).processes_of(machine / 2) == 1
+
+
+def test_nothing_to_correct_without_a_segmenter() -> None:
+    with pytest.raises(UserError, match="--bias-corrected"):
+        cli.parse([*CALL, "--bias-corrected", "--segmenter", "none"])
+
+
 @pytest.mark.parametrize(
     "words",
     [
+        ["--spm-time-limit", "0"],
         ["--iterations", "0"],
         ["--batch-size", "-1"],
         ["--grid", "50"],

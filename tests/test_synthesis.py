@@ -1,5 +1,6 @@
 """Synthesis: draws and rejections, interruptions, and what an earlier call left."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from bids_alphagan import cli, synthesis
+from bids_alphagan import cli, logs, synthesis
 from bids_alphagan.errors import ScanError, UserError
 from bids_alphagan.files import read_json, read_tsv
 from bids_alphagan.layout.prepared import prepared_scans
@@ -115,3 +116,19 @@ def test_interrupted_and_resumed_is_what_was_asked_for(out: Path, wanted: int) -
     assert names(made.folder) == [f"sub-synth000{n}" for n in range(1, wanted + 1)]
     assert scans(made.folder) == whole
     assert len(read_tsv(made.folder / "participants.tsv")) == wanted
+
+
+def _say(word: str) -> str:
+    logging.getLogger("bids_alphagan.segmenters.spm").debug("SPM said: %s", word)
+    return word
+
+
+def test_what_workers_say_is_in_the_log(tmp_path: Path) -> None:
+    logs.file_log(tmp_path / "group.log")
+    try:
+        with synthesis._mapper(2) as run:
+            assert list(run(_say, ["one", "two"])) == ["one", "two"]
+    finally:
+        logs.close_logs()
+    written = (tmp_path / "group.log").read_text()
+    assert [written.count(f"SPM said: {word}\n") for word in ("one", "two")] == [1, 1]

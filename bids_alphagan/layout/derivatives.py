@@ -1,7 +1,7 @@
 """The output: data set descriptions, sidecars, and what the participant level left for the group level."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ Made by bids-alphagan {version} from {source}.
 """
 _PARTICIPANT_README = """\
 sub-*/          prepared scans (desc-reference: one volume on the scan's own grid; desc-preproc: the cube that
-                the networks see, in [-1, 1]), tissue probability maps, dseg (1 GM, 2 WM, 3 CSF), brain masks
+                the networks see, in [-1, 1]; desc-biascorrected, if asked for: without coil shading), tissue
+                probability maps, dseg (1 GM, 2 WM, 3 CSF), brain masks
 sub-*.html      a report for each animal: open these first
 models/         training runs: configuration, losses, checkpoints
 derivatives/    the synthetic cohorts, one BIDS data set for each model
@@ -156,6 +157,26 @@ def write_prepared(
     )
 
 
+def write_corrected(
+    root: Path,
+    name: ScanName,
+    raw: nib.Nifti1Image,
+    data: np.ndarray,
+    source: str,
+    method: str,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write desc-biascorrected: `data` (x, y, z) in the raw scan's header, as float32.
+
+    source: URI of the image that was corrected. method: how.
+    """
+    data = np.asarray(data, dtype=np.float32)
+    image = with_grid(data[..., None] if name.suffix == "bold" else data, raw)
+    what = "Reference image without the slow changes of intensity that the coil makes"
+    path = name.image("biascorrected")
+    write_scan(root, path, image, what, [source], {**metadata, "BiasCorrection": method})
+
+
 def write_masks(
     root: Path,
     name: ScanName,
@@ -189,7 +210,12 @@ def write_masks(
 
 def forget(root: Path, name: ScanName) -> bool:
     """Remove all that was made of a scan, so that the group level cannot learn from it; True if any was."""
-    images = [name.image("preproc"), name.image("reference"), *name.masks().values()]
+    images = [name.image(desc) for desc in ("preproc", "reference", "biascorrected")]
+    return remove(root, [*images, *name.masks().values()])
+
+
+def remove(root: Path, images: Iterable[Path]) -> bool:
+    """Remove images and their sidecars, as far as they are there; True if any was."""
     found = [path for image in images for path in (root / image, sidecar(root / image)) if path.is_file()]
     for path in found:
         path.unlink()

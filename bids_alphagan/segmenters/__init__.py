@@ -5,7 +5,8 @@ import logging
 from bids_alphagan.errors import UserError
 from bids_alphagan.segmenters.ants import DEMO, FULL, AntsSegmenter
 from bids_alphagan.segmenters.base import TISSUES, Segmentation, Segmenter
-from bids_alphagan.segmenters.spm import SpmSegmenter, find_spm, spm_version
+from bids_alphagan.segmenters.spm import TIME_LIMIT, SpmSegmenter
+from bids_alphagan.segmenters.spm_program import find_spm, spm_version
 from bids_alphagan.templates import Template
 
 __all__ = ["SEGMENTERS", "TISSUES", "Segmentation", "Segmenter", "resolve_segmenter"]
@@ -16,12 +17,18 @@ SEGMENTERS: dict[str, type] = {"spm": SpmSegmenter, "ants": AntsSegmenter}
 
 
 def resolve_segmenter(
-    choice: str, template: Template, spm_cmd: str | None = None, quick: bool = False, threads: int = 1
+    choice: str,
+    template: Template,
+    spm_cmd: str | None = None,
+    quick: bool = False,
+    threads: int = 1,
+    spm_time_limit: float = TIME_LIMIT / 60,
 ) -> Segmenter:
     """The segmenter for `choice`: 'auto' (SPM where it is found, else antspyx, said loudly), or a name.
 
-    `quick` is for demonstrations: antspyx works on coarser voxels. Raises UserError when SPM is asked for
-    and not found, when the SPM that was found does not run, or when the name is unknown.
+    `quick` is for demonstrations: antspyx works on coarser voxels. `spm_time_limit`: minutes per scan.
+    Raises UserError when SPM is asked for and not found, when the SPM that was found does not run, or when
+    the name is unknown.
     """
     if choice not in ("auto", *SEGMENTERS):
         raise UserError(f"Unknown segmenter {choice!r}. Known are auto, none, {', '.join(SEGMENTERS)}.")
@@ -29,7 +36,7 @@ def resolve_segmenter(
         return AntsSegmenter(template, DEMO if quick else FULL, threads)
     command = find_spm(spm_cmd)
     if command:
-        return SpmSegmenter(template, command, spm_version(command), threads)
+        return SpmSegmenter(template, command, spm_version(command), threads, spm_time_limit * 60)
     if choice == "spm":
         raise UserError(
             "SPM was not found. Name it with --spm-cmd (such as /opt/spm/bin/spm-octave), set SPM_HOME or "

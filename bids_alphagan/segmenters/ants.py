@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy import ndimage
@@ -57,6 +57,7 @@ class AntsSegmenter:
     threads: int = 1
     note: str = ""
     name: str = "ants"
+    memory_gb: ClassVar[float] = 1.5
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -28,6 +28,7 @@ class Segmentation:
     dseg: np.ndarray
     provenance: dict[str, Any]
     measures: dict[str, float]
+    corrected: np.ndarray | None = None  # float32, the scan's own intensities without coil shading
 
 
 class Segmenter(Protocol):
@@ -38,6 +39,11 @@ class Segmenter(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def memory_gb(self) -> float:
+        """What one scan takes at most, for scheduling."""
+        ...
 
     def describe(self) -> dict[str, Any]:
         """Name, Version, Parameters, Template and Registration, as they go into sidecars."""
@@ -85,7 +91,7 @@ def finish(
         template=warped["template"],
     )
     stored = {tissue: back(values) for tissue, values in probseg.items()}
-    return Segmentation(stored, back(brain), back(dseg), provenance, measures)
+    return Segmentation(stored, back(brain), back(dseg), provenance, measures, back(data))
 
 
 def labels(maps: Mapping[str, np.ndarray], brain: np.ndarray) -> np.ndarray:
