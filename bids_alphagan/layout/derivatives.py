@@ -163,7 +163,7 @@ def write_masks(
     maps: Mapping[str, np.ndarray],
     source: str,
     segmentation: Mapping[str, Any],
-    quality: Mapping[str, float],
+    quality: Mapping[str, float | None],
     desc: str | None = None,
 ) -> None:
     """Write probability maps, dseg and brain mask with sidecars, on the grid and affine of `like`.
