@@ -5,6 +5,7 @@ rejected and by which measures; how many sound heads of each size passed; how ma
 limits drawn from the others.
 
 python benchmarks/gate.py --quick
+python benchmarks/gate.py --picture damaged.png     # the heads alone, nothing is segmented
 """
 
 import argparse
@@ -145,6 +146,24 @@ def unusual(segmenter: Segmenter, limits: rule.Limits, n: int) -> list[dict[str,
     return rows
 
 
+def picture(path: Path) -> None:
+    """Draw a sound head and each damage at its greatest: sagittal slice above, axial slice below."""
+    from matplotlib.figure import Figure
+
+    shown = {"sound": scan(200)} | {kind: damage(200, s[-1]) for kind, (damage, _, s) in DAMAGES.items()}
+    figure = Figure(figsize=(1.5 * len(shown), 3.2), facecolor="#0b0e12")
+    grid = figure.subplots(2, len(shown), gridspec_kw={"wspace": 0.04, "hspace": 0.02})
+    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=0.85)
+    for column, (kind, image) in zip(grid.T, shown.items(), strict=True):
+        grey = {"cmap": "gray", "origin": "lower", "vmin": 0, "vmax": np.percentile(image, 99.5)}
+        column[0].imshow(image[CENTRE[0]].T, aspect=ZOOMS[2] / ZOOMS[1], **grey)
+        column[1].imshow(image[:, :, CENTRE[2] - 1].T, **grey)
+        column[0].set_title(kind.replace(", ", ",\n").replace(" the ", " the\n"), fontsize=8, color="#dfe6ee")
+        for axes in column:
+            axes.set_axis_off()
+    figure.savefig(path, dpi=100)
+
+
 def left_out(heads: Sequence[dict[str, float]], width: float) -> dict[str, Any]:
     """How many heads pass the limits that all others give, and by which measures the others fail."""
     failed = []
@@ -162,7 +181,11 @@ def main() -> None:
     parser.add_argument("--gate-width", type=float, default=5.0, metavar="W")
     parser.add_argument("--quick", action="store_true", help="as in the demo")
     parser.add_argument("--segmenter", choices=SEGMENTERS, default="ants")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="draw the damaged heads, and no more")
     options = parser.parse_args()
+    if options.picture:
+        picture(options.picture)
+        return
 
     with tempfile.TemporaryDirectory() as folder:
         write_template(Path(folder), head())
