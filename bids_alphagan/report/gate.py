@@ -134,7 +134,7 @@ def _reach(section: GateSection) -> float:
 
 def _dots(axes: Axes, values: np.ndarray, failed: np.ndarray, heights: np.ndarray, reach: float) -> None:
     """Dots within the frame, triangles at its edge for those beyond. Drawn as pixels: they may be many."""
-    for wanted, colour in ((~failed, _PASSED), (failed, _FAILED)):
+    for wanted, colour in ((failed, _FAILED), (~failed, _PASSED)):
         for beyond, marker in ((np.abs(values) <= reach, "o"), (values > reach, ">"), (values < -reach, "<")):
             chosen = wanted & beyond
             if chosen.any():
