@@ -39,7 +39,7 @@ MEASURES = {
         "rank correlation with the warped template inside the brain", "", "low", 0.04
     ),
     "detail_correlation": Measure(
-        "correlation with the warped template in the fine detail of the inner brain", "", "low", 0.0135
+        "correlation with the warped template in the fine detail of the inner brain", "", "low", 0.0145
     ),
     "rim_contrast": Measure(
         "contrast of the brain with what lies around it, (inside - outside) / (inside + outside)",

@@ -10,8 +10,8 @@ from bids_alphagan.segmenters import Segmenter, resolve_segmenter
 from bids_alphagan.templates import find_template
 
 pytestmark = pytest.mark.slow
-# Heads that the limits come from, and one that is damaged, whose ventricles are clearly missed: limits from so
-# few heads do not see that of every head. benchmarks/gate.py takes more of everything.
+# Heads that the limits come from, and one that is damaged. Limits from so few do not see missing
+# ventricles in every head, but do in this one; benchmarks/gate.py takes more of everything.
 REAL, HEAD = 5, 201
 
 
