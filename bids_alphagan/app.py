@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bids_alphagan import gate, judgement
 from bids_alphagan.choices import MODEL_NAMES
 from bids_alphagan.config import Config
 from bids_alphagan.errors import UserError
@@ -64,20 +65,24 @@ def run_group(config: Config) -> int:
     scans = prepared_scans(config)
     with_masks = "synthesise" in config.steps and any(scan.masks for scan in scans)
     template, segmenter = masks_by(config) if with_masks else (None, None)
+    limits = judgement.limits_of(config, scans)
     if not {"train", "synthesise"} & set(config.steps):
         cohorts(config, scans)
     start_run(config)
     derivatives.describe_output(config.output_dir, config.bids_dir)
+    judged = judgement.judge_real(scans, limits)
 
     if "train" in config.steps:
         train(config, scans)
     if "synthesise" in config.steps:
         for model in config.model:
-            synthesise(config, model, scans, template, segmenter)
+            synthesise(config, model, scans, template, segmenter, limits)
+    if {"synthesise", "report"} & set(config.steps):
+        judgement.write_table(config.output_dir, judged, limits, list(cohorts(config, scans)))
     if "evaluate" in config.steps:
         evaluate(config, scans)
     if "report" in config.steps:
-        group_report(config, scans, cohorts(config, scans), provenance(config))
+        group_report(config, scans, cohorts(config, scans), limits, provenance(config))
         log.info("open %s", config.output_dir / "group.html")
     return 0
 
@@ -127,9 +132,10 @@ def synthesise(
     scans: Sequence[PreparedScan],
     template: Template | None,
     segmenter: Segmenter | None,
+    limits: gate.Limits,
 ) -> None:
-    """Draw a cohort from a trained model; scans whose masks fail the check are drawn again."""
-    from bids_alphagan import quality, synthesis
+    """Draw a cohort from a trained model; scans whose masks fail the gate are drawn again."""
+    from bids_alphagan import rejected, synthesis
     from bids_alphagan.models import trained
     from bids_alphagan.report.collect import mask_facts
 
@@ -137,12 +143,17 @@ def synthesise(
     generator = trained.load_generator(folder, device(config))
     digest = file_digest(folder / trained.GENERATOR_FILE)
     facts = {"Model": model, "ModelInformation": generator.info, "GeneratorSHA256": digest}
-    measured = [scan.quality for scan in scans if scan.quality] if segmenter else []
-    limits = quality.thresholds(measured, config.gate_width)
-    place = cohort_folder(config.output_dir, model)
-    made_by = masks_id(template, segmenter)
     cohort = synthesis.Cohort(
-        place, config.output_dir, tuple(scans), config.seed, facts, segmenter, made_by, limits
+        folder=cohort_folder(config.output_dir, model),
+        output_dir=config.output_dir,
+        like=tuple(scans),
+        seed=config.seed,
+        facts=facts,
+        segment=segmenter,
+        segment_id=masks_id(template, segmenter),
+        limits=limits if segmenter else {},
+        rejected=rejected.place(folder),
+        keep_rejected=config.keep_rejected,
     )
 
     def generate(seeds: Sequence[int]) -> Any:
@@ -159,11 +170,12 @@ def synthesise(
             **origin(config, model, scans),
             "step": generator.info["step"],
             "gate_width": config.gate_width,
+            "limits": {name: limit.record() for name, limit in cohort.limits.items()},
             "masks": asdict(masks) if masks else None,
         }
 
     inputs = {"cohort": cohort.settings(), "n": config.n_synthetic, "max_draws": config.max_draws}
-    record = once(folder / SYNTHESIS_RECORD, inputs, [place], work)
+    record = once(folder / SYNTHESIS_RECORD, inputs, [cohort.folder], work)
     log.info("%s: %d scans accepted, %d draws rejected", model, record["n_accepted"], record["n_rejected"])
 
 

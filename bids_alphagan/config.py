@@ -200,6 +200,19 @@ class Config(TrainingOptions):
         metavar="W",
         step="synthesise",
     )
+    gate_limits: Optional[Path] = option(
+        'JSON or TOML file of limits that replace those of the real scans: {"entropy": [0, 1.2]}, null for '
+        "none (docs/gate.md lists the measures)",
+        type=Path,
+        metavar="FILE",
+        step="synthesise",
+    )
+    keep_rejected: bool = option(
+        "keep all rejected draws, with their masks and reasons, in OUTPUT_DIR/models/MODEL/rejected "
+        "(default: an example of each reason)",
+        False,
+        step="synthesise",
+    )
     pairs_per_scan: int = option(
         "random real-synthetic pairs per real scan for NCC, MAE and MMD",
         100,

@@ -20,7 +20,7 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
-from bids_alphagan import quality
+from bids_alphagan import gate, quality, rejected
 from bids_alphagan.errors import ScanError, UserError
 from bids_alphagan.files import read_json, write_json
 from bids_alphagan.layout.derivatives import (
@@ -34,6 +34,7 @@ from bids_alphagan.layout.derivatives import (
 from bids_alphagan.layout.names import ScanName, sidecar, uri
 from bids_alphagan.layout.prepared import PreparedScan
 from bids_alphagan.logs import log_files, worker_log
+from bids_alphagan.rejected import Rejection, finite
 from bids_alphagan.volume import load, restore
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 Segment = Callable[[Path, Path], Any]
 # Seeds -> cubes (n, N, N, N) in [-1, 1].
 Generate = Callable[[Sequence[int]], np.ndarray]
-Limits = dict[str, tuple[float | None, float | None]]
 
 _AT_ONCE = 16  # cubes that wait for their masks at a time: memory stays flat
 _COLUMNS = {
@@ -61,7 +61,8 @@ class Cohort:
     facts: model, generator's hash and so on, as written to every sidecar.
     segment: makes the masks; None: no masks and no check.
     segment_id: changes where `segment` would make other masks.
-    limits: bounds of the quality measures; a scan beyond one of them is drawn again.
+    limits: of the quality measures; a scan beyond one of them is drawn again.
+    rejected: where rejected draws are kept for a look; all of them with `keep_rejected`, else examples.
     """
 
     folder: Path
@@ -71,14 +72,17 @@ class Cohort:
     facts: dict[str, Any]
     segment: Segment | None
     segment_id: str
-    limits: Limits
+    limits: gate.Limits
+    rejected: Path
+    keep_rejected: bool = False
 
     def settings(self) -> dict[str, Any]:
         """All that decides what a draw becomes, as JSON."""
         return {
             "seed": self.seed,
             "facts": self.facts,
-            "limits": {key: list(bounds) for key, bounds in self.limits.items()},
+            "limits": {key: limit.record() for key, limit in self.limits.items()},
+            "keep_rejected": self.keep_rejected,
             "like": {scan.name.stem: scan.record for scan in self.like},
             "segmenter": self.segment_id,
         }
@@ -86,6 +90,10 @@ class Cohort:
     @property
     def staging(self) -> Path:
         return self.folder.with_name(f".{self.folder.name}.partial")
+
+    @property
+    def rejected_staging(self) -> Path:
+        return self.rejected.with_name(f".{self.rejected.name}.partial")
 
     def geometry(self, index: int) -> PreparedScan:
         """The real scan that scan `index` is modelled on: shuffled turns through all of them."""
@@ -100,14 +108,6 @@ class Cohort:
         return int(np.random.SeedSequence([self.seed, 2, index, draw]).generate_state(1)[0] >> 1)
 
 
-@dataclass(frozen=True)
-class Rejection:
-    """A draw that did not pass: its seed and what was wrong with it."""
-
-    seed: int
-    reasons: list[str]
-
-
 def synthesise(
     cohort: Cohort, n: int, max_draws: int, generate: Generate, bids_dir: Path, processes: int
 ) -> dict[str, Any]:
@@ -115,11 +115,13 @@ def synthesise(
 
     Returns
     -------
-    n_accepted; n_rejected; reasons (text -> count); given_up (subjects without an acceptable draw).
+    n_accepted; n_rejected; reasons (text -> count); given_up (subjects without an acceptable draw); draws
+    (one row for each: scan, draw, seed, passed, reasons, measures), where there is a check.
 
     Raises
     ------
-    UserError: not a single scan was acceptable; an earlier cohort stays as it is.
+    UserError: not a single scan was acceptable; an earlier cohort stays as it is, and the rejected draws are
+        there to look at.
     """
     _open_staging(cohort)
     done = [i for i in range(1, n + 1) if (cohort.staging / f"sub-{cohort.name(i).subject}").is_dir()]
@@ -143,6 +145,8 @@ def synthesise(
                         log.info(
                             "scan %d, draw %d rejected: %s", index, draw + 1, "; ".join(rejection.reasons)
                         )
+                if not cohort.keep_rejected:
+                    rejected.thin(cohort.rejected_staging)
     return _finish(cohort, n, waiting, bids_dir)
 
 
@@ -154,21 +158,24 @@ def _try(job: tuple[Cohort, int, int, list[Rejection]], cube: np.ndarray) -> Rej
     shutil.rmtree(root, ignore_errors=True)
     header = load(real.reference)
     image = restore(cube, header, real.record)
-    measures: dict[str, float] = {}
+    measures: dict[str, float | None] = {}
+    maps: dict[str, np.ndarray] = {}
     if cohort.segment:
         reference = root / "scratch" / "scan.nii.gz"
         reference.parent.mkdir(parents=True)
         nib.save(image, reference)
         try:
             made = cohort.segment(reference, reference.parent)
-            measures, reasons = made.measures, quality.check(made.measures, cohort.limits)
+            measures, reasons = finite(made.measures), gate.reasons(made.measures, cohort.limits)
+            maps = {**made.probseg, "dseg": made.dseg, "brain": made.brain}
         except ScanError as error:
-            reasons = [f"no masks: {error}"]
-        shutil.rmtree(reference.parent)
+            reasons = [f"no masks: {str(error).replace(str(reference), 'the draw')}"]
+        shutil.rmtree(root)
         if reasons:
-            shutil.rmtree(root)
-            return Rejection(seed, reasons)
-        maps = {**made.probseg, "dseg": made.dseg, "brain": made.brain}
+            rejection = Rejection(seed, reasons, measures)
+            draw = len(rejections) + 1
+            rejected.write(cohort.rejected_staging, index, draw, rejection, image, maps, cohort.facts)
+            return rejection
         source = uri(name.image())
         write_masks(root, name, image, maps, source, made.provenance, measures, desc="synthetic")
     known = read_json(sidecar(real.reference))
@@ -186,7 +193,7 @@ def _try(job: tuple[Cohort, int, int, list[Rejection]], cube: np.ndarray) -> Rej
             "GeometryFrom": real_uri(cohort.output_dir, real.reference),
             "QualityControl": {
                 "Measures": measures,
-                "Limits": {key: list(bounds) for key, bounds in cohort.limits.items()},
+                "Limits": {key: list(limit.bounds) for key, limit in cohort.limits.items()},
                 "Draws": len(rejections) + 1,
                 "Rejections": [asdict(rejection) for rejection in rejections],
             },
@@ -218,6 +225,8 @@ def _open_staging(cohort: Cohort) -> None:
     note = cohort.staging / ".settings.json"
     if cohort.staging.is_dir() and not (note.is_file() and read_json(note) == cohort.settings()):
         shutil.rmtree(cohort.staging)
+    if not cohort.staging.is_dir():
+        shutil.rmtree(cohort.rejected_staging, ignore_errors=True)
     cohort.staging.mkdir(parents=True, exist_ok=True)
     write_json(note, cohort.settings())
 
@@ -229,38 +238,40 @@ def _clear_staging(cohort: Cohort, keep: set[str]) -> None:
             shutil.rmtree(path)
 
 
-def _kind(reason: str) -> str:
-    """A reason without its numbers, so that it can be counted."""
-    return reason.partition(":")[0]
-
-
 def _finish(cohort: Cohort, n: int, waiting: dict[int, list[Rejection]], bids_dir: Path) -> dict[str, Any]:
-    rows, reasons = (
-        [],
-        Counter(_kind(reason) for rejected in waiting.values() for one in rejected for reason in one.reasons),
-    )
-    for index in (i for i in range(1, n + 1) if i not in waiting):
+    rows, draws = [], []
+    for index in range(1, n + 1):
         name = cohort.name(index)
+        if index in waiting:
+            draws += _draw_rows(name.subject, [asdict(one) for one in waiting[index]])
+            continue
         facts = read_json(sidecar(cohort.staging / name.image()))
         control = facts["QualityControl"]
-        reasons.update(_kind(reason) for one in control["Rejections"] for reason in one["reasons"])
         row = {
             "participant_id": f"sub-{name.subject}",
             "seed": facts["RandomSeed"],
             "draws": control["Draws"],
         }
         rows.append(row | {"geometry": facts["GeometryFrom"]} | control["Measures"])
+        passed = {"seed": facts["RandomSeed"], "reasons": [], "measures": control["Measures"]}
+        draws += _draw_rows(name.subject, [*control["Rejections"], passed])
+    reasons = Counter(gate.kind(reason) for draw in draws for reason in draw["reasons"])
     given_up = [f"sub-{cohort.name(index).subject}" for index in waiting]
-    rejected = sum(row["draws"] - 1 for row in rows) + sum(map(len, waiting.values()))
     record = {
-        "n_accepted": len(rows), "n_rejected": rejected, "reasons": dict(reasons), "given_up": given_up
-    }  # fmt: skip
+        "n_accepted": len(rows),
+        "n_rejected": len(draws) - len(rows),
+        "reasons": dict(reasons),
+        "given_up": given_up,
+        "draws": draws if cohort.segment else [],
+    }
     if not rows:
         shutil.rmtree(cohort.staging)
+        rejected.settle(cohort.rejected_staging, cohort.rejected, n, cohort.keep_rejected)
         worst = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
         raise UserError(
-            f"none of {rejected} draws of {cohort.folder.name} passed the check of its masks: {worst}. "
-            "Train longer (--iterations), or look at the reports of the participants first."
+            f"none of {len(draws)} draws of {cohort.folder.name} passed the check of its masks: {worst}. "
+            f"{cohort.rejected} has examples. Train longer (--iterations), or look at the reports of the "
+            "participants first."
         )
     _clear_staging(cohort, {row["participant_id"] for row in rows})
     if given_up:
@@ -276,4 +287,13 @@ def _finish(cohort: Cohort, n: int, waiting: dict[int, list[Rejection]], bids_di
         cohort.folder.rename(old)
     cohort.staging.rename(cohort.folder)
     shutil.rmtree(old, ignore_errors=True)
+    rejected.settle(cohort.rejected_staging, cohort.rejected, n, cohort.keep_rejected)
     return record
+
+
+def _draw_rows(scan: str, tries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All draws of one scan, in order; the one without reasons is the one that passed."""
+    return [
+        {"scan": scan, "draw": draw, "passed": not one["reasons"], **one}
+        for draw, one in enumerate(tries, start=1)
+    ]

@@ -67,6 +67,8 @@ OTHER = {
     "n_synthetic": 23,
     "max_draws": 29,
     "gate_width": 2.5,
+    "gate_limits": "/limits.json",
+    "keep_rejected": True,
     "pairs_per_scan": 31,
     "msssim_pairs_per_scan": 37,
     "steps": ["evaluate", "report"],

@@ -1,12 +1,14 @@
-"""The gate: sound heads pass, damaged ones fail."""
+"""Quality measures and the gate, on analytic heads: sound ones pass, damaged ones fail."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from bids_alphagan import quality
+from bids_alphagan import gate, quality
+from bids_alphagan.errors import UserError
 
 ZOOMS = (0.75, 0.8, 1.0)
 INTENSITY = np.array([0.1, 0.7, 0.5, 1.0])
@@ -31,12 +33,12 @@ def head(seed: int, size: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 
 def measures(image: np.ndarray, dseg: np.ndarray) -> dict[str, float]:
     soft = [ndimage.gaussian_filter((dseg == k).astype(float), 0.5) for k in (1, 2, 3)]
-    return quality.measure(image, ZOOMS, soft, dseg, prior_dseg=dseg, template=INTENSITY[head(0)[1]])
+    return quality.measure(image, ZOOMS, soft, dseg, prior_dseg=dseg, template=INTENSITY[dseg])
 
 
 @pytest.fixture(scope="module")
-def limits() -> dict[str, tuple[float | None, float | None]]:
-    return quality.thresholds(
+def limits() -> gate.Limits:
+    return gate.thresholds(
         [measures(*head(seed, size)) for seed, size in enumerate((0.98, 1, 1.01, 1.02))], width=5
     )
 
@@ -71,7 +73,7 @@ def test_entropy_of_certain_and_of_undecided_maps() -> None:
 
 @pytest.mark.parametrize(("seed", "size"), [(10, 1.0), (11, 1.04), (12, 0.96)])
 def test_sound_heads_pass(limits: dict, seed: int, size: float) -> None:
-    assert quality.check(measures(*head(seed, size)), limits) == []
+    assert gate.reasons(measures(*head(seed, size)), limits) == []
 
 
 def noise(image: np.ndarray) -> np.ndarray:
@@ -94,29 +96,124 @@ def with_hole(image: np.ndarray) -> np.ndarray:
 )
 def test_damaged_heads_fail(limits: dict, damage, reason: str) -> None:
     image, dseg = head(10)
-    assert any(reason in told for told in quality.check(measures(damage(image), dseg), limits))
+    assert any(reason in told for told in gate.reasons(measures(damage(image), dseg), limits))
 
 
 def test_a_brain_in_two_halves_or_of_twice_the_volume_fails(limits: dict) -> None:
     image, dseg = head(10)
     cut = dseg.copy()
     cut[11:13] = 0
-    assert any("largest part" in told for told in quality.check(measures(image, cut), limits))
+    assert any("largest part" in told for told in gate.reasons(measures(image, cut), limits))
     twice = {**measures(image, dseg), "brain_volume": 2 * measures(image, dseg)["brain_volume"]}
-    assert quality.check(twice, limits)[0].startswith("volume of the brain mask is high")
+    assert gate.reasons(twice, limits)[0].startswith("volume of the brain mask is high")
 
 
 def test_not_a_number_fails(limits: dict) -> None:
-    assert quality.check({**measures(*head(1)), "entropy": float("nan")}, limits)
+    assert gate.reasons({**measures(*head(1)), "entropy": float("nan")}, limits)
 
 
 def test_thresholds_are_median_and_mad_with_a_floor() -> None:
     base = measures(*head(0))
     rows = [{**base, "entropy": value} for value in (0.1, 0.4, 0.5, 0.6, 5.0)]
-    low, high = quality.thresholds(rows, 5)["entropy"]
-    assert low is None
-    assert high == pytest.approx(0.5 + 5 * 1.4826 * 0.1)
-    low, high = quality.thresholds([base], 5)["brain_volume"]
-    assert (high - low) / 2 == pytest.approx(5 * 0.06 * base["brain_volume"])
-    assert quality.thresholds([], 5) == {}
-    json.dumps(quality.thresholds(rows, 5), allow_nan=False)
+    limit = gate.thresholds(rows, 5)["entropy"]
+    assert limit.low is None
+    assert limit.high == pytest.approx(0.5 + 5 * 1.4826 * 0.1)
+    assert (limit.median, limit.origin) == (0.5, "spread")
+    limit = gate.thresholds([base], 5)["brain_volume"]
+    assert limit.high / limit.median == pytest.approx(np.exp(5 * 0.1))  # a size: by its logarithm
+    assert limit.median / limit.low == pytest.approx(np.exp(5 * 0.1))
+    assert limit.origin == "floor"
+    assert gate.thresholds([], 5) == {}
+    json.dumps({name: one.record() for name, one in gate.thresholds(rows, 1e12).items()}, allow_nan=False)
+
+
+def test_scans_of_an_older_version_give_limits_for_what_they_have() -> None:
+    old = {name: value for name, value in measures(*head(0)).items() if name != "rim_contrast"}
+    limits = gate.thresholds([old, old], 5)
+    assert set(limits) == set(quality.MEASURES) - {"rim_contrast"}
+    assert gate.reasons(measures(*head(1)), limits) == gate.reasons(old, limits) == []
+
+
+def test_reasons_come_with_the_worst_first(limits: gate.Limits) -> None:
+    sound = {name: limit.median for name, limit in limits.items()}
+    bad = sound | {"entropy": limits["entropy"].high + 0.1, "void_fraction": 0.5}
+    assert gate.failures(bad, limits) == ["void_fraction", "entropy"]
+    assert gate.kind(gate.reasons(bad, limits)[0]) == "share of the inner brain without signal is high"
+    assert limits["entropy"].deviation(limits["entropy"].high) == pytest.approx(5)
+    assert limits["brain_volume"].deviation(limits["brain_volume"].low) == pytest.approx(-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", '{"entropy": [0, 1.5], "brain_volume": null, "roughness": [null, 0.25]}'),
+        ("a.toml", "entropy = [0, 1.5]\nbrain_volume = [-inf, inf]\nroughness = [-inf, 0.25]\n"),
+    ],
+)
+def test_limits_of_a_file_replace_single_ones(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    own = gate.read_limits(tmp_path / name)
+    assert own == {"entropy": (0, 1.5), "brain_volume": (None, None), "roughness": (None, 0.25)}
+    rows = [measures(*head(seed)) for seed in range(3)]
+    free, set_by_hand = gate.thresholds(rows, 5), gate.thresholds(rows, 5, own)
+    assert {name for name in free if free[name] != set_by_hand[name]} == set(own)
+    assert set_by_hand["entropy"].bounds == (0, 1.5)
+    told = gate.reasons({**rows[0], "entropy": 1.6, "brain_volume": 100.0}, set_by_hand)
+    assert told == [
+        "mean entropy of the tissue probabilities is high: 1.6 bits, at most 1.5 by --gate-limits"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"entropi": [0, 1]}', "unknown measure 'entropi'. Known are brain_volume, gm_fraction"),
+        ('{"entropy": [1, 0]}', "'entropy' must be .low, high., two numbers in order"),
+        ('{"entropy": [0, "1"]}', "'entropy' must be"),
+        ('{"entropy": [0, true]}', "'entropy' must be"),
+        ('{"entropy": [0, NaN]}', "'entropy' must be"),
+        ('{"entropy": 1}', "'entropy' must be"),
+        ("[1]", "must hold measures and their limits"),
+        ("{", "cannot be read as JSON or TOML"),
+    ],
+)
+def test_limits_that_cannot_be_used_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "limits.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"--gate-limits {path}: {message}"):
+        gate.read_limits(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        gate.read_limits(tmp_path / "absent.toml")
+
+
+def test_few_scans_are_told_of(limits: gate.Limits) -> None:
+    on_floors = sum(limit.origin == "floor" for limit in limits.values())
+    assert f"only 4 real scans, whose spread says little: {on_floors} of {len(limits)}" in gate.few_note(
+        4, limits
+    )
+    assert gate.few_note(gate.FEW, limits) is None
+    assert gate.few_note(0, {}) is None
+
+
+def test_a_constant_image_has_measures() -> None:
+    dseg = head(0)[1]
+    assert all(np.isfinite(value) for value in measures(np.full(dseg.shape, 7.0), dseg).values())
+    assert all(np.isfinite(value) for value in measures(np.zeros(dseg.shape), dseg).values())
+
+
+def test_detail_sees_missing_ventricles_and_is_blind_to_contrast() -> None:
+    """Analytic ventricles filled with the signal of grey matter; an image turned to its negative."""
+    image, dseg = head(10)
+    sound = measures(image, dseg)["detail_correlation"]
+    inner = (dseg == 3) & (ndimage.distance_transform_edt(dseg > 0) > 5)
+    filled = np.where(inner, INTENSITY[1], image)
+    assert inner.any()
+    assert measures(filled, dseg)["detail_correlation"] < sound - 0.1
+    assert measures(3 - 2 * image, dseg)["detail_correlation"] == pytest.approx(sound)
+
+
+def test_rim_contrast_is_that_of_inside_and_outside() -> None:
+    dseg = head(0)[1]
+    image = np.where(dseg > 0, 3.0, 1.0)
+    assert measures(image, dseg)["rim_contrast"] == pytest.approx(0.5)
+    assert measures(np.where(dseg > 0, 3.0, 0.0), dseg)["rim_contrast"] == pytest.approx(1)

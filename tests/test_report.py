@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bids_alphagan import gate
 from bids_alphagan.models import MODELS
 from bids_alphagan.report import (
     ModelSection,
@@ -24,6 +25,7 @@ from bids_alphagan.report import (
     write_group_report,
     write_participant_report,
 )
+from bids_alphagan.report.gate import Failure, GateSection, view
 from bids_alphagan.report.methods import MaskFacts, ModelFacts, compose, group_methods, participant_methods
 from bids_alphagan.report.references import REFERENCES
 
@@ -125,9 +127,29 @@ def model(tmp_path: Path, scan: ScanSection) -> ModelSection:
         samples=samples,
         n_accepted=6,
         n_rejected=2,
-        rejection_reasons={"GM too small": 2},
         settings={"iterations": 60},
     )
+
+
+def gate_section(reasons: list[str], scan: ScanSection) -> GateSection:
+    """A real scan that fails for `reasons`, one that passes, and two draws, one of which is too small."""
+    small = "volume of the brain mask is low: 1.2 mL, at least 1.5 in real scans"
+    limits = gate.thresholds([{"brain_volume": 2.0, "entropy": 0.5}], 3)
+    rows = [
+        {"source": source, "scan": name, "verdict": "fail" if why else "pass", "reasons": why}
+        | {"brain_volume": volume, "entropy": None}
+        for source, name, why, volume in (
+            ("real", "sub-01_bold", reasons, 2.1),
+            ("real", "sub-02_bold", [], 2.0),
+            ("sigmarat2", "synth0001", [small], 1.2),
+            ("sigmarat2", "synth0001", [], 2.2),
+        )
+    ]
+    failures = [
+        Failure("Real: sub-01", reasons, scan.reference, scan.masks),
+        Failure("SigmaRat2: synth0001", [small], scan.reference),
+    ]
+    return GateSection({"real": "Real", "sigmarat2": "SigmaRat2"}, rows, limits, failures)
 
 
 def metrics() -> list[dict]:
@@ -167,6 +189,32 @@ def test_participant_report_is_complete_and_self_contained(tmp_path: Path, scan:
     assert path.stat().st_size < 2e6
 
 
+def test_measures_are_given_with_unit_and_description(tmp_path: Path, scan: ScanSection) -> None:
+    measured = replace(scan, measures={"brain_volume": 2.125, "entropy": 0.5})
+    write_participant_report(tmp_path / "p.html", "01", [measured], {}, "text")
+    words = " ".join(read(tmp_path / "p.html").words.split())
+    assert "brain_volume 2.125 mL volume of the brain mask" in words
+    assert "entropy 0.5 bits mean entropy of the tissue probabilities" in words
+
+
+def test_the_gate_s_section_has_rates_reasons_limits_and_pictures(
+    tmp_path: Path, scan: ScanSection, model: ModelSection
+) -> None:
+    section = gate_section(["mean entropy of the tissue probabilities is high: 2 bits"], scan)
+    write_group_report(tmp_path / "g.html", [], [], [model], [], {}, "text", gate_section=section)
+    page = read(tmp_path / "g.html")
+    words = " ".join(page.words.split())
+    assert "Real 2 1 50 % SigmaRat2 2 1 50 %" in words
+    assert "sub-01_bold This real scan fails" in words
+    assert "volume of the brain mask is low 1 " in words
+    assert "at least 1.5 in real scans" in words
+    assert "brain_volume volume of the brain mask, in mL 1.482 2 2.7 the least spread" in words
+    pictures = [alt for alt in page.alts if alt and ("rejected" in alt or "with the limits" in alt)]
+    assert len(pictures) == 3
+    with_masks, without = (picture(image) for _, image in view(section)["failures"])
+    assert with_masks.shape[0] > 1.9 * without.shape[0]  # once more, below, with its masks
+
+
 def test_tissue_volumes_are_in_cubic_millimetres(tmp_path: Path, scan: ScanSection) -> None:
     dseg = np.asarray(nib.load(scan.masks["dseg"]).dataobj)
     save(scan.masks["WM"], (dseg == 2).astype(np.float32) * 0.25)  # a quarter of each voxel is WM
@@ -175,11 +223,22 @@ def test_tissue_volumes_are_in_cubic_millimetres(tmp_path: Path, scan: ScanSecti
 
 
 def test_names_from_data_are_escaped(tmp_path: Path, scan: ScanSection, model: ModelSection) -> None:
-    evil = replace(scan, title=EVIL, parameters={EVIL: [EVIL, {EVIL: EVIL}]}, notes=[EVIL], error=EVIL)
+    evil = replace(
+        scan,
+        title=EVIL,
+        measures={EVIL: 1.0},
+        parameters={EVIL: [EVIL, {EVIL: EVIL}]},
+        notes=[EVIL],
+        error=EVIL,
+    )
     write_participant_report(tmp_path / "p.html", EVIL, [evil], {EVIL: EVIL}, EVIL)
-    named = replace(model, name=EVIL, label=EVIL, rejection_reasons={EVIL: 1}, settings={EVIL: EVIL})
+    named = replace(model, name=EVIL, label=EVIL, settings={EVIL: EVIL})
     rows = [{**row, "metric": EVIL} for row in metrics()]
-    write_group_report(tmp_path / "g.html", [], [], [named], rows, {EVIL: EVIL}, EVIL, [EVIL])
+    told = gate_section([EVIL], scan)
+    told = replace(told, sources={"real": EVIL, "sigmarat2": EVIL}, rows=[{**told.rows[0], "scan": EVIL}])
+    write_group_report(
+        tmp_path / "g.html", [], [], [named], rows, {EVIL: EVIL}, EVIL, [EVIL], gate_section=told
+    )
     for name in ("p.html", "g.html"):
         assert EVIL not in (tmp_path / name).read_text()
         assert EVIL in read(tmp_path / name).words
@@ -215,7 +274,6 @@ def test_group_report_is_complete_and_self_contained(
     for words in (
         "12 synthetic scans from 1 real one",
         "Few animals",
-        "GM too small",
         "75 %",
         "Pearson's correlation",
     ):
@@ -421,7 +479,10 @@ def test_a_browser_shows_the_whole_page(
     pages = [tmp_path / "p.html", tmp_path / "g.html"]
     long = replace(scan, title="sub-01_ses-02_acq-" + "verylong" * 12 + "_bold")
     write_participant_report(pages[0], "01", [long], {"Command": "x" * 300}, "text")
-    write_group_report(pages[1], [scan.reference], [None], [model], metrics(), {}, "text", [])
+    judged = gate_section(["a reason of many words " * 9], scan)
+    write_group_report(
+        pages[1], [scan.reference], [None], [model], metrics(), {}, "text", [], gate_section=judged
+    )
     for page in pages:
         page.write_text(page.read_text().replace("<head>", "<head>" + probe))
         flags = [

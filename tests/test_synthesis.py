@@ -1,7 +1,9 @@
 """Synthesis: draws and rejections, interruptions, and what an earlier call left."""
 
 import logging
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from bids_alphagan import cli, logs, synthesis
+from bids_alphagan import cli, gate, logs, rejected, synthesis
 from bids_alphagan.errors import ScanError, UserError
 from bids_alphagan.files import read_json, read_tsv
 from bids_alphagan.layout.prepared import prepared_scans
@@ -48,11 +50,14 @@ class Masks:
         )
 
 
-def cohort(out: Path, segment: Masks | None) -> synthesis.Cohort:
+def cohort(out: Path, segment: Masks | None, keep_rejected: bool = False) -> synthesis.Cohort:
     config = cli.parse(["in", str(out), "group", "--grid", "16"])
     scans = tuple(prepared_scans(config))
     folder = out / "derivatives" / "sigmarat2"
-    return synthesis.Cohort(folder, out, scans, 3, {"Model": "sigmarat2"}, segment, "fake", {})
+    aside = out / "models" / "sigmarat2" / "rejected"
+    return synthesis.Cohort(
+        folder, out, scans, 3, {"Model": "sigmarat2"}, segment, "fake", {}, aside, keep_rejected
+    )
 
 
 def generate(seeds: Sequence[int]) -> np.ndarray:
@@ -77,6 +82,9 @@ def test_rejected_draws_are_counted_and_drawn_again(out: Path) -> None:
     rows = read_tsv(made.folder / "participants.tsv")
     assert [row["draws"] for row in rows] == ["2", "2"]
     assert {int(row["seed"]) for row in rows} == {made.draw_seed(1, 1), made.draw_seed(2, 1)}
+    assert [(row["scan"], row["draw"], row["passed"]) for row in record["draws"]] == [
+        (f"synth000{scan}", draw, draw == 2) for scan in (1, 2) for draw in (1, 2)
+    ]
     control = read_json(next(made.folder.glob("sub-synth0001/anat/*_T2w.json")))["QualityControl"]
     assert [one["seed"] for one in control["Rejections"]] == [made.draw_seed(1, 0)]
 
@@ -88,13 +96,15 @@ def test_scans_without_an_acceptable_draw_are_given_up(out: Path) -> None:
     assert names(made.folder) == ["sub-synth0002"]
 
 
-def test_a_hopeless_cohort_leaves_the_former_one_and_nothing_else(out: Path) -> None:
+def test_a_hopeless_cohort_leaves_the_former_one_and_examples_of_what_was_wrong(out: Path) -> None:
     synthesis.synthesise(cohort(out, None), 1, 1, generate, out, 1)
-    before = tiny.snapshot(out)
+    before = tiny.snapshot(out / "derivatives")
     hopeless = cohort(out, Masks(refuse=99))
     with pytest.raises(UserError, match=r"none of 4 draws of sigmarat2 passed .*no masks \(4\)"):
         synthesis.synthesise(hopeless, 2, 2, generate, out, 1)
-    assert tiny.snapshot(out) == before
+    assert tiny.snapshot(out / "derivatives") == before
+    assert [path.name for path in hopeless.rejected.iterdir()] == ["synth0001_draw-01"]
+    assert [path.name for path in hopeless.rejected.parent.iterdir()] == ["rejected"]
 
 
 @pytest.mark.parametrize("wanted", [3, 1])
@@ -132,3 +142,70 @@ def test_what_workers_say_is_in_the_log(tmp_path: Path) -> None:
         logs.close_logs()
     written = (tmp_path / "group.log").read_text()
     assert [written.count(f"SPM said: {word}\n") for word in ("one", "two")] == [1, 1]
+
+
+class Judged(Masks):
+    """A segmenter whose measures follow from the scan alone; it may be interrupted at a call."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        super().__init__()
+        self.stop_at = stop_at
+
+    def __call__(self, scan: Path, folder: Path) -> SimpleNamespace:
+        if self.calls + 1 == self.stop_at:
+            raise KeyboardInterrupt
+        made = super().__call__(scan, folder)
+        mean = float(np.mean(np.asarray(nib.load(scan).dataobj)))
+        made.measures = {"brain_volume": mean, "entropy": mean % 10}
+        return made
+
+
+def judged(out: Path, segment: Masks, keep_rejected: bool) -> synthesis.Cohort:
+    """A cohort whose limits about half of the draws pass, some too small, some with too much entropy."""
+    limits = {
+        "brain_volume": gate.Limit("brain_volume", 1490.0, None, 1500.0, 0.01, "user"),
+        "entropy": gate.Limit("entropy", None, 6.0, 3.0, 1.0, "user"),
+    }
+    return replace(cohort(out, segment, keep_rejected), limits=limits)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_all_rejected_draws_are_kept_with_masks_and_reasons_where_that_is_asked_for(out: Path) -> None:
+    made = judged(out, Judged(), keep_rejected=True)
+    record = synthesis.synthesise(made, 6, 20, generate, out, 1)
+    refused = [row for row in record["draws"] if not row["passed"]]
+    assert len(refused) == record["n_rejected"] > 6
+    names = {f"{row['scan']}_draw-{row['draw']:02d}": row for row in refused}
+    assert {path.name for path in made.rejected.iterdir()} == set(names)
+    for one in rejected.kept(made.rejected):
+        row = names[one.folder.name]
+        assert (one.rejection.seed, one.rejection.reasons) == (row["seed"], row["reasons"])
+        assert one.rejection.measures == row["measures"]
+        assert set(one.masks) == {"GM", "WM", "CSF", "dseg", "brain"}
+        assert nib.load(one.masks["dseg"]).shape == nib.load(one.scan).shape[:3]
+    synthesis.synthesise(judged(out, Judged(), keep_rejected=False), 6, 20, generate, out, 1)
+    shown = rejected.kept(made.rejected)
+    assert [one.kind for one in shown] == list(dict.fromkeys(one.kind for one in shown))
+    first = sorted(refused, key=lambda row: (row["draw"], row["scan"]))[0]
+    assert (shown[0].rejection.seed, len(shown)) == (first["seed"], 2)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_is_kept_does_not_depend_on_interruptions(out: Path, keep: bool) -> None:
+    made = judged(out, Judged(), keep)
+    record = synthesis.synthesise(made, 6, 20, generate, out, 1)
+    whole = content(made.rejected), content(made.folder)
+    shutil.rmtree(made.rejected)
+    shutil.rmtree(made.folder)
+    for stop_at in (4, 9):
+        with pytest.raises(KeyboardInterrupt):
+            synthesis.synthesise(judged(out, Judged(stop_at), keep), 6, 20, generate, out, 1)
+    assert not made.rejected.exists()
+    assert synthesis.synthesise(judged(out, Judged(), keep), 6, 20, generate, out, 1) == record
+    assert (content(made.rejected), content(made.folder)) == whole
+    assert [path.name for path in made.rejected.parent.iterdir()] == ["rejected"]

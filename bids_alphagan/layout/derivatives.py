@@ -34,7 +34,7 @@ sub-*/          prepared scans (desc-reference: one volume on the scan's own gri
 sub-*.html      a report for each animal: open these first
 models/         training runs: configuration, losses, checkpoints
 derivatives/    the synthetic cohorts, one BIDS data set for each model
-group.html      the group report; group_metrics.tsv its numbers
+group.html      the group report; group_metrics.tsv, group_quality.tsv: its numbers, and what the gate says
 logs/           what was run, with every option"""
 _COHORT_README = """\
 Every scan in this data set is synthetic: no animal was scanned for it. The sidecars name the model, the seed
@@ -184,7 +184,7 @@ def write_masks(
     maps: Mapping[str, np.ndarray],
     source: str,
     segmentation: Mapping[str, Any],
-    quality: Mapping[str, float],
+    quality: Mapping[str, float | None],
     desc: str | None = None,
 ) -> None:
     """Write probability maps, dseg and brain mask with sidecars, on the grid and affine of `like`.

@@ -13,7 +13,8 @@ from markupsafe import Markup, escape
 
 from bids_alphagan import __version__
 from bids_alphagan.files import read_tsv, write_text
-from bids_alphagan.report import charts, figures
+from bids_alphagan.quality import MEASURES
+from bids_alphagan.report import charts, figures, gate
 
 MAX_EXAMPLES = 4  # rows per gallery: more make the page heavy and show no more
 
@@ -28,6 +29,7 @@ class ScanSection:
     reference: 3D NIfTI, or (x, y, z, 1), on the scan's own grid; None where the scan failed.
     preproc: the network's input, a cube in [-1, 1].
     masks: NIfTI on the reference's grid: probsegs under "GM", "WM", "CSF"; "dseg"; "brain". May be empty.
+    measures: of the masks' quality, as `quality.MEASURES` knows them; empty where there are no masks.
     parameters: what was done, nested dicts and lists of plain values.
     notes: warnings, shown loudly.
     error: why the scan failed, or None.
@@ -37,6 +39,7 @@ class ScanSection:
     reference: Path | None = None
     preproc: Path | None = None
     masks: Mapping[str, Path] = field(default_factory=dict)
+    measures: Mapping[str, float] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     error: str | None = None
@@ -52,8 +55,7 @@ class ModelSection:
     examples, example_dsegs: synthetic scans and their dsegs (None where there is none), in the same order.
     losses: losses.tsv, a column ``step`` and one per loss term; None where there is none.
     samples: step-XXXXXX.npy, middle slices (n, 3, N, N) uint8 of the same latents, in order of training.
-    n_accepted, n_rejected: synthetic scans kept and drawn again.
-    rejection_reasons: reason to number of scans.
+    n_accepted, n_rejected: synthetic scans kept and drawn again; why, says the section on the gate.
     settings: training settings, nested dicts and lists of plain values.
     """
 
@@ -65,7 +67,6 @@ class ModelSection:
     samples: Sequence[Path] = ()
     n_accepted: int = 0
     n_rejected: int = 0
-    rejection_reasons: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -85,6 +86,7 @@ def write_participant_report(
     _render(
         path,
         "participant.html.j2",
+        described=MEASURES,
         subject=subject,
         scans=list(zip(scans, views, strict=True)),
         provenance=provenance,
@@ -103,6 +105,7 @@ def write_group_report(
     notes: Sequence[str] = (),
     *,
     n_real: int | None = None,
+    gate_section: gate.GateSection | None = None,
     metric_descriptions: Mapping[str, str] | None = None,
 ) -> None:
     """Write the report of the group level.
@@ -115,12 +118,14 @@ def write_group_report(
     provenance, methods: as for `write_participant_report`.
     notes: warnings, shown loudly.
     n_real: number of real scans the models learnt from, where known.
+    gate_section: what the gate said; None where no scan was judged.
     metric_descriptions: what each metric is, for the table's foot.
     """
     _render(
         path,
         "group.html.j2",
         n_real=n_real,
+        gate=gate.view(gate_section) if gate_section else None,
         galleries=_galleries(real_examples, real_dsegs, models),
         models=models,
         curves=[_loss_curves(model) for model in models],

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from bids_alphagan.report.figures import COLOURS, TISSUES, data_uri, load
 
-# Stand-ins that `_svg` turns into the colours of the reader's theme.
+# Stand-ins that `svg` turns into the colours of the reader's theme.
 INK, GRID = "#010203", "#040506"
 ACCENTS = ("#1f9e89", "#d1495b", "#6f7fd8", "#c98a1b", "#8e5bb5", "#5b8c3e")
 THEME = (
@@ -38,8 +38,8 @@ def histograms(reference: Path, preproc: Path, maps: Mapping[str, np.ndarray]) -
     after.hist(scaled.ravel(), np.linspace(-1, 1, 81), histtype="step", color=INK, linewidth=1.1)
     after.set(title="after: as the network sees it", xlabel="intensity", yscale="log", xlim=(-1.05, 1.05))
     for axes in (before, after):
-        _chart(axes)
-    return _svg(figure)
+        chart(axes)
+    return svg(figure)
 
 
 def losses(columns: Mapping[str, np.ndarray]) -> str:
@@ -65,14 +65,14 @@ def losses(columns: Mapping[str, np.ndarray]) -> str:
     axes.set(xlabel="iteration", ylabel="loss")
     _frame(axes, [terms[name] for name in main])
     _legend(axes)
-    _chart(axes)
+    chart(axes)
     for i, name in enumerate(small):
         axes = figure.add_subplot(grid[1 + i // 3, i % 3])
         _curve(axes, step, terms[name], ACCENTS[2], name)
         axes.set_title(name.replace("_", " "))
         _frame(axes, [terms[name]])
-        _chart(axes)
-    return _svg(figure)
+        chart(axes)
+    return svg(figure)
 
 
 def leading(term: str) -> bool:
@@ -107,7 +107,8 @@ def _legend(axes: Axes) -> None:
     axes.legend(frameon=False, labelcolor=INK, fontsize=8)
 
 
-def _chart(axes: Axes) -> None:
+def chart(axes: Axes) -> None:
+    """Give axes the look of all charts: a light grid, no frame, the page's colours."""
     axes.set_facecolor("none")
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -118,7 +119,8 @@ def _chart(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """The figure as a data URI, in the colours of the reader's theme."""
     figure.set_facecolor("none")
     stream = io.StringIO()
     # Equal figures give equal bytes; text stays text, in the reader's sans-serif.

@@ -6,6 +6,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from bids_alphagan import gate, judgement, rejected
 from bids_alphagan.config import Config
 from bids_alphagan.files import read_json, read_tsv
 from bids_alphagan.layout.derivatives import EVALUATION_RECORD, SYNTHESIS_RECORD, model_folder
@@ -19,6 +20,7 @@ from bids_alphagan.report import (
     write_group_report,
     write_participant_report,
 )
+from bids_alphagan.report.gate import Failure, GateSection
 from bids_alphagan.report.methods import MaskFacts, ModelFacts, group_methods, participant_methods
 from bids_alphagan.templates import Template, templateflow_home
 
@@ -67,12 +69,13 @@ def _scan_section(config: Config, result: Any, notes: Sequence[str]) -> ScanSect
     root = config.output_dir
     parameters = {"Preparation": result.record}
     if result.provenance:
-        parameters |= {"Segmentation": result.provenance, "Mask quality": result.quality}
+        parameters |= {"Segmentation": result.provenance}
     return ScanSection(
         title,
         reference=root / name.image("reference"),
         preproc=root / name.image("preproc"),
         masks=scan_masks(root, name),
+        measures=result.quality,
         parameters=parameters,
         notes=[*notes, *_warnings(result.provenance)],
     )
@@ -83,12 +86,13 @@ def _earlier(scan: PreparedScan) -> ScanSection:
     segmentation = read_json(sidecar(scan.masks["dseg"]))["Segmentation"] if "dseg" in scan.masks else {}
     parameters = {"Preparation": scan.record}
     if segmentation:
-        parameters |= {"Segmentation": segmentation, "Mask quality": scan.quality}
+        parameters |= {"Segmentation": segmentation}
     return ScanSection(
         f"{scan.name.stem}_{scan.name.suffix}",
         reference=scan.reference,
         preproc=scan.preproc,
         masks=scan.masks,
+        measures=scan.quality,
         parameters=parameters,
         notes=["Prepared by another run than the one that wrote this page.", *_warnings(segmentation)],
     )
@@ -112,9 +116,10 @@ def group_report(
     config: Config,
     scans: Sequence[PreparedScan],
     cohorts: Mapping[str, Path],
+    limits: gate.Limits,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write group.html from the models' and cohorts' folders and group_metrics.tsv."""
+    """Write group.html from the models' and cohorts' folders, group_metrics.tsv and group_quality.tsv."""
     sections, facts, masks = [], [], None
     for model, place in cohorts.items():
         folder = model_folder(config.output_dir, model)
@@ -149,8 +154,9 @@ def group_report(
             seed=config.seed,
             versions=provenance["Versions"],
         ),
-        _group_notes(scans, bool(evaluated)),
+        [*_group_notes(scans, bool(evaluated)), *_gate_notes(scans, limits)],
         n_real=len(scans),
+        gate_section=_gate_section(config, scans, list(cohorts), limits),
         metric_descriptions=_descriptions(table),
     )
 
@@ -169,7 +175,6 @@ def _model_section(
         samples=sorted((folder / "samples").glob("step-*.npy"), key=figures.step_of),
         n_accepted=synthesis["n_accepted"],
         n_rejected=synthesis["n_rejected"],
-        rejection_reasons=synthesis["reasons"],
         settings=training,
     )
 
@@ -218,6 +223,40 @@ def _group_notes(scans: Sequence[PreparedScan], evaluated: bool) -> list[str]:
             "metrics here compare with the training scans themselves."
         )
     return notes
+
+
+def _gate_notes(scans: Sequence[PreparedScan], limits: gate.Limits) -> list[str]:
+    note = gate.few_note(sum(bool(scan.quality) for scan in scans), limits)
+    return [note] if note else []
+
+
+def _gate_section(
+    config: Config, scans: Sequence[PreparedScan], models: Sequence[str], limits: gate.Limits
+) -> GateSection | None:
+    """What the gate said of each scan, with the pictures that were kept; None where no scan was judged."""
+    rows = judgement.read_table(config.output_dir)
+    if not rows:
+        return None
+    there = {row["source"] for row in rows}
+    sources = {judgement.REAL: "Real"} | {model: MODELS[model].title for model in models if model in there}
+    verdicts = {row["scan"]: row["reasons"] for row in rows if row["source"] == judgement.REAL}
+    real = [(scan, verdicts.get(f"{scan.name.stem}_{scan.name.suffix}")) for scan in scans]
+    failures = [
+        Failure(f"Real: {scan.name.stem}", reasons, scan.reference, scan.masks)
+        for scan, reasons in real
+        if reasons
+    ][: rejected.EXAMPLES]
+    for model in sources:
+        drawn = {(row["scan"], row["draw"], row["seed"]) for row in rows if row["source"] == model}
+        kept = [
+            one
+            for one in rejected.kept(rejected.place(model_folder(config.output_dir, model)))
+            if (one.name, str(one.draw), str(one.rejection.seed)) in drawn
+        ]
+        for one in rejected.examples(kept):
+            title = f"{sources[model]}: {one.name}, draw {one.draw}"
+            failures.append(Failure(title, one.rejection.reasons, one.scan, one.masks))
+    return GateSection(sources, rows, limits, failures)
 
 
 def _descriptions(table: Path) -> dict[str, str]:

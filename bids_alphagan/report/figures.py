@@ -86,10 +86,13 @@ def centre(scan: Scan, maps: Mapping[str, np.ndarray]) -> np.ndarray:
     return places.mean(axis=0).round().astype(int)
 
 
-def three_planes(scan: Scan, maps: Mapping[str, np.ndarray], at: np.ndarray) -> str:
-    """Axial, coronal and sagittal slice through voxel `at`, with `maps` over it."""
+def three_planes(
+    scan: Scan, maps: Mapping[str, np.ndarray], at: np.ndarray, *, twice: bool = False, inches: float = 9.0
+) -> str:
+    """Axial, coronal and sagittal slice through voxel `at`, with `maps`; `twice`: above without, too."""
     row = [Panel(scan, name, int(at[plane.cut]), maps, name) for name, plane in PLANES.items()]
-    return _draw([row])
+    plain = [panel._replace(maps={}) for panel in row]
+    return _draw([plain, row] if twice and maps else [row], inches)
 
 
 def mosaic(scan: Scan, maps: Mapping[str, np.ndarray], columns: int = 5, rows: int = 3) -> str:

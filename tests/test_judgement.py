@@ -1,0 +1,112 @@
+"""The table of verdicts on real and synthetic scans, by the app itself, without a segmenter."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import tiny
+
+from bids_alphagan import cli, judgement
+from bids_alphagan.files import read_json, read_tsv, write_json
+from bids_alphagan.layout.prepared import prepared_scans
+from bids_alphagan.quality import MEASURES
+
+VALUES = {name: 0.5 + 0.01 * place for place, name in enumerate(MEASURES)}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Nine prepared animals with masks that were measured; the last one's brain is tiny."""
+    data = tiny.dataset(tmp_path / "data")
+    labels = [f"{number:02d}" for number in range(1, 10)]
+    for label in labels:
+        tiny.scan(data / f"sub-{label}" / "anat" / f"sub-{label}_T2w.nii.gz", tiny.values(int(label)))
+    words = ["participant", "--grid", "16", "--segmenter", "none", "--skip-bids-validation", "--nprocs", "1"]
+    out = tmp_path / "out"
+    assert cli.main([str(data), str(out), *words]) == 0
+    for label in labels:
+        measures = VALUES | {"brain_volume": 0.05 if label == "09" else 2.0}
+        dseg = out / f"sub-{label}" / "anat" / f"sub-{label}_dseg.nii.gz"
+        tiny.scan(dseg, tiny.values())
+        write_json(dseg.with_name(f"sub-{label}_dseg.json"), {"Quality": measures, "Segmentation": {}})
+    return out
+
+
+def config(out: Path, *words: str) -> judgement.Config:
+    return cli.parse(["in", str(out), "group", "--grid", "16", *words])
+
+
+def test_real_scans_are_judged_by_their_own_limits(out: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = config(out)
+    scans = prepared_scans(settings)
+    with caplog.at_level(logging.INFO, logger="bids_alphagan"):
+        logging.getLogger("bids_alphagan").addHandler(caplog.handler)
+        rows = judgement.judge_real(scans, judgement.limits_of(settings, scans))
+        logging.getLogger("bids_alphagan").removeHandler(caplog.handler)
+    assert [row["verdict"] for row in rows] == ["pass"] * 8 + ["fail"]
+    assert "8 of 9 real scans pass" in caplog.text
+    assert (
+        "sub-09_T2w fails the gate and stays in the training: volume of the brain mask is low" in caplog.text
+    )
+
+
+def test_the_table_has_real_scans_and_draws_with_the_limits_of_each(out: Path) -> None:
+    settings = config(out)
+    scans = prepared_scans(settings)
+    limits = judgement.limits_of(settings, scans)
+    draws = [
+        {
+            "scan": "synth0001",
+            "draw": 1,
+            "seed": 5,
+            "passed": False,
+            "reasons": ["no\tmasks: a;\nb"],
+            "measures": {},
+        },
+        {"scan": "synth0001", "draw": 2, "seed": 6, "passed": True, "reasons": [], "measures": VALUES},
+    ]
+    drawn_by = {"entropy": {"Low": None, "High": 9.0}}
+    record = {"record": {"draws": draws, "limits": drawn_by}}
+    write_json(out / "models" / "sigmarat2" / "synthesis.json", record)
+    judgement.write_table(out, judgement.judge_real(scans, limits), limits, ["sigmarat2"])
+    rows, described = read_tsv(out / "group_quality.tsv"), read_json(out / "group_quality.json")
+    assert list(rows[0]) == list(described)
+    assert [row["source"] for row in rows] == ["real"] * 9 + ["sigmarat2"] * 2
+    assert [row["verdict"] for row in rows[-3:]] == ["fail", "fail", "pass"]
+    assert (rows[-2]["reasons"], rows[-2]["entropy"]) == ("no masks: a, b", "n/a")
+    assert (rows[0]["draw"], rows[-1]["draw"], rows[-1]["seed"]) == ("n/a", "2", "6")
+    assert described["entropy"]["Limits"]["sigmarat2"] == drawn_by["entropy"]
+    assert described["entropy"]["Limits"]["real"]["High"] == limits["entropy"].high
+    assert described["brain_volume"]["Units"] == "mL"
+    typed = judgement.read_table(out)
+    assert (typed[-2]["reasons"], typed[-1]["reasons"]) == (["no masks: a, b"], [])
+    assert (typed[-1]["entropy"], typed[-2]["entropy"]) == (VALUES["entropy"], None)
+
+
+def test_a_table_of_other_scans_does_not_stay(out: Path) -> None:
+    settings = config(out)
+    scans = prepared_scans(settings)
+    limits = judgement.limits_of(settings, scans)
+    judgement.write_table(out, judgement.judge_real(scans, limits), limits, [])
+    judgement.write_table(out, [], {}, [])
+    assert not list(out.glob("group_quality*"))
+    assert judgement.read_table(out) == []
+
+
+def test_limits_of_a_file_reach_the_gate(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "limits.toml").write_text("brain_volume = [0.01, 9]\n")
+    settings = config(out, "--gate-limits", str(tmp_path / "limits.toml"))
+    scans = prepared_scans(settings)
+    rows = judgement.judge_real(scans, judgement.limits_of(settings, scans))
+    assert {row["verdict"] for row in rows} == {"pass"}
+
+
+def test_unusable_limits_end_the_call_before_anything_is_written(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "limits.json").write_text('{"entropi": null}')
+    before = tiny.snapshot(out)
+    words = ["group", "--grid", "16", "--segmenter", "none", "--gate-limits", str(tmp_path / "limits.json")]
+    assert cli.main([str(tmp_path / "data"), str(out), *words]) == 2
+    assert "unknown measure 'entropi'. Known are brain_volume" in capsys.readouterr().err
+    assert tiny.snapshot(out) == before
