@@ -100,6 +100,7 @@ def masks_by(config: Config) -> tuple[Template | None, Segmenter | None]:
         config.quick_masks,
         config.mask_threads,
         config.spm_time_limit,
+        config.work / "tpm",
     )
 
 

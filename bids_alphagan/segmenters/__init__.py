@@ -1,10 +1,12 @@
 """Tissue segmentation: a scan on its own grid goes in, probability maps on that very grid come out."""
 
 import logging
+from pathlib import Path
 
 from bids_alphagan.errors import UserError
-from bids_alphagan.segmenters.ants import DEMO, FULL, AntsSegmenter
+from bids_alphagan.segmenters.ants import AntsSegmenter
 from bids_alphagan.segmenters.base import TISSUES, Segmentation, Segmenter
+from bids_alphagan.segmenters.registration import DEMO, FULL
 from bids_alphagan.segmenters.spm import TIME_LIMIT, SpmSegmenter
 from bids_alphagan.segmenters.spm_program import find_spm, spm_version
 from bids_alphagan.templates import Template
@@ -23,20 +25,25 @@ def resolve_segmenter(
     quick: bool = False,
     threads: int = 1,
     spm_time_limit: float = TIME_LIMIT / 60,
+    cache: Path | None = None,
 ) -> Segmenter:
     """The segmenter for `choice`: 'auto' (SPM where it is found, else antspyx, said loudly), or a name.
 
-    `quick` is for demonstrations: antspyx works on coarser voxels. `spm_time_limit`: minutes per scan.
+    `quick` is for demonstrations: antspyx works on coarser voxels. `spm_time_limit`: minutes per
+    scan. `cache`: folder for what is built once.
     Raises UserError when SPM is asked for and not found, when the SPM that was found does not run, or when
     the name is unknown.
     """
     if choice not in ("auto", *SEGMENTERS):
         raise UserError(f"Unknown segmenter {choice!r}. Known are auto, none, {', '.join(SEGMENTERS)}.")
+    effort = DEMO if quick else FULL
     if choice == "ants":
-        return AntsSegmenter(template, DEMO if quick else FULL, threads)
+        return AntsSegmenter(template, effort, threads)
     command = find_spm(spm_cmd)
     if command:
-        return SpmSegmenter(template, command, spm_version(command), threads, spm_time_limit * 60)
+        return SpmSegmenter(
+            template, command, spm_version(command), threads, effort, cache, spm_time_limit * 60
+        )
     if choice == "spm":
         raise UserError(
             "SPM was not found. Name it with --spm-cmd (such as /opt/spm/bin/spm-octave), set SPM_HOME or "
@@ -44,4 +51,4 @@ def resolve_segmenter(
         )
     note = "SPM was not found: the tissue masks come from antspyx (--segmenter ants), not from SPM."
     log.warning(note)
-    return AntsSegmenter(template, DEMO if quick else FULL, threads, note)
+    return AntsSegmenter(template, effort, threads, note)

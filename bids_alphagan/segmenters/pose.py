@@ -24,6 +24,8 @@ from bids_alphagan.volume import load
 POINTS = 1000, 3000  # of the template's brain, at which a pose is judged: coarsely, finely
 BINS = 24
 STARTS = 6  # of the judged starting poses, this many are refined coarsely, the best of them finely
+TRUST = 0.05  # another orientation than the header's must share this much more of the information
+FIELD = 2.2  # sizes of a brain that a field of view usually spans; ten times more or less is a scaled header
 LIMITS = 60, 300  # judgements in such a refinement; more coarse ones moved poses by less than half a voxel
 
 
@@ -47,7 +49,7 @@ def load_template(template: Template, across: int, margin: float, finest: float 
     resolution nor on the species; `margin` is what is kept around the brain, in sizes.
     """
     mask = load(template.brain_mask)
-    brain = _read(template.brain_mask) > 0
+    brain = _read(template.brain_mask) > 0.5
     size = float((brain.sum() * abs(np.linalg.det(mask.affine[:3, :3]))) ** (1 / 3))
     spacing = max(size / across, finest)
     corners = apply_affine(mask.affine, np.argwhere(brain))
@@ -75,11 +77,47 @@ def load_template(template: Template, across: int, margin: float, finest: float 
     return Volumes({name: resampled(path) for name, path in parts.items()}, affine)
 
 
-def find_pose(scan: np.ndarray, affine: np.ndarray, template: Volumes) -> np.ndarray:
-    """Find the similarity transform (4, 4) from the template's to the scan's coordinates (RAS, mm).
+@dataclass(frozen=True)
+class Pose:
+    """Where the template's brain lies in a scan.
 
-    `scan` (x, y, z) is non-negative. About 400 poses (three positions, shifted and turned by 20 degrees) are
-    judged, the best few refined by Nelder and Mead's simplex. Deterministic.
+    matrix: similarity transform (4, 4) from the template's to the scan's coordinates (RAS, mm).
+    warnings: what the header says that the picture contradicts, in plain words.
+    """
+
+    matrix: np.ndarray
+    warnings: tuple[str, ...] = ()
+
+
+def true_size(
+    affine: np.ndarray, shape: tuple[int, ...], template: Volumes
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The affine in mm, where a header is a power of ten off (scaled for SPM, or in cm); and a warning."""
+    size = float(template.brain.sum()) ** (1 / 3) * float(template.affine[0, 0])
+    extent = (abs(float(np.linalg.det(affine[:3, :3]))) * float(np.prod(shape))) ** (1 / 3)
+    unit = 10.0 ** round(float(np.log10(extent / (FIELD * size))))
+    if unit == 1:
+        return affine, ()
+    told = f"the header's field of view is {extent:.3g} mm wide: its lengths are taken as {unit:g} times true"
+    return np.diag([1 / unit, 1 / unit, 1 / unit, 1.0]) @ affine, (told,)
+
+
+def right_angles() -> list[np.ndarray]:
+    """The 24 turns that bring axes onto axes, (3, 3) each, the identity first; none of them mirrors."""
+    turns = [
+        np.eye(3)[list(order)] * signs
+        for order in itertools.permutations(range(3))
+        for signs in itertools.product((1, -1), repeat=3)
+    ]
+    return [turn for turn in turns if np.linalg.det(turn) > 0]
+
+
+def find_pose(scan: np.ndarray, affine: np.ndarray, template: Volumes) -> Pose:
+    """Find the template's brain in a scan (x, y, z), non-negative, `affine` in true size. Deterministic.
+
+    About 1900 poses are judged: three positions, shifted, turned by 20 degrees, and by all right angles, for
+    headers may claim a wrong orientation. The best few are refined by Nelder and Mead's simplex, apart for
+    the header's orientation and for the others; one of these must be clearly better to be believed.
     """
     spacing = float(template.affine[0, 0])
     voxels = np.argwhere(template.brain)
@@ -87,11 +125,13 @@ def find_pose(scan: np.ndarray, affine: np.ndarray, template: Volumes) -> np.nda
     points = apply_affine(template.affine, voxels)
     centre = points.mean(axis=0)
     to_voxels = np.linalg.inv(affine)
+    orientations = right_angles()
 
     def matrix(p: np.ndarray) -> np.ndarray:
-        """Rotation vector, translation (mm) and log scale, which is kept within 0.75 and 1.33."""
+        """Rotation vector, translation (mm), log scale, kept within 0.75 and 1.33, and the orientation."""
         result = np.eye(4)
-        result[:3, :3] = Rotation.from_rotvec(p[:3]).as_matrix() * np.exp(0.29 * np.tanh(p[6] / 0.29))
+        turn = Rotation.from_rotvec(p[:3]).as_matrix() @ orientations[round(p[7])]
+        result[:3, :3] = turn * np.exp(0.29 * np.tanh(p[6] / 0.29))
         result[:3, 3] = p[3:6] + centre - result[:3, :3] @ centre
         return result
 
@@ -121,27 +161,46 @@ def find_pose(scan: np.ndarray, affine: np.ndarray, template: Volumes) -> np.nda
     def refine(cost: Callable[[np.ndarray], float], start: np.ndarray, limit: int) -> OptimizeResult:
         steps = np.diag([0.15, 0.15, 0.15, 0.08 * size, 0.08 * size, 0.08 * size, 0.05])
         options = {
-            "initial_simplex": np.vstack([start, start + steps]),
+            "initial_simplex": np.vstack([start[:7], start[:7] + steps]),
             "maxfev": limit,
             "xatol": 1e-3,
             "fatol": 1e-4,
         }
-        return minimize(cost, start, method="Nelder-Mead", options=options)
+        found = minimize(
+            lambda p: cost(np.append(p, start[7])), start[:7], method="Nelder-Mead", options=options
+        )
+        found.x = np.append(found.x, start[7])
+        return found
+
+    def best(starts: list[np.ndarray]) -> OptimizeResult:
+        refined = [refine(coarse, start, LIMITS[0]) for start in starts]
+        return refine(fine, min(refined, key=lambda r: r.fun).x, LIMITS[1])
 
     coarse, fine = judge_at(size / 12, POINTS[0]), judge_at(size / 24, POINTS[1])
     head = np.argwhere(scan > 0.25 * np.percentile(scan, 99))
     middle = (np.array(scan.shape) - 1) / 2
-    origins = (centre, apply_affine(affine, middle), apply_affine(affine, head).mean(axis=0))
+    origins = [centre, apply_affine(affine, middle), apply_affine(affine, head).mean(axis=0)]
     shifts = np.array(list(itertools.product((-0.3, 0, 0.3), repeat=3))) * size
     turns = np.deg2rad(20) * np.vstack([np.zeros(3), np.eye(3), -np.eye(3)])
-    starts = [
-        np.concatenate([turn, origin - centre + shift, [0.0]])
-        for origin in origins
-        for shift in shifts
-        for turn in turns
-    ]
-    refined = [refine(coarse, start, LIMITS[0]) for start in sorted(starts, key=coarse)[:STARTS]]
-    return matrix(refine(fine, min(refined, key=lambda r: r.fun).x, LIMITS[1]).x)
+    places = [origin - centre + shift for origin in origins for shift in shifts]
+
+    def start(k: int, place: np.ndarray, turn: np.ndarray) -> np.ndarray:
+        return np.concatenate([turn, place, [0.0, k]])
+
+    told = [start(0, place, turn) for place in places for turn in turns]
+    others = []
+    for k in range(1, len(orientations)):
+        place = min(places, key=lambda place, k=k: coarse(start(k, place, turns[0])))  # type: ignore[misc]
+        others.append(min((start(k, place, turn) for turn in turns), key=coarse))
+    told, others = sorted(told, key=coarse)[:STARTS], sorted(others, key=coarse)[: 2 * STARTS]
+    as_told, otherwise = best(told), best(others)
+    if otherwise.fun > (1 + TRUST) * as_told.fun:
+        return Pose(matrix(as_told.x))
+    believed = (
+        f"the picture fits the template {otherwise.fun / as_told.fun:.2f} times as well in another orientation"
+        " than the header's, in which the masks were made: correct the header"
+    )
+    return Pose(matrix(otherwise.x), (believed,))
 
 
 def _read(path: Path) -> np.ndarray:

@@ -8,7 +8,7 @@ Source: Ashburner & Friston 2005, Unified segmentation, doi:10.1016/j.neuroimage
 
 import logging
 import shlex
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,17 +17,25 @@ import numpy as np
 from scipy import ndimage
 
 from bids_alphagan.errors import ScanError
-from bids_alphagan.segmenters.ants import correct_bias, itk_settings
+from bids_alphagan.files import digest, file_digest
 from bids_alphagan.segmenters.base import TISSUES, Segmentation, finish, largest_component, read_ras
-from bids_alphagan.segmenters.pose import find_pose, load_template
+from bids_alphagan.segmenters.registration import (
+    FULL,
+    HOW,
+    PARTS,
+    Effort,
+    Registration,
+    fine_template,
+    register,
+)
 from bids_alphagan.segmenters.spm_program import ELSE, call, complaint, last_words, private_folder
 from bids_alphagan.templates import Template
-from bids_alphagan.volume import load
+from bids_alphagan.volume import load, save
 
 log = logging.getLogger(__name__)
 
 SCALE = np.diag([10.0, 10.0, 10.0, 1.0])  # SPM's distances are in mm of a human head
-ACROSS, MARGIN = 36, 0.5  # of the tissue probability map: voxels across the brain, and what is kept around it
+MARGIN = 0.5  # of the tissue probability map: what is kept around the brain, in brain sizes
 TIME_LIMIT = 1800.0  # seconds per scan; a 64x64x40 scan takes one to three minutes
 # A 64x64x40 scan: 0.22 GB for Octave (/usr/bin/time -v .../spm-octave script segment.m), 0.5 GB for Python
 # beside it (its own ru_maxrss), and nipype's share.
@@ -79,12 +87,18 @@ end
 
 @dataclass(frozen=True)
 class SpmSegmenter:
-    """SPM's unified segmentation from a start that the template's pose gives, at ten times the rat's size."""
+    """SPM's unified segmentation, at ten times the rat's size, of maps that antspyx has brought to the scan.
+
+    SPM's own deformation needs a good start, and finds thin layers only from maps that fit: started from the
+    template's pose alone it lost the fluid around the brain. `cache` keeps the tissue probability map.
+    """
 
     template: Template
     command: tuple[str, ...]
     version: str
     threads: int = 1
+    effort: Effort = FULL
+    cache: Path | None = field(default=None, repr=False)
     time_limit: float = field(default=TIME_LIMIT, repr=False)  # seconds; more of them change no result
     memory_gb: ClassVar[float] = MEMORY_GB
     name: str = "spm"
@@ -96,8 +110,8 @@ class SpmSegmenter:
             "Command": shlex.join(self.command),
             "Parameters": PARAMETERS,
             "Template": self.template.name,
-            "Registration": "pose by normalised mutual information inside the template's brain from several "
-            "starts, then SPM's own deformation",
+            "Registration": HOW,
+            "RegistrationParameters": asdict(self.effort),
         }
 
     def __call__(self, scan: Path, scratch: Path) -> Segmentation:
@@ -106,16 +120,11 @@ class SpmSegmenter:
 
     def _segment(self, scan: Path, scratch: Path) -> Segmentation:
         data, affine, back = read_ras(scan)
-        template = load_template(self.template, ACROSS, MARGIN)
-        with itk_settings(self.threads):
-            corrected = correct_bias(data, affine, (20, 20))
-        pose = find_pose(corrected, affine, template)
-        # SPM starts where the header puts the scan: in the template's pose, enlarged to human size.
-        posed = np.linalg.inv(pose) @ affine
+        found = register(self.template, data, affine, self.effort, self.threads, scan, scratch)
         gain = 1000 / float(np.percentile(data, 99.9))
-        nib.save(nib.Nifti1Image(data * gain, SCALE @ posed), scratch / "scan.nii")
-        tpm = tissue_probability_map(template.brain, [template.maps[tissue] for tissue in TISSUES])
-        nib.save(nib.Nifti1Image(tpm, SCALE @ template.affine), scratch / "tpm.nii")
+        nib.save(nib.Nifti1Image(data * gain, SCALE @ found.affine), scratch / "scan.nii")
+        tpm = template_tpm(self.template, found.affine, self.cache)
+        nib.save(_enlarged(tpm, found), scratch / "tpm.nii")
         script = SCRIPT.format(scan=scratch / "scan.nii", tpm=scratch / "tpm.nii", **PARAMETERS)
         (scratch / "segment.m").write_text(script)
 
@@ -128,12 +137,9 @@ class SpmSegmenter:
         brain = np.asarray(ndimage.binary_fill_holes(mask))
         if not brain.any():
             raise ScanError(f"{scan}: SPM found no brain. {last_words(output)}")
-        to_template = np.linalg.inv(template.affine) @ posed
-        warped = {
-            name: ndimage.affine_transform(values, to_template, output_shape=data.shape, order=1)
-            for name, values in template.maps.items()
-        }
-        made = finish(corrected, affine, maps, brain, warped, self.describe(), back)
+        warped = found.maps(fine_template(self.template, found.affine))
+        provenance = {**self.describe(), "BiasCorrection": "N4", "Warnings": list(found.warnings)}
+        made = finish(found.corrected, found.affine, maps, brain, warped, provenance, back)
         if not (scratch / "mscan.nii").exists():
             return made  # with N4's
         own = _read(scan, scratch / "mscan.nii", data.shape, output) / gain
@@ -168,6 +174,34 @@ def _read(scan: Path, path: Path, shape: tuple[int, ...], said: str) -> np.ndarr
     if not values.any():
         raise ScanError(f"{scan}: SPM's {path.name} is empty: the head was not recognised (see its report).")
     return values
+
+
+def template_tpm(template: Template, affine: np.ndarray, cache: Path | None) -> nib.Nifti1Image:
+    """The template's tissue probability map for scans with this affine (mm), (x, y, z, 6) float32.
+
+    It is built once for a template's content and a resolution, and kept in the folder `cache`.
+    """
+    size = round(float(np.cbrt(abs(np.linalg.det(affine[:3, :3])))), 3)
+    content = [size, MARGIN, [file_digest(path) for path in template.parts.values()]]
+    kept = cache and cache / f"tpm-{digest(content)[:16]}.nii.gz"
+    if kept and kept.is_file():
+        return load(kept)
+    fine = fine_template(template, affine, MARGIN)
+    values = tissue_probability_map(fine.brain, [fine.maps[tissue] for tissue in TISSUES])
+    built = nib.Nifti1Image(values, fine.affine)
+    if kept:
+        save(built, kept)
+    return built
+
+
+def _enlarged(tpm: nib.Nifti1Image, found: Registration) -> nib.Nifti1Image:
+    """The tissue probability map where the registration puts it, enlarged to human size."""
+    values = np.asarray(tpm.dataobj, dtype=np.float32)
+    carried = [found.carry(values[..., k], tpm.affine, PARTS) for k in range(values.shape[3])]
+    carried[-1] = np.where(np.sum(carried, axis=0) > 0.5, carried[-1], 1)  # beyond the map is air
+    stacked = np.stack(carried, axis=-1).clip(1e-4)
+    _, affine = found.grid(PARTS)
+    return nib.Nifti1Image(stacked / stacked.sum(axis=-1, keepdims=True), SCALE @ affine)
 
 
 def tissue_probability_map(brain: np.ndarray, tissues: list[np.ndarray]) -> np.ndarray:
