@@ -18,7 +18,7 @@ from bids_alphagan.segmenters import (
     Segmentation,
     resolve_segmenter,
 )
-from bids_alphagan.segmenters.ants import Effort
+from bids_alphagan.segmenters.registration import Effort
 from bids_alphagan.templates import Template
 
 TINY = Effort(across=14, syn_iterations=4, n4_iterations=(5,), affine_iterations=(30, 15))

@@ -18,6 +18,7 @@ from bids_alphagan.layout.names import ScanName
 from bids_alphagan.layout.raw import find_scans
 from bids_alphagan.preprocess import scan_workflow
 from bids_alphagan.segmenters import TISSUES, Segmentation, SpmSegmenter, resolve_segmenter
+from bids_alphagan.segmenters.registration import Registration, write_transform
 from bids_alphagan.segmenters.spm import PARAMETERS, tissue_probability_map
 from bids_alphagan.segmenters.spm_program import private_folder
 from bids_alphagan.templates import Template
@@ -28,8 +29,12 @@ ODD = "a b'c,1%d[ü]"
 @pytest.fixture
 def no_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the search for a start, which is tested elsewhere."""
-    monkeypatch.setattr("bids_alphagan.segmenters.spm.find_pose", lambda *_: np.eye(4))
-    monkeypatch.setattr("bids_alphagan.segmenters.spm.correct_bias", lambda data, *_: data)
+
+    def stay(template, data, affine, effort, threads, scan, scratch) -> Registration:
+        write_transform(np.eye(4), scratch / "stay.mat")
+        return Registration(data, affine, (str(scratch / "stay.mat"),), ())
+
+    monkeypatch.setattr("bids_alphagan.segmenters.spm.register", stay)
 
 
 def run(segmenter, scan: Path, scratch: Path) -> Segmentation:
@@ -41,7 +46,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
-def test_spm_gets_a_head_of_human_size_in_the_template_s_pose(
+def test_spm_gets_a_head_of_human_size_and_a_map_that_fits(
     rat: Template, scan: Path, fake_spm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEEN", str(tmp_path / "seen"))

@@ -49,5 +49,5 @@ class AntsSegmenter:
         brain = largest_component(np.sum([maps[tissue] for tissue in TISSUES], axis=0) > 0.5)
         if not brain.any():
             raise ScanError(f"{scan}: no brain was found where {self.template.name} was registered.")
-        provenance = {**self.describe(), "BiasCorrection": "N4", "Warnings": list(found.warnings)}
+        provenance = {**self.describe(), "Warnings": list(found.warnings)}
         return finish(found.corrected, found.affine, maps, brain, warped, provenance, back)

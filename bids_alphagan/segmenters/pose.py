@@ -197,8 +197,8 @@ def find_pose(scan: np.ndarray, affine: np.ndarray, template: Volumes) -> Pose:
     if otherwise.fun > (1 + TRUST) * as_told.fun:
         return Pose(matrix(as_told.x))
     believed = (
-        f"the picture fits the template {otherwise.fun / as_told.fun:.2f} times as well in another orientation"
-        " than the header's, in which the masks were made: correct the header"
+        f"the picture fits the template {otherwise.fun / as_told.fun:.2f} times better in an orientation"
+        " other than the header's; the masks were made in it: correct the header"
     )
     return Pose(matrix(otherwise.x), (believed,))
 

@@ -138,7 +138,7 @@ class SpmSegmenter:
         if not brain.any():
             raise ScanError(f"{scan}: SPM found no brain. {last_words(output)}")
         warped = found.maps(fine_template(self.template, found.affine))
-        provenance = {**self.describe(), "BiasCorrection": "N4", "Warnings": list(found.warnings)}
+        provenance = {**self.describe(), "Warnings": list(found.warnings)}
         made = finish(found.corrected, found.affine, maps, brain, warped, provenance, back)
         if not (scratch / "mscan.nii").exists():
             return made  # with N4's
