@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,10 @@ def run_participant(config: Config) -> int:
     results = preprocess.run(config, scans, segmenters)
     participant_reports(config, results, template, segmenters, notes, provenance(config))
 
+    for result in results:
+        for told in result.provenance.get("Warnings", []):
+            log.warning("%s: %s", result.scan.path.relative_to(config.bids_dir), told)
+    warn_of_headers({str(r.scan.name.image()): r.record for r in results if not r.error})
     failed = [result for result in results if result.error]
     log.info("%d of %d scans are ready in %s", len(results) - len(failed), len(results), config.output_dir)
     for result in failed:
@@ -63,6 +68,7 @@ def run_group(config: Config) -> int:
         follow(config)
     raw.read_filters(config)  # the participant level has used them; a damaged file is told of here, too
     scans = prepared_scans(config)
+    warn_of_headers({str(scan.name.image()): scan.record for scan in scans})
     with_masks = "synthesise" in config.steps and any(scan.masks for scan in scans)
     template, segmenter = masks_by(config) if with_masks else (None, None)
     limits = judgement.limits_of(config, scans)
@@ -102,6 +108,24 @@ def masks_by(config: Config) -> tuple[Template | None, Segmenter | None]:
         config.spm_time_limit,
         config.work / "tpm",
     )
+
+
+def warn_of_headers(records: Mapping[str, Mapping[str, Any]]) -> None:
+    """Warn where scans are stored in several orders: a wrong one is a mirror image that no picture shows.
+
+    records: `volume.Conformed.record` by the scan's name.
+    """
+    orders = Counter(record["SourceOrientation"] for record in records.values())
+    usual = orders.most_common(1)[0][0] if orders else ""
+    others = [name for name, record in records.items() if record["SourceOrientation"] != usual]
+    if others:
+        told = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        log.warning(
+            "The headers disagree (%s): if one is wrong, left and right may be swapped, which no picture "
+            "shows. Other than the most: %s",
+            ", ".join(f"{n} scans {order}" for order, n in orders.most_common()),
+            told,
+        )
 
 
 def per_participant(

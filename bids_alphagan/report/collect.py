@@ -99,7 +99,8 @@ def _earlier(scan: PreparedScan) -> ScanSection:
 
 
 def _warnings(provenance: Mapping[str, Any]) -> list[str]:
-    return [str(provenance["Note"])] if "Note" in provenance else []
+    notes = [str(provenance["Note"])] if "Note" in provenance else []
+    return [*notes, *(f"Check the header: {told}." for told in provenance.get("Warnings", []))]
 
 
 def mask_facts(segmenter: Any, template: Template | None) -> MaskFacts | None:
