@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def answer(text: str, mode: str) -> None:
-    """Write c1..c3, the tissue probability map in the scan's grid, and the corrected scan; or broken ones."""
+    """Write c1..cN, the tissue probability map in the scan's grid, and the corrected scan; or broken ones."""
     import nibabel as nib
     import numpy as np
     from scipy import ndimage
@@ -105,7 +105,7 @@ def answer(text: str, mode: str) -> None:
     scan = Path(re.search(r"vols = ..(.*?),1", text)[1])
     image, maps = nib.load(scan), nib.load(re.search(r"sprintf\('(.*?),%d'", text)[1])
     to_tpm = np.linalg.inv(maps.affine) @ image.affine
-    for k in range(3):
+    for k in range(int(re.search(r"k <= (\d+)", text)[1])):
         path = scan.with_name(f"c{k + 1}{scan.name}")
         grid = image.shape[:2] if mode == "shape" else image.shape
         values = ndimage.affine_transform(maps.get_fdata()[..., k], to_tpm, output_shape=image.shape, order=1)

@@ -56,11 +56,11 @@ def test_spm_gets_a_head_of_human_size_and_a_map_that_fits(
     np.testing.assert_allclose(scale, scale[0], rtol=1e-4)
     assert 7.5 < scale[0] < 13.3
     tpm = nib.load(tmp_path / "seen" / "tpm.nii")
-    assert tpm.shape[3] == len(PARAMETERS["GaussiansPerClass"]) == 6
+    assert tpm.shape[3] == len(PARAMETERS["GaussiansPerClass"]) == 9
     script = (tmp_path / "seen" / "segment.m").read_text()
     for line in (
         "biasfwhm = 60;",
-        "gaussians = [1, 1, 2, 3, 2, 2];",
+        "gaussians = [1, 1, 1, 1, 1, 2, 3, 2, 2];",
         "affreg = 'none'",
         "reg = [0, 0.001, 0.5, 0.05, 0.2]",
     ):
@@ -133,8 +133,8 @@ FAILURES = {
     "full disk": "The disk is full: -w",
     "silent": "SPM wrote no c1scan.nii. It said: Running job #1",
     "shape": r"c1scan.nii has shape \(32, 32\), the scan \(32, 32, 20\)",
-    "nan": "c1scan.nii is empty",
-    "zero": "c1scan.nii is empty",
+    "nan": "GM map is empty",
+    "zero": "GM map is empty",
     "truncated": "c1scan.nii cannot be read, for a full disk perhaps",
 }
 

@@ -19,6 +19,7 @@ from scipy import ndimage
 from bids_alphagan.errors import ScanError
 from bids_alphagan.files import digest, file_digest
 from bids_alphagan.segmenters.base import TISSUES, Segmentation, finish, largest_component, read_ras
+from bids_alphagan.segmenters.pose import Volumes
 from bids_alphagan.segmenters.registration import (
     FULL,
     HOW,
@@ -40,8 +41,11 @@ TIME_LIMIT = 1800.0  # seconds per scan; a 64x64x40 scan takes one to three minu
 # A 64x64x40 scan: 0.22 GB for Octave (/usr/bin/time -v .../spm-octave script segment.m), 0.5 GB for Python
 # beside it (its own ru_maxrss), and nipype's share.
 MEMORY_GB = 1.0
-# GM, WM, CSF, then what is around a brain: bone, soft tissue, air. Values that worked on rat EPI.
-GAUSSIANS = (1, 1, 2, 3, 2, 2)
+# One Gaussian cannot hold grey matter, whose regions differ as much as it does from white: each of so many
+# parts of it, from dark to bright in the template (smoothed by this share of a brain), is a class.
+GREY_PARTS, SMOOTH = 4, 0.03
+BRAIN = [*("GM",) * GREY_PARTS, "WM", "CSF"]  # then what is around a brain: bone, soft tissue, air
+GAUSSIANS = (*(1,) * GREY_PARTS, 1, 2, 3, 2, 2)  # of each class
 PARAMETERS = {
     "BiasRegularisation": 1e-4,
     "BiasFWHM": 60,
@@ -66,7 +70,7 @@ try
   for k = 1:numel(gaussians)
     job.tissue(k).tpm = {{sprintf('{tpm},%d', k)}};
     job.tissue(k).ngaus = gaussians(k);
-    job.tissue(k).native = [k <= 3, 0];
+    job.tissue(k).native = [k <= {Native}, 0];
     job.tissue(k).warped = [0 0];
   end
   job.warp.mrf = {MRF};
@@ -125,19 +129,24 @@ class SpmSegmenter:
         nib.save(nib.Nifti1Image(data * gain, SCALE @ found.affine), scratch / "scan.nii")
         tpm = template_tpm(self.template, found.affine, self.cache)
         nib.save(_enlarged(tpm, found), scratch / "tpm.nii")
-        script = SCRIPT.format(scan=scratch / "scan.nii", tpm=scratch / "tpm.nii", **PARAMETERS)
+        names = {"scan": scratch / "scan.nii", "tpm": scratch / "tpm.nii", "Native": len(BRAIN)}
+        script = SCRIPT.format(**names, **PARAMETERS)
         (scratch / "segment.m").write_text(script)
 
         output = self._run(scan, scratch)
-        maps = {}
-        for index, tissue in enumerate(TISSUES, start=1):
-            values = _read(scan, scratch / f"c{index}scan.nii", data.shape, output)
-            maps[tissue] = values.clip(0, 1)
-        mask = largest_component(np.sum(list(maps.values()), axis=0) > 0.5)
-        brain = np.asarray(ndimage.binary_fill_holes(mask))
-        if not brain.any():
-            raise ScanError(f"{scan}: SPM found no brain. {last_words(output)}")
+        maps = dict.fromkeys(TISSUES, np.zeros(data.shape, np.float32))
+        for index, tissue in enumerate(BRAIN, start=1):
+            maps[tissue] = maps[tissue] + _read(scan, scratch / f"c{index}scan.nii", data.shape, output)
+        for tissue in (tissue for tissue in TISSUES if not maps[tissue].any()):
+            raise ScanError(
+                f"{scan}: SPM's {tissue} map is empty: the head was not recognised (see its report)."
+            )
+        maps = {tissue: values.clip(0, 1) for tissue, values in maps.items()}
+        # SPM gives much of the thin fluid around a brain to the bone beside it; the registration does not.
         warped = found.maps(fine_template(self.template, found.affine))
+        brain = largest_component(warped["brain"] > 0.5)
+        if not (brain & (np.sum(list(maps.values()), axis=0) > 0.5)).any():
+            raise ScanError(f"{scan}: SPM found no brain. {last_words(output)}")
         provenance = {**self.describe(), "Warnings": list(found.warnings)}
         made = finish(found.corrected, found.affine, maps, brain, warped, provenance, back)
         if not (scratch / "mscan.nii").exists():
@@ -158,7 +167,7 @@ class SpmSegmenter:
 
 
 def _read(scan: Path, path: Path, shape: tuple[int, ...], said: str) -> np.ndarray:
-    """One of SPM's images (x, y, z), float32, finite. Raises ScanError: missing, broken, empty."""
+    """One of SPM's images (x, y, z), float32, finite. Raises ScanError: missing, broken."""
     if not path.exists():
         raise ScanError(f"{scan}: SPM wrote no {path.name}. It said: {last_words(said)} -- {ELSE}")
     try:
@@ -170,24 +179,21 @@ def _read(scan: Path, path: Path, shape: tuple[int, ...], said: str) -> np.ndarr
         ) from error
     if values.shape != shape:
         raise ScanError(f"{scan}: SPM's {path.name} has shape {values.shape}, the scan {shape}.")
-    values = np.nan_to_num(values, posinf=0, neginf=0)
-    if not values.any():
-        raise ScanError(f"{scan}: SPM's {path.name} is empty: the head was not recognised (see its report).")
-    return values
+    return np.nan_to_num(values, posinf=0, neginf=0)
 
 
 def template_tpm(template: Template, affine: np.ndarray, cache: Path | None) -> nib.Nifti1Image:
-    """The template's tissue probability map for scans with this affine (mm), (x, y, z, 6) float32.
+    """The template's tissue probability map for scans with this affine (mm), (x, y, z, 9) float32.
 
     It is built once for a template's content and a resolution, and kept in the folder `cache`.
     """
     size = round(float(np.cbrt(abs(np.linalg.det(affine[:3, :3])))), 3)
-    content = [size, MARGIN, [file_digest(path) for path in template.parts.values()]]
+    content = [size, MARGIN, GREY_PARTS, SMOOTH, [file_digest(path) for path in template.parts.values()]]
     kept = cache and cache / f"tpm-{digest(content)[:16]}.nii.gz"
     if kept and kept.is_file():
         return load(kept)
     fine = fine_template(template, affine, MARGIN)
-    values = tissue_probability_map(fine.brain, [fine.maps[tissue] for tissue in TISSUES])
+    values = tissue_probability_map(fine.brain, [*grey_parts(fine), fine.maps["WM"], fine.maps["CSF"]])
     built = nib.Nifti1Image(values, fine.affine)
     if kept:
         save(built, kept)
@@ -204,8 +210,20 @@ def _enlarged(tpm: nib.Nifti1Image, found: Registration) -> nib.Nifti1Image:
     return nib.Nifti1Image(stacked / stacked.sum(axis=-1, keepdims=True), SCALE @ affine)
 
 
+def grey_parts(template: Volumes) -> list[np.ndarray]:
+    """The grey matter's map cut into GREY_PARTS, by its own mean in the template's picture around a voxel."""
+    grey, picture = template.maps["GM"], template.maps["template"]
+    pure = grey.clip(0, 1) ** 4
+    sigma = SMOOTH * float(template.brain.sum()) ** (1 / 3)
+    near = ndimage.gaussian_filter(pure, sigma)
+    mean = ndimage.gaussian_filter(pure * picture, sigma) / np.maximum(near, 1e-6)
+    cuts = np.quantile(mean[pure > 0.5], np.arange(1, GREY_PARTS) / GREY_PARTS)
+    part = np.digitize(mean, cuts)
+    return [np.where(part == k, grey, 0) for k in range(GREY_PARTS)]
+
+
 def tissue_probability_map(brain: np.ndarray, tissues: list[np.ndarray]) -> np.ndarray:
-    """GM, WM, CSF and three classes around the brain, (x, y, z, 6) float32 that sum to 1, none of them zero.
+    """The brain's tissues and three classes around them, (x, y, z, K) float32, sum 1, none of them zero.
 
     SPM adds no background of its own. What surrounds a brain is bone near to it, then soft tissue, and air
     more likely with distance; the intensities, not these maps, tell them apart.
