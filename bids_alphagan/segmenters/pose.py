@@ -24,7 +24,8 @@ from bids_alphagan.volume import load
 POINTS = 1000, 3000  # of the template's brain, at which a pose is judged: coarsely, finely
 BINS = 24
 STARTS = 6  # of the judged starting poses, this many are refined coarsely, the best of them finely
-TRUST = 0.05  # another orientation than the header's must share this much more of the information
+LEAST_SEEN = 0.3  # of the template's brain must lie in the field of view
+TRUST = 0.12  # another orientation than the header's must share this much more of the information
 FIELD = 2.2  # sizes of a brain that a field of view usually spans; ten times more or less is a scaled header
 LIMITS = 60, 300  # judgements in such a refinement; more coarse ones moved poses by less than half a voxel
 
@@ -142,19 +143,23 @@ def find_pose(scan: np.ndarray, affine: np.ndarray, template: Volumes) -> Pose:
         top = float(np.percentile(smooth[smooth > 0.05 * smooth.max()], 99))
         smooth = np.clip(smooth / top, 0, 1) * (BINS - 1.001)
         fixed = ndimage.gaussian_filter(template.maps["template"], sigma / spacing)[tuple(voxels[some].T)]
+        limit = np.array(scan.shape) - 0.5
         rows = np.argsort(np.argsort(fixed)) * BINS // len(fixed) * BINS
 
         def cost(p: np.ndarray) -> float:
             where = apply_affine(to_voxels @ matrix(p), points[some])
-            values = ndimage.map_coordinates(smooth, where.T, order=1, mode="constant", cval=0.0)
-            low = values.astype(int)
-            counts = np.bincount(rows + low, 1 - values + low, BINS**2)
-            counts += np.bincount(rows + low + 1, values - low, BINS**2)
+            seen = ((where > -0.5) & (where < limit)).all(axis=1)
+            if seen.mean() < LEAST_SEEN:
+                return 0.0
+            values = ndimage.map_coordinates(smooth, where[seen].T, order=1, mode="nearest")
+            low, row = values.astype(int), rows[seen]
+            counts = np.bincount(row + low, 1 - values + low, BINS**2)
+            counts += np.bincount(row + low + 1, values - low, BINS**2)
             joint = counts.reshape(BINS, BINS) / len(values)
             independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
-            seen = joint > 0
-            shared = (joint[seen] * np.log(joint[seen] / independent[seen])).sum()
-            return float(shared / (joint[seen] * np.log(joint[seen])).sum())
+            filled = joint > 0
+            shared = (joint[filled] * np.log(joint[filled] / independent[filled])).sum()
+            return float(seen.mean() * shared / (joint[filled] * np.log(joint[filled])).sum())
 
         return cost
 
