@@ -70,7 +70,7 @@ def test_optional_pieces_may_be_missing(
         (["--spm-cmd", "/no/spm"], ("SPM", "broken", "/no/spm is not a program")),
         (["--spm-cmd", "/bin/false"], ("SPM", "broken", "SPM does not run: /bin/false --version")),
         (["--template", "Fischer344"], ("template", "missing", "is not in")),
-        (["--template", "/"], ("template", "broken", "is not a template")),
+        (["--template", "/etc"], ("template", "broken", "is not a template")),
     ],
 )
 def test_what_is_asked_for_must_be_there(
