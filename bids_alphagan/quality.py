@@ -41,6 +41,13 @@ MEASURES = {
     "detail_correlation": Measure(
         "correlation with the warped template in the fine detail of the inner brain", "", "low", 0.0145
     ),
+    "ventricle_contrast": Measure(
+        "signal of the fluid within the brain where the template has it, in brain means",
+        "",
+        "low",
+        0.15,
+        relative=True,
+    ),
     "rim_contrast": Measure(
         "contrast of the brain with what lies around it, (inside - outside) / (inside + outside)",
         "",
@@ -68,14 +75,17 @@ def measure(
     dseg: np.ndarray,
     prior_dseg: np.ndarray,
     template: np.ndarray,
+    prior: Sequence[np.ndarray] | None = None,
 ) -> dict[str, float]:
     """Measure a segmentation; the keys are those of MEASURES.
 
     image (x, y, z): the scan, shading corrected; zooms: voxel sizes in mm; probseg: GM, WM, CSF in [0, 1];
     dseg: 0 outside the brain, 1 GM, 2 WM, 3 CSF; prior_dseg, template: the template's labels and image on the
-    scan's grid. The brain (dseg > 0) must not be empty. Finite where the image is.
+    scan's grid; prior: its GM, WM, CSF maps there (default: the labels). The brain (dseg > 0) must not be
+    empty. Finite where the image is.
     """
     brain = dseg > 0
+    prior = prior or [(prior_dseg == k).astype(float) for k in (1, 2, 3)]
     values = image[brain].astype(float)
     variance = float(values.var()) + 1e-12
     parts = [values[dseg[brain] == k] for k in (1, 2, 3)]
@@ -98,6 +108,7 @@ def measure(
         "largest_component": float(components.max() / components.sum()),
         "template_correlation": _rank_correlation(values, template[brain]),
         "detail_correlation": _detail_correlation(image, template, brain, zooms),
+        "ventricle_contrast": _ventricle_contrast(image, template, prior, brain, zooms),
         "rim_contrast": _rim_contrast(image, brain, zooms),
         "tissue_contrast": float(between / variance),
         "roughness": rough,
@@ -119,10 +130,42 @@ def _detail_correlation(
     image: np.ndarray, template: np.ndarray, brain: np.ndarray, zooms: Sequence[float] | np.ndarray
 ) -> float:
     """Ventricles, tracts and the like: what a scan shares with the template beside its smooth shading."""
-    width = _width(brain, zooms)
-    inner = ndimage.distance_transform_edt(ndimage.binary_fill_holes(brain), sampling=zooms) > INNER * width
-    sigma = DETAIL * width / np.asarray(zooms, float)
+    inner, sigma = _depth(brain, zooms)
     return _correlation(*((x - ndimage.gaussian_filter(x, sigma))[inner] for x in (image, template)))
+
+
+def _ventricle_contrast(
+    image: np.ndarray,
+    template: np.ndarray,
+    prior: Sequence[np.ndarray],
+    brain: np.ndarray,
+    zooms: Sequence[float] | np.ndarray,
+) -> float:
+    """How much brighter the deep brain's fine detail is for CSF in the template's maps, beside WM.
+
+    The slope of a linear regression on the maps, over the brain's mean; positive where the template's own has
+    the same sign (darker, in T1w), and at least 0.001.
+    """
+    inner, sigma = _depth(brain, zooms)
+    if inner.sum() < 3:
+        return 1e-3
+    share = ndimage.gaussian_filter(inner.astype(float), sigma) + 1e-6
+
+    def detail(values: np.ndarray) -> np.ndarray:
+        return (values - ndimage.gaussian_filter(values * inner, sigma) / share)[inner]
+
+    maps = np.stack([detail(np.asarray(prior[k], float)) for k in (2, 1)], axis=1)
+    slopes = [
+        np.linalg.lstsq(maps, detail(np.asarray(x, float)), rcond=None)[0][0] for x in (image, template)
+    ]
+    return max(float(slopes[0] * np.sign(slopes[1]) / (abs(image[brain].mean()) + 1e-12)), 1e-3)
+
+
+def _depth(brain: np.ndarray, zooms: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The inner brain, and the Gaussian (voxels) beside which its detail is seen."""
+    width = _width(brain, zooms)
+    deep = ndimage.distance_transform_edt(ndimage.binary_fill_holes(brain), sampling=zooms)
+    return deep > INNER * width, DETAIL * width / np.asarray(zooms, float)
 
 
 def _rim_contrast(image: np.ndarray, brain: np.ndarray, zooms: Sequence[float] | np.ndarray) -> float:

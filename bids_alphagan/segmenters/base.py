@@ -89,6 +89,7 @@ def finish(
         dseg,
         prior_dseg=labels(warped, warped["brain"] > 0.5),
         template=warped["template"],
+        prior=[warped[tissue] for tissue in TISSUES],
     )
     stored = {tissue: back(values) for tissue, values in probseg.items()}
     return Segmentation(stored, back(brain), back(dseg), provenance, measures, back(data))
