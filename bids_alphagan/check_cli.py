@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bids_alphagan import __version__
 from bids_alphagan.config import Config
+from bids_alphagan.templates import templateflow_home
 
 PACKAGES = ("antspyx", "nipype", "pybids", "nibabel", "numpy", "scipy", "templateflow")
 DEFAULT_TEMPLATE = str(Config.__dataclass_fields__["template"].default)
@@ -72,7 +73,7 @@ def findings(spm_cmd: str | None = None, template: str | None = None) -> list[Fi
         _look("BIDS validator", _validator),
         _look("SPM", lambda: _spm(spm_cmd), always if spm_cmd else ("broken",)),
         _look("template", lambda: _template(template or DEFAULT_TEMPLATE), always if template else ()),
-        _look("TEMPLATEFLOW_HOME", lambda: _folder(_templateflow_home())),
+        _look("TEMPLATEFLOW_HOME", lambda: _folder(templateflow_home())),
         _look("home", lambda: _folder(Path(os.environ.get("HOME") or "/nonexistent"))),
         _look("temporary files", lambda: _folder(Path(tempfile.gettempdir())), always),
     ]
@@ -151,10 +152,6 @@ def _template(spec: str) -> str:
     size = " x ".join(f"{edge:.3g}" for edge in image.header.get_zooms()[:3])
     where = f"{found.t2w.name}, brain mask, GM, WM and CSF maps in {found.t2w.parent}"
     return f"{found.name}: {shape} voxels of {size} mm, {found.species or 'species not said'}; {where}"
-
-
-def _templateflow_home() -> Path:
-    return Path(os.environ.get("TEMPLATEFLOW_HOME") or Path.home() / ".cache" / "templateflow")
 
 
 def _folder(folder: Path) -> str:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
+from segmentation import dice
 
 from bids_alphagan.app import warn_of_headers
 from bids_alphagan.segmenters.base import read_ras
@@ -32,10 +32,6 @@ def brain_in(scan: np.ndarray, affine: np.ndarray, template: Volumes, pose: np.n
     return (
         ndimage.affine_transform(template.maps["brain"], to_template, output_shape=scan.shape, order=1) > 0.5
     )
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
 def test_right_angles_are_the_24_turns() -> None:
@@ -142,7 +138,3 @@ def test_headers_that_disagree_are_told(caplog: pytest.LogCaptureFixture) -> Non
     assert "4 scans RAS, 1 scans LAS" in told
     assert "sub-x" in told
     assert "sub-1" not in told
-
-
-def test_orientation_of_a_scan_is_what_nibabel_says(scan: Path) -> None:
-    assert "".join(nib.aff2axcodes(nib.load(scan).affine)) == "RAS"

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from segmentation import dice
 
 from bids_alphagan.segmenters import (
     SEGMENTERS,
@@ -22,10 +23,6 @@ from bids_alphagan.segmenters.registration import Effort
 from bids_alphagan.templates import Template
 
 TINY = Effort(across=14, syn_iterations=4, n4_iterations=(5,), affine_iterations=(30, 15))
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
 def run(segmenter, scan: Path, scratch: Path) -> Segmentation:

@@ -2,12 +2,14 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import fake_spm as fake
 import nibabel as nib
 import numpy as np
 import pytest
+from segmentation import dice
 
 from bids_alphagan import cli
 from bids_alphagan.app import masks_by
@@ -19,7 +21,7 @@ from bids_alphagan.layout.raw import find_scans
 from bids_alphagan.preprocess import scan_workflow
 from bids_alphagan.segmenters import TISSUES, Segmentation, SpmSegmenter, resolve_segmenter
 from bids_alphagan.segmenters.registration import Registration, write_transform
-from bids_alphagan.segmenters.spm import PARAMETERS, tissue_probability_map
+from bids_alphagan.segmenters.spm import PARAMETERS, template_tpm, tissue_probability_map
 from bids_alphagan.segmenters.spm_program import private_folder
 from bids_alphagan.templates import Template
 
@@ -40,10 +42,6 @@ def no_start(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(segmenter, scan: Path, scratch: Path) -> Segmentation:
     scratch.mkdir(exist_ok=True)
     return segmenter(scan, scratch)
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
 def test_spm_gets_a_head_of_human_size_and_a_map_that_fits(
@@ -277,6 +275,22 @@ def validator_errors(folder: Path) -> list[str]:
     from test_preprocess import issues
 
     return issues(folder)
+
+
+def test_tissue_probability_map_is_built_once_for_a_content_and_a_resolution(
+    rat: Template, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coarse = np.diag([1.2, 1.2, 1.2, 1.0])
+    built = template_tpm(rat, coarse, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("bids_alphagan.segmenters.spm.tissue_probability_map", None)
+        again = template_tpm(rat, coarse, tmp_path)
+    np.testing.assert_array_equal(again.get_fdata(), np.asarray(built.dataobj))
+    np.testing.assert_allclose(again.affine, built.affine)
+    template_tpm(rat, coarse * 1.2, tmp_path)
+    template_tpm(replace(rat, gm=rat.wm, wm=rat.gm), coarse, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_tissue_probability_map_sums_to_one_without_zeros() -> None:

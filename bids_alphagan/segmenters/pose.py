@@ -42,7 +42,7 @@ class Volumes:
         return self.maps["brain"] > 0.5
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)  # what one scan asks for, so that the next finds it
 def load_template(template: Template, across: int, margin: float, finest: float = 0.0) -> Volumes:
     """The template around its brain, with its brain's size `across` voxels of at least `finest` mm.
 
