@@ -28,7 +28,7 @@ from bids_alphagan.files import read_json, write_json
 from bids_alphagan.layout.derivatives import forget
 from bids_alphagan.layout.raw import RawScan
 from bids_alphagan.nodes import FILES, ConformToGrid, ReadReference, SegmentTissue, WriteDerivatives
-from bids_alphagan.volume import check_there
+from bids_alphagan.volume import check_there, voxels
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +172,8 @@ def scan_workflow(config: Config, scan: RawScan, segment: Segment | None) -> Wor
     flow.connect(cube, "conforming", write, "conforming")
     if segment is not None:
         interface = SegmentTissue(segment=segment, failure_file=failure)
-        size = getattr(segment, "memory_gb", _NODE_MEMORY_GB["read"])
+        estimate = getattr(segment, "memory_gb", None)
+        size = estimate(voxels(scan.path)) if estimate else _NODE_MEMORY_GB["read"]
         tissue = Node(interface, name="segment", n_procs=config.mask_threads, mem_gb=size)
         flow.connect(read, "reference", tissue, "reference")
         flow.connect(tissue, "maps", write, "maps")

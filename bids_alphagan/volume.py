@@ -3,6 +3,7 @@
 Nothing here knows BIDS; nothing here writes anywhere but to the path it is given.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -100,6 +101,14 @@ def check_there(path: Path) -> None:
         raise ScanError(f"{path}: the file is empty (0 bytes). Copy it again.")
 
 
+def voxels(path: Path) -> int:
+    """How many voxels one volume of a scan has; 0 where it cannot be read, which reading it will tell."""
+    try:
+        return math.prod(_load(path).shape[:3])
+    except ScanError:
+        return 0
+
+
 def _load(path: Path) -> nib.Nifti1Image:
     check_there(path)
     try:
@@ -120,9 +129,16 @@ def _check_geometry(image: nib.Nifti1Image, path: Path) -> None:
         raise ScanError(f"{path}: has shape {shape}; a scan must be 3D, or 4D with time as the last axis.")
     if min(shape[:3]) < 4:
         raise ScanError(f"{path}: has shape {shape}; fewer than 4 voxels along an axis is no volume.")
-    affine = image.affine
-    if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    affine = np.full((4, 4), np.nan) if image.affine is None else image.affine
+    zooms = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * np.prod(zooms):
         raise ScanError(f"{path}: its affine is broken (not finite, or it has no volume): {affine.tolist()}.")
+    across = float((np.array(shape[:3]) * zooms).max())
+    if across < 1:
+        raise ScanError(
+            f"{path}: its header says that the field of view is {across:.2g} mm wide. Its lengths may be in "
+            "metres: write them in mm."
+        )
 
 
 def robust_mean(series: np.ndarray) -> tuple[np.ndarray, int]:
@@ -173,7 +189,7 @@ def conform(image: nib.Nifti1Image, grid: int, upper_percentile: float) -> Confo
 
     shape = tuple(min(n, grid) for n in native)
     if shape != native:
-        data, affine = _shrink(data, affine, shape)
+        data, affine = shrink(data, affine, shape)
     before = [(grid - n) // 2 for n in shape]
     cube = np.zeros((grid,) * 3, np.float32)
     cube[_box(before, shape)] = data
@@ -207,7 +223,8 @@ def _resample(data: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarra
     )
 
 
-def _shrink(data: np.ndarray, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def shrink(data: np.ndarray, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Resample (x, y, z) to fewer voxels over the same field of view, smoothed against aliasing."""
     factor = np.array(data.shape) / np.array(shape)
     # 0.5 * (factor - 1) voxels: the usual width against aliasing, none where the axis keeps its size.
     smooth = ndimage.gaussian_filter(data, 0.5 * (factor - 1))

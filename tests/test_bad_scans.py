@@ -37,10 +37,10 @@ def _with_value(value: float) -> Callable[[Path], None]:
     return make
 
 
-def _affine(value: float) -> Callable[[Path], None]:
+def _affine(*srow_y: float) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         header = bytearray(gzip.decompress(tiny.scan(path, tiny.values(volumes=3)).read_bytes()))
-        struct.pack_into("<3f", header, 296, *3 * [value])  # srow_y: nibabel itself refuses to write this
+        struct.pack_into("<3f", header, 296, *srow_y)  # srow_y: nibabel itself refuses to write this
         path.write_bytes(gzip.compress(header))
 
     return make
@@ -64,8 +64,12 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "nan": (_with_value(np.nan), r"1 voxels are NaN or infinite"),
     "inf": (_with_value(-np.inf), r"1 voxels are NaN or infinite"),
     "constant": (lambda path: tiny.scan(path, np.full((7, 8, 9, 3), 5, np.int16)), r"every voxel is 5"),
-    "singular": (_affine(0), r"affine is broken"),
-    "nanaffine": (_affine(np.nan), r"affine is broken"),
+    "singular": (_affine(0, 0, 0), r"affine is broken"),
+    "metres": (
+        lambda path: tiny.scan(path, tiny.values(), np.diag([1e-3, 1e-3, 1e-3, 1])),
+        r"may be in metres: write them in mm",
+    ),
+    "nanaffine": (_affine(np.nan, 0, 0), r"affine is broken"),
     "dangling": (_dangling, r"no such file"),
 }
 
@@ -108,12 +112,12 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 def test_exit_code_1_with_the_list_at_the_end(mixed: Run) -> None:
     assert mixed.code == 1
     end = [line for line in mixed.said.splitlines() if line][-len(BROKEN) - 1 :]
-    assert "2 of 14 scans are ready" in end[0]
+    assert "2 of 15 scans are ready" in end[0]
     assert [re.search(r"ERROR FAILED (\S+):", line)[1] for line in end[1:]] == sorted(
         bold(Path(), label).as_posix() for label in BROKEN
     )
     assert "Traceback" not in mixed.said
-    assert "14/14" in mixed.said  # the progress bar counts each scan once
+    assert "15/15" in mixed.said  # the progress bar counts each scan once
 
 
 @pytest.mark.parametrize("label", BROKEN)

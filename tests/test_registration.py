@@ -113,9 +113,9 @@ def test_intensities_move_borders_that_the_registration_missed() -> None:
     right, picture = shifted(0)
     wrong, _ = shifted(0.4)
     found = refine(wrong, picture, np.diag([0.4, 0.4, 0.4, 1]))
-    for tissue in ("GM", "WM"):
+    for tissue, most in (("GM", 0.65), ("WM", 0.8)):  # the core has the dimmer contrast to move by
         before = np.abs(wrong[tissue] - right[tissue]).mean()
-        assert np.abs(found[tissue] - right[tissue]).mean() < 0.75 * before
+        assert np.abs(found[tissue] - right[tissue]).mean() < most * before
     assert found["GM"].dtype == np.float32
     total = np.sum(list(found.values()), axis=0)
     assert total.max() <= 1 + 1e-6

@@ -21,9 +21,17 @@ from bids_alphagan.layout.raw import find_scans
 from bids_alphagan.preprocess import scan_workflow
 from bids_alphagan.segmenters import TISSUES, Segmentation, SpmSegmenter, resolve_segmenter
 from bids_alphagan.segmenters.registration import Registration, write_transform
-from bids_alphagan.segmenters.spm import PARAMETERS, template_tpm, tissue_probability_map
+from bids_alphagan.segmenters.spm import (
+    BRAIN,
+    PARAMETERS,
+    template_tpm,
+    tissue_probability_map,
+    together,
+    with_mixtures,
+)
 from bids_alphagan.segmenters.spm_program import private_folder
 from bids_alphagan.templates import Template
+from bids_alphagan.volume import voxels
 
 ODD = "a b'c,1%d[ü]"
 
@@ -54,11 +62,11 @@ def test_spm_gets_a_head_of_human_size_and_a_map_that_fits(
     np.testing.assert_allclose(scale, scale[0], rtol=1e-4)
     assert 7.5 < scale[0] < 13.3
     tpm = nib.load(tmp_path / "seen" / "tpm.nii")
-    assert tpm.shape[3] == len(PARAMETERS["GaussiansPerClass"]) == 9
+    assert tpm.shape[3] == len(PARAMETERS["GaussiansPerClass"]) == 11
     script = (tmp_path / "seen" / "segment.m").read_text()
     for line in (
         "biasfwhm = 60;",
-        "gaussians = [1, 1, 1, 1, 1, 2, 3, 2, 2];",
+        "gaussians = [1, 1, 1, 1, 1, 1, 1, 1, 3, 2, 2];",
         "affreg = 'none'",
         "reg = [0, 0.001, 0.5, 0.05, 0.2]",
     ):
@@ -199,7 +207,8 @@ def test_memory_and_time_limit_reach_the_scheduler(
     assert segmenter.time_limit == 7 * 60
     scans = find_scans(config)
     node = scan_workflow(config, scans[0], segmenter).get_node("segment")
-    assert node.mem_gb == segmenter.memory_gb == SpmSegmenter.memory_gb
+    assert node.mem_gb == segmenter.memory_gb(voxels(scans[0].path))
+    assert segmenter.memory_gb(2 * 10**6) > 2 > segmenter.memory_gb(10**5)
     assert node.n_procs == 1
 
 
@@ -301,6 +310,31 @@ def test_tissue_probability_map_sums_to_one_without_zeros() -> None:
     np.testing.assert_allclose(tpm.sum(axis=-1), 1, rtol=1e-5)
     assert tpm.min() > 0
     assert tpm[1, 9, 9, 3] > tpm[1, 9, 9, 5]  # bone at the brain's edge rather than air
+
+
+def test_two_tissues_in_a_voxel_are_a_class_of_their_own() -> None:
+    pure = ["GM", "GM", "GM", "GM", "WM", "CSF", "bone", "soft tissue", "air"]
+    voxels = [{"GM": 1}, {"GM": 0.5, "WM": 0.5}, {"GM": 0.2, "WM": 0.8}, {"GM": 0.7, "CSF": 0.3}, {"bone": 1}]
+    shares = [[voxel.get(name, 0) / pure.count(name) for name in pure] for voxel in voxels]
+    found = with_mixtures(np.array(shares, np.float32)[:, None, None])[:, 0, 0]
+    classes = list(PARAMETERS["Classes"])
+    assert found.shape == (5, len(classes))
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    assert found.min() > 0
+    expected = [{"GM": 1}, {"GM+WM": 1}, {"WM": 0.6, "GM+WM": 0.4}, {"GM": 0.4, "GM+CSF": 0.6}, {"bone": 1}]
+    for row, shares_of in zip(found, expected, strict=True):
+        for name in classes:
+            assert row[classes.index(name)] == pytest.approx(
+                shares_of.get(name, 0) / classes.count(name), abs=2e-3
+            )
+
+
+def test_mixtures_are_divided_as_the_registration_expects() -> None:
+    expected = {"GM": np.array([[[0.3]]]), "WM": np.array([[[0.1]]]), "CSF": np.array([[[0.0]]])}
+    shares = {"GM": 0.05, "WM": 0.1, "CSF": 0.1, "GM+WM": 0.4, "GM+CSF": 0.2}  # GM has four classes
+    posteriors = [np.array([[[shares["+".join(tissues)]]]]) for tissues in BRAIN]
+    maps = {tissue: float(values[0, 0, 0]) for tissue, values in together(posteriors, expected).items()}
+    assert maps == pytest.approx({"GM": 0.2 + 0.3 + 0.2, "WM": 0.1 + 0.1, "CSF": 0.1}, abs=2e-3)
 
 
 @pytest.mark.skipif("SPM_HOME" not in os.environ, reason="SPM_HOME is not set: SPM itself is not tested")

@@ -40,9 +40,8 @@ class Segmenter(Protocol):
     @property
     def name(self) -> str: ...
 
-    @property
-    def memory_gb(self) -> float:
-        """What one scan takes at most, for scheduling."""
+    def memory_gb(self, voxels: int) -> float:
+        """What one scan of so many voxels takes at most, for scheduling."""
         ...
 
     def describe(self) -> dict[str, Any]:

@@ -113,41 +113,64 @@ def right_angles() -> list[np.ndarray]:
     return [turn for turn in turns if np.linalg.det(turn) > 0]
 
 
-def find_pose(scan: np.ndarray, affine: np.ndarray, template: Volumes) -> Pose:
-    """Find the template's brain in a scan (x, y, z), non-negative, `affine` in true size. Deterministic.
+Cost = Callable[[np.ndarray], float]
 
-    About 1900 poses are judged: three positions, shifted, turned by 20 degrees, and by all right angles, for
-    headers may claim a wrong orientation. The best few are refined by Nelder and Mead's simplex, apart for
-    the header's orientation and for the others; one of these must be clearly better to be believed.
+
+@dataclass(frozen=True)
+class _Search:
+    """A scan (x, y, z) with its affine in true size, and the template whose brain is looked for in it.
+
+    A pose is a vector of 8: rotation vector, translation (mm), log scale, and the orientation's number.
     """
-    spacing = float(template.affine[0, 0])
-    voxels = np.argwhere(template.brain)
-    size = spacing * len(voxels) ** (1 / 3)  # mm: about 12 in a rat, 7.5 in a mouse
-    points = apply_affine(template.affine, voxels)
-    centre = points.mean(axis=0)
-    to_voxels = np.linalg.inv(affine)
-    orientations = right_angles()
 
-    def matrix(p: np.ndarray) -> np.ndarray:
-        """Rotation vector, translation (mm), log scale, kept within 0.75 and 1.33, and the orientation."""
+    scan: np.ndarray
+    affine: np.ndarray
+    template: Volumes
+
+    @functools.cached_property
+    def voxels(self) -> np.ndarray:
+        return np.argwhere(self.template.brain)
+
+    @functools.cached_property
+    def points(self) -> np.ndarray:
+        return apply_affine(self.template.affine, self.voxels)
+
+    @functools.cached_property
+    def centre(self) -> np.ndarray:
+        return np.asarray(self.points.mean(axis=0))
+
+    @functools.cached_property
+    def size(self) -> float:
+        """In mm: about 12 in a rat, 7.5 in a mouse."""
+        return float(self.template.affine[0, 0]) * len(self.voxels) ** (1 / 3)
+
+    @functools.cached_property
+    def orientations(self) -> list[np.ndarray]:
+        return right_angles()
+
+    def matrix(self, p: np.ndarray) -> np.ndarray:
+        """The pose's similarity transform; its scale is kept within 0.75 and 1.33."""
         result = np.eye(4)
-        turn = Rotation.from_rotvec(p[:3]).as_matrix() @ orientations[round(p[7])]
+        turn = Rotation.from_rotvec(p[:3]).as_matrix() @ self.orientations[round(p[7])]
         result[:3, :3] = turn * np.exp(0.29 * np.tanh(p[6] / 0.29))
-        result[:3, 3] = p[3:6] + centre - result[:3, :3] @ centre
+        result[:3, 3] = p[3:6] + self.centre - result[:3, :3] @ self.centre
         return result
 
-    def judge_at(sigma: float, count: int) -> Callable[[np.ndarray], float]:
+    def judge_at(self, sigma: float, count: int) -> Cost:
         """Minus the normalised information of a pose at about `count` points, at a smoothness in mm."""
-        some = slice(None, None, max(1, len(voxels) // count))
-        smooth = ndimage.gaussian_filter(scan, sigma / np.linalg.norm(affine[:3, :3], axis=0))
+        some = slice(None, None, max(1, len(self.voxels) // count))
+        points, spacing = self.points[some], float(self.template.affine[0, 0])
+        smooth = ndimage.gaussian_filter(self.scan, sigma / np.linalg.norm(self.affine[:3, :3], axis=0))
         top = float(np.percentile(smooth[smooth > 0.05 * smooth.max()], 99))
         smooth = np.clip(smooth / top, 0, 1) * (BINS - 1.001)
-        fixed = ndimage.gaussian_filter(template.maps["template"], sigma / spacing)[tuple(voxels[some].T)]
-        limit = np.array(scan.shape) - 0.5
+        fixed = ndimage.gaussian_filter(self.template.maps["template"], sigma / spacing)
+        fixed = fixed[tuple(self.voxels[some].T)]
         rows = np.argsort(np.argsort(fixed)) * BINS // len(fixed) * BINS
+        limit = np.array(self.scan.shape) - 0.5
+        to_voxels = np.linalg.inv(self.affine)
 
         def cost(p: np.ndarray) -> float:
-            where = apply_affine(to_voxels @ matrix(p), points[some])
+            where = apply_affine(to_voxels @ self.matrix(p), points)
             seen = ((where > -0.5) & (where < limit)).all(axis=1)
             if seen.mean() < LEAST_SEEN:
                 return 0.0
@@ -163,8 +186,9 @@ def find_pose(scan: np.ndarray, affine: np.ndarray, template: Volumes) -> Pose:
 
         return cost
 
-    def refine(cost: Callable[[np.ndarray], float], start: np.ndarray, limit: int) -> OptimizeResult:
-        steps = np.diag([0.15, 0.15, 0.15, 0.08 * size, 0.08 * size, 0.08 * size, 0.05])
+    def refine(self, cost: Cost, start: np.ndarray, limit: int) -> OptimizeResult:
+        """Nelder and Mead's simplex from a pose, in that pose's orientation."""
+        steps = np.diag([0.15, 0.15, 0.15, *(0.08 * self.size,) * 3, 0.05])
         options = {
             "initial_simplex": np.vstack([start[:7], start[:7] + steps]),
             "maxfev": limit,
@@ -177,35 +201,52 @@ def find_pose(scan: np.ndarray, affine: np.ndarray, template: Volumes) -> Pose:
         found.x = np.append(found.x, start[7])
         return found
 
-    def best(starts: list[np.ndarray]) -> OptimizeResult:
-        refined = [refine(coarse, start, LIMITS[0]) for start in starts]
-        return refine(fine, min(refined, key=lambda r: r.fun).x, LIMITS[1])
+    def places(self) -> list[np.ndarray]:
+        """Translations: as the header tells, to the middle of the field of view or the head; and around."""
+        head = np.argwhere(self.scan > 0.25 * np.percentile(self.scan, 99))
+        middle = (np.array(self.scan.shape) - 1) / 2
+        origins = [
+            self.centre,
+            apply_affine(self.affine, middle),
+            apply_affine(self.affine, head).mean(axis=0),
+        ]
+        shifts = np.array(list(itertools.product((-0.3, 0, 0.3), repeat=3))) * self.size
+        return [origin - self.centre + shift for origin in origins for shift in shifts]
 
-    coarse, fine = judge_at(size / 12, POINTS[0]), judge_at(size / 24, POINTS[1])
-    head = np.argwhere(scan > 0.25 * np.percentile(scan, 99))
-    middle = (np.array(scan.shape) - 1) / 2
-    origins = [centre, apply_affine(affine, middle), apply_affine(affine, head).mean(axis=0)]
-    shifts = np.array(list(itertools.product((-0.3, 0, 0.3), repeat=3))) * size
+
+def find_pose(scan: np.ndarray, affine: np.ndarray, template: Volumes) -> Pose:
+    """Find the template's brain in a scan (x, y, z), non-negative, `affine` in true size. Deterministic.
+
+    About 2600 poses are judged: three positions, shifted, turned by 20 degrees, and by all right angles, for
+    headers may claim a wrong orientation. The best few are refined by Nelder and Mead's simplex, apart for
+    the header's orientation and for the others; one of these must be clearly better to be believed.
+    """
+    search = _Search(scan, affine, template)
+    coarse = search.judge_at(search.size / 12, POINTS[0])
+    fine = search.judge_at(search.size / 24, POINTS[1])
+    places = search.places()
     turns = np.deg2rad(20) * np.vstack([np.zeros(3), np.eye(3), -np.eye(3)])
-    places = [origin - centre + shift for origin in origins for shift in shifts]
 
     def start(k: int, place: np.ndarray, turn: np.ndarray) -> np.ndarray:
         return np.concatenate([turn, place, [0.0, k]])
 
+    def best(starts: list[np.ndarray], count: int) -> OptimizeResult:
+        refined = [search.refine(coarse, one, LIMITS[0]) for one in sorted(starts, key=coarse)[:count]]
+        return search.refine(fine, min(refined, key=lambda r: r.fun).x, LIMITS[1])
+
     told = [start(0, place, turn) for place in places for turn in turns]
     others = []
-    for k in range(1, len(orientations)):
-        place = min(places, key=lambda place, k=k: coarse(start(k, place, turns[0])))  # type: ignore[misc]
-        others.append(min((start(k, place, turn) for turn in turns), key=coarse))
-    told, others = sorted(told, key=coarse)[:STARTS], sorted(others, key=coarse)[: 2 * STARTS]
-    as_told, otherwise = best(told), best(others)
+    for k in range(1, len(search.orientations)):
+        upright = min((start(k, place, turns[0]) for place in places), key=coarse)
+        others.append(min((start(k, upright[3:6], turn) for turn in turns), key=coarse))
+    as_told, otherwise = best(told, STARTS), best(others, 2 * STARTS)
     if otherwise.fun > (1 + TRUST) * as_told.fun:
-        return Pose(matrix(as_told.x))
+        return Pose(search.matrix(as_told.x))
     believed = (
         f"the picture fits the template {otherwise.fun / as_told.fun:.2f} times better in an orientation"
         " other than the header's; the masks were made in it: correct the header"
     )
-    return Pose(matrix(otherwise.x), (believed,))
+    return Pose(search.matrix(otherwise.x), (believed,))
 
 
 def _read(path: Path) -> np.ndarray:

@@ -8,9 +8,10 @@ Source: Ashburner & Friston 2005, Unified segmentation, doi:10.1016/j.neuroimage
 
 import logging
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -37,15 +38,16 @@ log = logging.getLogger(__name__)
 
 SCALE = np.diag([10.0, 10.0, 10.0, 1.0])  # SPM's distances are in mm of a human head
 MARGIN = 0.5  # of the tissue probability map: what is kept around the brain, in brain sizes
-TIME_LIMIT = 1800.0  # seconds per scan; a 64x64x40 scan takes one to three minutes
-# A 64x64x40 scan: 0.22 GB for Octave (/usr/bin/time -v .../spm-octave script segment.m), 0.5 GB for Python
-# beside it (its own ru_maxrss), and nipype's share.
-MEMORY_GB = 1.0
+TIME_LIMIT = 1800.0  # seconds per scan; a 64x64x40 scan takes three to six minutes of a core
 # One Gaussian cannot hold grey matter, whose regions differ as much as it does from white: each of so many
 # parts of it, from dark to bright in the template (smoothed by this share of a brain), is a class.
 GREY_PARTS, SMOOTH = 4, 0.03
-BRAIN = [*("GM",) * GREY_PARTS, "WM", "CSF"]  # then what is around a brain: bone, soft tissue, air
-GAUSSIANS = (*(1,) * GREY_PARTS, 1, 2, 3, 2, 2)  # of each class
+# Many voxels of a small brain hold two tissues. With classes for pure ones only, SPM gives those that are
+# half white to the white, and those that are half fluid to the fluid.
+MIXED = (("GM", "WM"), ("GM", "CSF"))
+# Which tissues each class holds; then come those around a brain: bone, soft tissue, air.
+BRAIN = (*(("GM",),) * GREY_PARTS, ("WM",), ("CSF",), *MIXED)
+GAUSSIANS = (*(1,) * len(BRAIN), 3, 2, 2)  # of each class
 PARAMETERS = {
     "BiasRegularisation": 1e-4,
     "BiasFWHM": 60,
@@ -54,6 +56,7 @@ PARAMETERS = {
     "CleanUp": 0,
     "AffineRegularisation": "none",
     "WarpingRegularisation": [0, 0.001, 0.5, 0.05, 0.2],
+    "Classes": [*("+".join(tissues) for tissues in BRAIN), "bone", "soft tissue", "air"],
     "GaussiansPerClass": list(GAUSSIANS),
     "Scale": 10,
 }
@@ -104,8 +107,11 @@ class SpmSegmenter:
     effort: Effort = FULL
     cache: Path | None = field(default=None, repr=False)
     time_limit: float = field(default=TIME_LIMIT, repr=False)  # seconds; more of them change no result
-    memory_gb: ClassVar[float] = MEMORY_GB
     name: str = "spm"
+
+    def memory_gb(self, voxels: int) -> float:
+        """Python's and SPM's: for 64x64x40 voxels 1.4 are measured (benchmarks/segmentation.py)."""
+        return 1.2 + 1.8e-6 * voxels
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -134,16 +140,14 @@ class SpmSegmenter:
         (scratch / "segment.m").write_text(script)
 
         output = self._run(scan, scratch)
-        maps = dict.fromkeys(TISSUES, np.zeros(data.shape, np.float32))
-        for index, tissue in enumerate(BRAIN, start=1):
-            maps[tissue] = maps[tissue] + _read(scan, scratch / f"c{index}scan.nii", data.shape, output)
+        warped = found.maps(fine_template(self.template, found.affine))
+        files = [scratch / f"c{index}scan.nii" for index in range(1, len(BRAIN) + 1)]
+        maps = together([_read(scan, path, data.shape, output) for path in files], warped)
         for tissue in (tissue for tissue in TISSUES if not maps[tissue].any()):
             raise ScanError(
                 f"{scan}: SPM's {tissue} map is empty: the head was not recognised (see its report)."
             )
-        maps = {tissue: values.clip(0, 1) for tissue, values in maps.items()}
         # SPM gives much of the thin fluid around a brain to the bone beside it; the registration does not.
-        warped = found.maps(fine_template(self.template, found.affine))
         brain = largest_component(warped["brain"] > 0.5)
         if not (brain & (np.sum(list(maps.values()), axis=0) > 0.5)).any():
             raise ScanError(f"{scan}: SPM found no brain. {last_words(output)}")
@@ -183,7 +187,9 @@ def _read(scan: Path, path: Path, shape: tuple[int, ...], said: str) -> np.ndarr
 
 
 def template_tpm(template: Template, affine: np.ndarray, cache: Path | None) -> nib.Nifti1Image:
-    """The template's tissue probability map for scans with this affine (mm), (x, y, z, 9) float32.
+    """The template's tissue probability map for scans with this affine (mm), (x, y, z, K) float32.
+
+    The classes are GREY_PARTS of grey matter, white matter, CSF, bone, soft tissue and air.
 
     It is built once for a template's content and a resolution, and kept in the folder `cache`.
     """
@@ -205,9 +211,41 @@ def _enlarged(tpm: nib.Nifti1Image, found: Registration) -> nib.Nifti1Image:
     values = np.asarray(tpm.dataobj, dtype=np.float32)
     carried = [found.carry(values[..., k], tpm.affine, PARTS) for k in range(values.shape[3])]
     carried[-1] = np.where(np.sum(carried, axis=0) > 0.5, carried[-1], 1)  # beyond the map is air
-    stacked = np.stack(carried, axis=-1).clip(1e-4)
     _, affine = found.grid(PARTS)
-    return nib.Nifti1Image(stacked / stacked.sum(axis=-1, keepdims=True), SCALE @ affine)
+    return nib.Nifti1Image(with_mixtures(np.stack(carried, axis=-1)), SCALE @ affine)
+
+
+def with_mixtures(tpm: np.ndarray) -> np.ndarray:
+    """The classes of BRAIN and those around it (x, y, z, K + 2), sum 1, none zero; tpm: the pure ones (K).
+
+    Where two tissues are expected, twice the smaller share goes to their mixture: half and half is all
+    mixture, one tissue alone none.
+    """
+    tpm = tpm.clip(0)
+    grey, white, fluid = tpm[..., :GREY_PARTS], tpm[..., GREY_PARTS], tpm[..., GREY_PARTS + 1]
+    left = {"GM": grey.sum(axis=-1), "WM": white, "CSF": fluid}
+    mixtures = []
+    for one, other in MIXED:
+        both = np.minimum(left[one], left[other])
+        left[one], left[other] = left[one] - both, left[other] - both
+        mixtures.append(2 * both)
+    pure = left["GM"] / np.maximum(grey.sum(axis=-1), 1e-6)
+    inner = [*np.moveaxis(grey * pure[..., None], -1, 0), left["WM"], left["CSF"], *mixtures]
+    stacked = np.concatenate([np.stack(inner, axis=-1), tpm[..., GREY_PARTS + 2 :]], axis=-1).clip(1e-4)
+    return stacked / stacked.sum(axis=-1, keepdims=True)
+
+
+def together(posteriors: list[np.ndarray], expected: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tissues' maps, in [0, 1], from the posteriors of BRAIN's classes, all (x, y, z).
+
+    A mixture is divided between its tissues as they are `expected` in that voxel.
+    """
+    maps = {tissue: np.zeros_like(posteriors[0]) for tissue in TISSUES}
+    for posterior, tissues in zip(posteriors, BRAIN, strict=True):
+        shares = {tissue: expected[tissue] + 1e-3 for tissue in tissues}
+        for tissue in tissues:
+            maps[tissue] += posterior * shares[tissue] / sum(shares.values())
+    return {tissue: values.clip(0, 1) for tissue, values in maps.items()}
 
 
 def grey_parts(template: Volumes) -> list[np.ndarray]:
@@ -229,12 +267,14 @@ def tissue_probability_map(brain: np.ndarray, tissues: list[np.ndarray]) -> np.n
     more likely with distance; the intensities, not these maps, tell them apart.
     """
     size = float(brain.sum() ** (1 / 3))
-    distance = ndimage.distance_transform_edt(~brain) / size
+    distance = ndimage.distance_transform_edt(~brain).astype(np.float32) / np.float32(size)
     bone = np.exp(-((distance / 0.12) ** 2))
     air = 0.5 * np.clip(distance / 0.5, 0, 1)
     around = np.stack([0.1 + bone, 0.3 + (1 - bone) * (1 - air), 0.1 + (1 - bone) * air], axis=-1)
-    inside = np.stack(tissues, axis=-1).clip(0, 1)
+    inside = np.stack(tissues, axis=-1, dtype=np.float32).clip(0, 1)
     inside /= np.maximum(inside.sum(axis=-1, keepdims=True), 1)
     background = 1 - inside.sum(axis=-1, keepdims=True)
-    tpm = np.concatenate([inside, background * around / around.sum(axis=-1, keepdims=True)], axis=-1) + 1e-4
-    return (tpm / tpm.sum(axis=-1, keepdims=True)).astype(np.float32)
+    around *= background / around.sum(axis=-1, keepdims=True)
+    tpm = np.concatenate([inside, around], axis=-1) + np.float32(1e-4)
+    tpm /= tpm.sum(axis=-1, keepdims=True)
+    return tpm
