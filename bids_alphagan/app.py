@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,13 +15,14 @@ from bids_alphagan import gate, judgement
 from bids_alphagan.choices import MODEL_NAMES
 from bids_alphagan.config import Config
 from bids_alphagan.errors import UserError
-from bids_alphagan.files import file_digest, read_json, read_tsv, write_json, write_tsv
+from bids_alphagan.files import file_digest, read_json
 from bids_alphagan.layout import derivatives, raw
-from bids_alphagan.layout.derivatives import EVALUATION_RECORD, SYNTHESIS_RECORD, cohort_folder, model_folder
-from bids_alphagan.layout.prepared import PreparedScan, compared, prepared_scans, synthetic_scans
+from bids_alphagan.layout.derivatives import SYNTHESIS_RECORD, cohort_folder, model_folder
+from bids_alphagan.layout.prepared import PreparedScan, prepared_scans
 from bids_alphagan.model_training import device, follow, follows, train
 from bids_alphagan.runs import check_output, once, provenance, start_run
 from bids_alphagan.segmenters import Segmenter, resolve_segmenter
+from bids_alphagan.splits import split
 from bids_alphagan.templates import Template, find_template
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,8 @@ def run_participant(config: Config) -> int:
 
 def run_group(config: Config) -> int:
     """Train the models, draw the synthetic cohorts, evaluate and report: each as far as asked for."""
+    from bids_alphagan import group_downstream
+    from bids_alphagan.group_evaluation import evaluate
     from bids_alphagan.report.collect import group_report
 
     if follows():
@@ -69,26 +73,33 @@ def run_group(config: Config) -> int:
     raw.read_filters(config)  # the participant level has used them; a damaged file is told of here, too
     scans = prepared_scans(config)
     warn_of_headers({str(scan.name.image()): scan.record for scan in scans})
+    sides = split(config, scans)
     with_masks = "synthesise" in config.steps and any(scan.masks for scan in scans)
     template, segmenter = masks_by(config) if with_masks else (None, None)
-    limits = judgement.limits_of(config, scans)
+    limits = judgement.limits_of(config, sides.training)
+    if "downstream" in config.steps:
+        group_downstream.check(config, sides)
     if not {"train", "synthesise"} & set(config.steps):
-        cohorts(config, scans)
+        cohorts(config, sides.training)
     start_run(config)
     derivatives.describe_output(config.output_dir, config.bids_dir)
+    sides.record(config)
     judged = judgement.judge_real(scans, limits)
 
     if "train" in config.steps:
-        train(config, scans)
+        train(config, sides.training)
     if "synthesise" in config.steps:
         for model in config.model:
-            synthesise(config, model, scans, template, segmenter, limits)
+            synthesise(config, model, sides.training, template, segmenter, limits)
+    made = cohorts(config, sides.training) if set(config.steps) - {"train"} else {}
     if {"synthesise", "report"} & set(config.steps):
-        judgement.write_table(config.output_dir, judged, limits, list(cohorts(config, scans)))
+        judgement.write_table(config.output_dir, judged, limits, list(made))
     if "evaluate" in config.steps:
-        evaluate(config, scans)
+        evaluate(config, sides, made)
+    if "downstream" in config.steps:
+        group_downstream.downstream(config, sides, made)
     if "report" in config.steps:
-        group_report(config, scans, cohorts(config, scans), limits, provenance(config))
+        group_report(config, sides, made, limits, provenance(config))
         log.info("open %s", config.output_dir / "group.html")
     return 0
 
@@ -187,7 +198,8 @@ def synthesise(
 
     def work() -> dict[str, Any]:
         n, draws = config.n_synthetic, config.max_draws
-        processes = config.processes_of(segmenter.memory_gb) if segmenter else config.processes
+        largest = max(math.prod(scan.record["SourceGrid"]) for scan in scans)
+        processes = config.processes_of(segmenter.memory_gb(largest)) if segmenter else config.processes
         made = synthesis.synthesise(cohort, n, draws, generate, config.bids_dir, processes)
         masks = mask_facts(segmenter, template)
         return {
@@ -248,35 +260,3 @@ def cohorts(config: Config, scans: Sequence[PreparedScan]) -> dict[str, Path]:
         if changed:
             log.warning("%s is left out: its synthetic scans %s", model, why)
     return found
-
-
-def evaluate(config: Config, scans: Sequence[PreparedScan]) -> None:
-    """Compare each cohort with the real scans: group_metrics.tsv."""
-    from bids_alphagan import evaluation
-    from bids_alphagan.evaluation import volumes
-
-    synthetic = {m: synthetic_scans(place) for m, place in cohorts(config, scans).items()}
-    table = config.output_dir / "group_metrics.tsv"
-
-    def work() -> dict[str, Any]:
-        box = volumes.common_field_of_view([scan.record for scan in scans])
-        grid, percentile = config.grid, config.intensity_percentile
-        rows = evaluation.evaluate(
-            volumes.real_arrays([scan.preproc for scan in scans], box),
-            {m: volumes.synthetic_arrays(paths, box, grid, percentile) for m, paths in synthetic.items()},
-            pairs_per_scan=config.pairs_per_scan,
-            msssim_pairs_per_scan=config.msssim_pairs_per_scan,
-            seed=config.seed,
-        )
-        write_tsv(table, rows)
-        write_json(table.with_suffix(".json"), evaluation.columns_sidecar())
-        return {**config.settings("evaluate"), "compared": compared(scans, synthetic)}
-
-    inputs = {
-        "settings": config.settings("evaluate"),
-        "compared": compared(scans, synthetic),
-        "seed": config.seed,
-    }
-    once(config.output_dir / "models" / EVALUATION_RECORD, inputs, [table], work)
-    for row in (row for row in read_tsv(table) if row["value"] != "n/a"):
-        log.info("%-10s %-8s %.4g", row["model"], row["metric"], float(row["value"]))

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from bids_alphagan.choices import LEVELS, STEPS
+from bids_alphagan.choices import DEFAULT_STEPS, LEVELS, STEPS
 from bids_alphagan.errors import UserError
+from bids_alphagan.evaluation_options import EvaluationOptions
 from bids_alphagan.options import check_value, option, plain
 from bids_alphagan.training_options import TrainingOptions
 
@@ -24,7 +25,7 @@ def _label(prefix: str) -> Callable[[str], str]:
 
 
 @dataclass(frozen=True)
-class Config(TrainingOptions):
+class Config(TrainingOptions, EvaluationOptions):
     """One run. Paths are as given; `checked` raises UserError for values that make no sense."""
 
     bids_dir: Path = field(metadata={"args": ["bids_dir"], "type": Path, "help": "the raw BIDS data set"})
@@ -179,7 +180,7 @@ class Config(TrainingOptions):
         step="participant",
     )
 
-    # Synthesis and evaluation
+    # Synthesis
     n_synthetic: int = option(
         "accepted synthetic scans per model", 100, least=1, most=10**6, metavar="N", step="synthesise"
     )
@@ -213,25 +214,9 @@ class Config(TrainingOptions):
         False,
         step="synthesise",
     )
-    pairs_per_scan: int = option(
-        "random real-synthetic pairs per real scan for NCC, MAE and MMD",
-        100,
-        least=1,
-        most=10**6,
-        metavar="N",
-        step="evaluate",
-    )
-    msssim_pairs_per_scan: int = option(
-        "random pairs per scan for MS-SSIM, within the real and within the synthetic set",
-        10,
-        least=1,
-        most=10**6,
-        metavar="N",
-        step="evaluate",
-    )
     steps: list[str] = option(
-        "group-level steps to run",
-        list(STEPS),
+        "group-level steps to run; downstream takes hours at full size",
+        list(DEFAULT_STEPS),
         many=True,
         choices=STEPS,
         metavar="{" + ",".join(STEPS) + "}",

@@ -52,7 +52,7 @@ def judge_real(scans: Sequence[PreparedScan], limits: gate.Limits) -> list[dict[
     log.info("the gate: %d of %d real scans pass", sum(r["verdict"] == "pass" for r in rows), len(rows))
     for row in rows:
         if row["verdict"] == "fail":
-            log.warning("%s fails the gate and stays in the training: %s", row["scan"], row["reasons"])
+            log.warning("%s fails the gate, and is used all the same: %s", row["scan"], row["reasons"])
     return rows
 
 

@@ -15,6 +15,7 @@ from bids_alphagan.layout.derivatives import model_folder
 from bids_alphagan.layout.prepared import PreparedScan, prepared_scans
 from bids_alphagan.logs import errors_only
 from bids_alphagan.runs import keep_aside
+from bids_alphagan.splits import split
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def follow(config: Config) -> NoReturn:
     code = 0
     try:
         if "train" in config.steps:
-            train(config, prepared_scans(config))
+            train(config, split(config, prepared_scans(config)).training)
     except Stopped as stopped:  # of which the leader tells
         code = 128 + stopped.by
     distributed.leave(code)

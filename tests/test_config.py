@@ -69,8 +69,17 @@ OTHER = {
     "gate_width": 2.5,
     "gate_limits": "/limits.json",
     "keep_rejected": True,
+    "protocol": "paper",
+    "held_out": 0.4,
     "pairs_per_scan": 31,
     "msssim_pairs_per_scan": 37,
+    "downstream_arms": ["r1", "r0.5+s2"],
+    "downstream_steps": 41,
+    "downstream_seeds": 9,
+    "downstream_batch_size": 6,
+    "downstream_channels": [4, 8],
+    "downstream_residual_units": 1,
+    "downstream_learning_rate": 0.01,
     "steps": ["evaluate", "report"],
 }
 OPTIONAL = [
@@ -221,7 +230,12 @@ def test_model_names_are_the_models() -> None:
 
 def test_settings_follow_their_step() -> None:
     settings = cli.parse(CALL).settings("evaluate")
-    assert settings == {"pairs_per_scan": 100, "msssim_pairs_per_scan": 10}
+    assert settings == {
+        "protocol": "held-out",
+        "held_out": 0.2,
+        "pairs_per_scan": 100,
+        "msssim_pairs_per_scan": 10,
+    }
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
@@ -251,6 +265,7 @@ def test_every_option_is_read_somewhere(name: str) -> None:
 
 PROPERTIES = {
     "nprocs": ["config.processes"],
+    "held_out": ["config.held_out_share"],
     "work_dir": ["config.work"],
     "omp_nthreads": ["config.mask_threads"],
 }

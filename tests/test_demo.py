@@ -199,9 +199,21 @@ def test_cohort_tells_seed_and_quality(cohort: Path) -> None:
 
 def test_metrics_table(demo: Path) -> None:
     rows = read_tsv(demo / "group_metrics.tsv")
-    assert list(rows[0]) == ["model", "metric", "value", "sd", "n", "unit", "direction"]
-    assert {row["metric"] for row in rows} == {"MS-SSIM", "NCC", "MAE", "MMD"}
-    assert {row["model"] for row in rows} == {"real", "sigmarat2"}
+    head = ["model", "metric", "against", "value", "low", "high", "sd", "sd_passes", "n", "unit", "direction"]
+    assert list(rows[0]) == head
+    assert {row["metric"] for row in rows} == {"MS-SSIM", "NCC", "MAE", "RMSE", "PSNR", "MMD"}
+    assert {row["model"] for row in rows} == {"real", "real+noise", "sigmarat2"}
+    assert {row["against"] for row in rows} == {"itself", "held-out"}
+
+
+def test_one_of_four_animals_is_seen_by_no_model(demo: Path) -> None:
+    sides = {row["participant_id"]: row["split"] for row in read_tsv(demo / "group_split.tsv")}
+    assert sorted(sides.values()) == ["held-out", "training", "training", "training"]
+    (held,) = (animal for animal, side in sides.items() if side == "held-out")
+    synthesis = read_json(demo / "models" / "sigmarat2" / "synthesis.json")["record"]
+    seen = {name.split("_")[0] for name in synthesis["scans"]}
+    assert seen == set(sides) - {held}
+    assert read_json(demo / "models" / "sigmarat2" / "config.json")["data"]["scans"] == 3
 
 
 def test_same_seed_same_scans_other_seed_others(heads: Path, cohort: Path, other: Path) -> None:
@@ -226,12 +238,12 @@ def test_finished_steps_are_kept_until_something_changes(demo: Path, group: list
     kept += [path.relative_to(demo).as_posix() for path in images(demo / "derivatives" / "sigmarat2")]
     before = {name: (demo / name).stat().st_mtime_ns for name in kept}
     said = app(*group)
-    assert said.count("nothing has changed") == 3  # training, synthesis, evaluation
+    assert said.count("nothing has changed") == 6  # training, synthesis, evaluation, three statistics
     assert {name: (demo / name).stat().st_mtime_ns for name in kept} == before
-    counts = {row["n"] for row in read_tsv(demo / "group_metrics.tsv") if row["metric"] == "NCC"}
     said = app(*group, "--pairs-per-scan", "1", "--steps", "evaluate")
-    assert {row["n"] for row in read_tsv(demo / "group_metrics.tsv") if row["metric"] == "NCC"} != counts
-    assert "nothing has changed" not in said
+    assert read_json(demo / "models" / "evaluation.json")["record"]["pairs_per_scan"] == 1
+    assert "evaluation: nothing has changed" not in said
+    assert said.count("nothing has changed") == 3  # the statistics know no pairs
     app(*group, "--steps", "evaluate")  # and back again
 
 
@@ -245,7 +257,7 @@ def test_all_models_without_masks_where_nipype_and_pybids_are_missing(heads: Pat
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     app(*words, "--steps", "evaluate", "report")
     table = read_tsv(other / "group_metrics.tsv")
-    assert {row["model"] for row in table} == {"real", "adni", "sigmarat1", "sigmarat2"}
+    assert {row["model"] for row in table} == {"real", "real+noise", "adni", "sigmarat1", "sigmarat2"}
     page = (other / "group.html").read_text()
     assert all(title in page for title in ("α-WGAN-ADNI", "α-WGAN-SigmaRat1", "α-WGAN-SigmaRat2"))
 

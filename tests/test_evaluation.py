@@ -5,7 +5,15 @@ import pytest
 import torch
 from monai.metrics import MultiScaleSSIMMetric
 
-from bids_alphagan.evaluation import METRICS, columns_sidecar, draw_pairs, evaluate
+from bids_alphagan.evaluation import (
+    RealScans,
+    columns_sidecar,
+    draw_pairs,
+    evaluate,
+    pairwise,
+    paper_table,
+)
+from bids_alphagan.evaluation.metrics import METRICS
 from bids_alphagan.evaluation.similarity import MS_SSIM_WEIGHTS, ms_ssim
 
 SHAPE = (7, 8, 9)
@@ -35,8 +43,26 @@ def test_every_metric_keeps_the_contract(name: str) -> None:
     torch.testing.assert_close(forward, metric.function(second, first))
     one_by_one = torch.cat([metric.function(a[None], b[None]) for a, b in zip(first, second, strict=True)])
     torch.testing.assert_close(forward, one_by_one)
-    perfect = 0.0 if metric.direction == "lower" else 1.0
-    torch.testing.assert_close(metric.function(first, first), torch.full((3,), perfect))
+    torch.testing.assert_close(metric.function(first, first), torch.full((3,), metric.perfect))
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (26, 24, 23), (12, 9, 1)])
+@pytest.mark.parametrize("name", METRICS)
+def test_many_pairs_at_once_give_what_the_definition_gives(
+    name: str, shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairwise, "VOXELS", 3 * int(np.prod(shape)))  # so that it takes several turns
+    metric = METRICS[name]
+    deep = (*shape[:2], max(shape[2], 3))
+    first, second = (torch.from_numpy(smooth(n, n, deep)[..., : shape[2]]) for n in (4, 5))
+    second[0], second[1] = first[2], 0.4  # a copy, and a scan without any contrast
+    for a, b in ((first, second), (first, first)):
+        pairs = torch.from_numpy(np.indices((len(a), len(b))).reshape(2, -1).T.copy())
+        together = metric.on_pairs(a, b, pairs)
+        one_by_one = metric.function(a[pairs[:, 0]].double(), b[pairs[:, 1]].double())
+        assert together.dtype == torch.float64
+        torch.testing.assert_close(together, one_by_one, rtol=5e-4, atol=1e-5)  # float32 and float64
+        assert metric.on_pairs(a, b, pairs[:0]).shape == (0,)
 
 
 def test_hand_written_values() -> None:
@@ -46,6 +72,8 @@ def test_hand_written_values() -> None:
     assert METRICS["MAE"].function(first, second).item() == pytest.approx(1.2 / 8)
     assert METRICS["MMD"].function(first, second).item() == pytest.approx(0.22)
     assert METRICS["NCC"].function(first, second).item() == pytest.approx(np.corrcoef(a, b)[0, 1])
+    assert METRICS["RMSE"].function(first, second).item() == pytest.approx(np.sqrt(0.22 / 8))
+    assert METRICS["PSNR"].function(first, second).item() == pytest.approx(-10 * np.log10(0.22 / 8))
 
 
 def test_constant_offset_is_seen_by_distances_and_not_by_correlation() -> None:
@@ -121,22 +149,62 @@ def test_ms_ssim_falls_as_noise_grows_also_on_thin_scans() -> None:
     assert ((values > 0) & (values <= 1 + 1e-6)).all()
 
 
+def animals(n: int, scans_of_each: int = 1, name: str = "animal") -> list[str]:
+    return [f"{name} {i // scans_of_each}" for i in range(n)]
+
+
 def test_pairs_are_distinct_seeded_and_complete_where_few() -> None:
-    drawn = draw_pairs(5, 7, 20, seed=1)
+    a, b = animals(5), animals(7, name="other")
+    drawn = draw_pairs(a, b, 20, seed=1)
     assert len(np.unique(drawn, axis=0)) == 20
     assert drawn[:, 0].max() < 5
     assert drawn[:, 1].max() < 7
-    assert np.array_equal(drawn, draw_pairs(5, 7, 20, seed=1))
-    assert not np.array_equal(drawn, draw_pairs(5, 7, 20, seed=2))
-    within = draw_pairs(5, None, 1000, seed=1)
+    assert np.array_equal(drawn, draw_pairs(a, b, 20, seed=1))
+    assert not np.array_equal(drawn, draw_pairs(a, b, 20, seed=2))
+    within = draw_pairs(a, None, 1000, seed=1)
     assert len(within) == 10
     assert (within[:, 0] < within[:, 1]).all()
-    assert draw_pairs(1, None, 10, seed=1).shape == (0, 2)
+    assert draw_pairs(a[:1], None, 10, seed=1).shape == (0, 2)
+
+
+def test_no_pair_of_one_animal() -> None:
+    labels = animals(6, scans_of_each=2)
+    assert len(draw_pairs(labels, None, 1000, seed=1)) == 15 - 3
+    assert len(draw_pairs(labels, None, 1000, seed=1, apart=False)) == 15
+    assert len(draw_pairs(labels, labels, 1000, seed=1)) == 36 - 12
+
+
+def paper(real: np.ndarray, synthetic: dict[str, np.ndarray], pairs: int, msssim_pairs: int) -> list[dict]:
+    return evaluate(
+        RealScans(real, animals(len(real))),
+        None,
+        synthetic,
+        protocol="paper",
+        pairs_per_scan=pairs,
+        msssim_pairs_per_scan=msssim_pairs,
+        seed=0,
+    )
+
+
+def held_out(
+    training: np.ndarray, held: np.ndarray, synthetic: dict[str, np.ndarray], pairs: int = 100
+) -> dict[tuple[str, str], dict]:
+    return table(
+        evaluate(
+            RealScans(training, animals(len(training))),
+            RealScans(held, animals(len(held), name="held")),
+            synthetic,
+            protocol="held-out",
+            pairs_per_scan=pairs,
+            msssim_pairs_per_scan=pairs,
+            seed=0,
+        )
+    )
 
 
 def test_evaluate_means_over_pairs() -> None:
     real, fake = smooth(3, 1), smooth(2, 2)
-    rows = evaluate(real, {"m": fake}, pairs_per_scan=100, msssim_pairs_per_scan=100, seed=0)
+    rows = paper(real, {"m": fake}, 100, 100)
     assert [set(row) for row in rows] == [set(columns_sidecar())] * len(rows)
     assert [(r["model"], r["metric"]) for r in rows] == [(s, m) for m in METRICS for s in ("real", "m")]
     found = table(rows)
@@ -144,18 +212,49 @@ def test_evaluate_means_over_pairs() -> None:
     assert found["m", "MAE"]["n"] == 6
     assert found["m", "MAE"]["value"] == pytest.approx(between.mean(), rel=1e-5)
     assert found["m", "MAE"]["sd"] == pytest.approx(between.std(ddof=1), rel=1e-4)
+    assert found["m", "MAE"]["low"] < found["m", "MAE"]["value"] < found["m", "MAE"]["high"]
     own = [np.abs(real[i] - real[j]).mean() for i, j in ((0, 1), (0, 2), (1, 2))]
     assert found["real", "MAE"]["value"] == pytest.approx(np.mean(own), rel=1e-5)
     single = ms_ssim(torch.from_numpy(fake[:1]), torch.from_numpy(fake[1:])).item()
-    assert found["m", "MS-SSIM"] == {
-        "model": "m",
-        "metric": "MS-SSIM",
-        "value": pytest.approx(single),
-        "sd": None,
-        "n": 1,
-        "unit": "1",
-        "direction": "closer to real",
-    }
+    assert found["m", "MS-SSIM"]["value"] == pytest.approx(single, rel=1e-4)
+    assert found["m", "MS-SSIM"]["n"] == 1
+    assert found["m", "MS-SSIM"]["sd"] is None
+    assert found["m", "MS-SSIM"]["against"] == "itself"
+    assert found["m", "NCC"]["against"] == "training"
+
+
+def test_table_2_has_the_means_and_the_spread_of_passes() -> None:
+    real, fake = smooth(4, 1), smooth(4, 2)
+    rows = paper(real, {"m": fake}, 3, 1)  # 12 pairs in three passes
+    lines = paper_table(rows)
+    assert [line["model"] for line in lines] == ["real", "m"]
+    assert list(lines[1]) == ["model", *METRICS]
+    pairs = draw_pairs(animals(4, name="m"), animals(4), 12, seed=0, apart=False)
+    errors = np.array([np.abs(fake[i] - real[j]).mean() for i, j in pairs]).reshape(3, 4)
+    spread = errors.mean(axis=1).std(ddof=1)
+    assert lines[1]["MAE"] == f"{errors.mean():.4g} ± {spread:.4g}"
+    assert "±" not in lines[1]["MS-SSIM"]  # one pass has no spread
+
+
+def test_held_out_animals_are_what_synthetic_scans_are_compared_with() -> None:
+    training, held, fake = smooth(4, 1), smooth(3, 2), smooth(2, 3)
+    found = held_out(training, held, {"m": fake})
+    errors = [np.abs(a - b).mean() for a in fake for b in held]
+    assert found["m", "MAE"]["value"] == pytest.approx(np.mean(errors), rel=1e-5)
+    assert found["m", "MAE"]["against"] == "held-out"
+    ceiling = [np.abs(a - b).mean() for a in training for b in held]
+    assert found["real", "MAE"]["value"] == pytest.approx(np.mean(ceiling), rel=1e-5)
+    assert {model for model, _ in found} == {"real", "real+noise", "m"}
+
+
+def test_a_copy_gains_nothing_from_held_out_animals_and_noise_is_the_floor() -> None:
+    scans = smooth(12, 1, (16, 17, 18))
+    found = held_out(scans[:8], scans[8:], {"copies": scans[:8]})
+    for name, metric in METRICS.items():
+        ceiling, floor, copies = (found[m, name]["value"] for m in ("real", "real+noise", "copies"))
+        assert copies == pytest.approx(ceiling, rel=1e-6)
+        if not metric.within:
+            assert floor < ceiling if metric.direction == "higher" else floor > ceiling
 
 
 def test_evaluate_reacts_in_the_right_direction() -> None:
@@ -167,20 +266,20 @@ def test_evaluate_reacts_in_the_right_direction() -> None:
         "near": 0.9 * real + 0.1 * real.mean(0),
         "noise": noise,
     }
-    found = table(evaluate(real, sets, pairs_per_scan=3, msssim_pairs_per_scan=2, seed=0))
+    found = table(paper(real, sets, 3, 2))
     assert found["collapsed", "MS-SSIM"]["value"] == pytest.approx(1)
     target = found["real", "MS-SSIM"]["value"]
     near, far = (abs(found[m, "MS-SSIM"]["value"] - target) for m in ("near", "noise"))
     assert near < far
     assert found["near", "MMD"]["n"] == 18
-    assert found["near", "NCC"]["value"] > found["noise", "NCC"]["value"]
-    assert found["near", "MAE"]["value"] < found["noise", "MAE"]["value"]
-    assert found["near", "MMD"]["value"] < found["noise", "MMD"]["value"]
+    for name, metric in METRICS.items():
+        if not metric.within:
+            near, far = found["near", name]["value"], found["noise", name]["value"]
+            assert near > far if metric.direction == "higher" else near < far
 
 
 def test_a_set_of_one_scan_has_no_pairs_within() -> None:
-    found = table(
-        evaluate(smooth(2, 1), {"m": smooth(1, 2)}, pairs_per_scan=1, msssim_pairs_per_scan=1, seed=0)
-    )
+    found = table(paper(smooth(2, 1), {"m": smooth(1, 2)}, 1, 1))
     assert (found["m", "MS-SSIM"]["value"], found["m", "MS-SSIM"]["n"]) == (None, 0)
     assert found["m", "NCC"]["n"] == 2
+    assert found["m", "NCC"]["low"] is None  # one scan says nothing of the others

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -26,14 +27,22 @@ from bids_alphagan.report import (
     write_participant_report,
 )
 from bids_alphagan.report.gate import Failure, GateSection, view
-from bids_alphagan.report.methods import MaskFacts, ModelFacts, compose, group_methods, participant_methods
+from bids_alphagan.report.methods import (
+    ComparisonFacts,
+    MaskFacts,
+    ModelFacts,
+    compose,
+    group_methods,
+    participant_methods,
+)
+from bids_alphagan.report.metrics import MetricsSection
 from bids_alphagan.report.references import REFERENCES
 
 SHAPE, ZOOMS = (7, 8, 9), (0.5, 0.4, 1.0)
 EVIL = "<script>alert(1)</script>"
 VERSIONS = {"bids-alphagan": "0.1", "nipype": "1.11", "nibabel": "5.3", "torch": "2.8"}
 MASKS = MaskFacts("antspyx", "0.6", "RatPhantom", "A phantom", templateflow=False)
-VOID = {"meta", "br", "img", "link", "hr"}
+VOID = {"meta", "br", "img", "link", "hr", "input"}
 LPI = np.diag([-0.5, -0.4, 1.0, 1.0])  # x runs to the left, y to posterior
 
 
@@ -79,7 +88,7 @@ def read(path: Path) -> Page:
     assert "url(" not in text
     assert len(page.alts) == len(page.sources)
     assert all(page.alts)
-    assert page.scripts == 1  # the copy button's
+    assert page.scripts == 1 + ('id="scroller"' in text)  # the copy button's, and the slider's
     for anchor in (link[1:] for link in page.links if link.startswith("#")):
         assert f'id="{anchor}"' in text
     return page
@@ -152,6 +161,10 @@ def gate_section(reasons: list[str], scan: ScanSection) -> GateSection:
     return GateSection({"real": "Real", "sigmarat2": "SigmaRat2"}, rows, limits, failures)
 
 
+def metrics_section(**changes: Any) -> MetricsSection:
+    return MetricsSection(metrics(), {"sigmarat2": "SigmaRat2", "adni": "ADNI"}, **changes)
+
+
 def metrics() -> list[dict]:
     rows = []
     for metric, direction, values in (
@@ -160,8 +173,9 @@ def metrics() -> list[dict]:
         ("MAE", "lower", (0.01, 0.02, 0.03)),
     ):
         for name, value in zip(("real", "sigmarat2", "adni"), values, strict=True):
-            rows.append({"model": name, "metric": metric, "value": value, "sd": 0.012, "n": 9, "unit": "1"})
-            rows[-1]["direction"] = direction
+            interval = {"value": value, "low": value - 0.012, "high": value + 0.012}
+            told = {"n": 9, "unit": "1", "against": "held-out", "direction": direction}
+            rows.append({"model": name, "metric": metric, **interval, **told})
     return rows
 
 
@@ -233,11 +247,13 @@ def test_names_from_data_are_escaped(tmp_path: Path, scan: ScanSection, model: M
     )
     write_participant_report(tmp_path / "p.html", EVIL, [evil], {EVIL: EVIL}, EVIL)
     named = replace(model, name=EVIL, label=EVIL, settings={EVIL: EVIL})
-    rows = [{**row, "metric": EVIL} for row in metrics()]
+    evil_metrics = MetricsSection(
+        [{**row, "metric": EVIL, "unit": EVIL} for row in metrics()], {"sigmarat2": EVIL}, {EVIL: EVIL}
+    )
     told = gate_section([EVIL], scan)
     told = replace(told, sources={"real": EVIL, "sigmarat2": EVIL}, rows=[{**told.rows[0], "scan": EVIL}])
     write_group_report(
-        tmp_path / "g.html", [], [], [named], rows, {EVIL: EVIL}, EVIL, [EVIL], gate_section=told
+        tmp_path / "g.html", [], [], [named], evil_metrics, {EVIL: EVIL}, EVIL, [EVIL], gate_section=told
     )
     for name in ("p.html", "g.html"):
         assert EVIL not in (tmp_path / name).read_text()
@@ -248,7 +264,7 @@ def test_reports_are_the_same_bytes_each_time(tmp_path: Path, scan: ScanSection,
     scan = replace(scan, masks={})
     for name in ("a", "b"):
         write_participant_report(tmp_path / f"p{name}.html", "01", [scan], {}, "text")
-        write_group_report(tmp_path / f"g{name}.html", [], [], [model], metrics(), {}, "text", [])
+        write_group_report(tmp_path / f"g{name}.html", [], [], [model], metrics_section(), {}, "text", [])
     assert (tmp_path / "pa.html").read_bytes() == (tmp_path / "pb.html").read_bytes()
     assert (tmp_path / "ga.html").read_bytes() == (tmp_path / "gb.html").read_bytes()
 
@@ -263,12 +279,11 @@ def test_group_report_is_complete_and_self_contained(
         [scan.reference],
         [scan.masks["dseg"]],
         [model, other],
-        metrics(),
+        metrics_section(descriptions={"NCC": "Pearson's correlation"}),
         {"seed": 3},
         "text doi:10.1038/sdata.2016.44.",
         ["Few animals"],
         n_real=1,
-        metric_descriptions={"NCC": "Pearson's correlation"},
     )
     page = read(path)
     for words in (
@@ -278,8 +293,9 @@ def test_group_report_is_complete_and_self_contained(
         "Pearson's correlation",
     ):
         assert words in page.words
-    # Scans of three sets, masks of two, the loss curves and the samples through training of one model.
-    assert len(page.sources) == 7
+    # Scans of three sets, these to scroll through in three planes, masks of two, the metrics, the loss curves
+    # and the samples through training of one model.
+    assert len(page.sources) == 3 + 9 + 2 + 1 + 2
     assert "The same latents through training" in page.words
     assert page.links[-1] == "https://doi.org/10.1038/sdata.2016.44"
     assert path.stat().st_size < 2e6
@@ -287,9 +303,9 @@ def test_group_report_is_complete_and_self_contained(
 
 def test_metrics_table_marks_the_best_model_by_direction(tmp_path: Path, model: ModelSection) -> None:
     rows = metrics()
-    rows[-1] |= {"value": None, "sd": None, "n": 0}
-    models = [model, replace(model, name="adni", label="ADNI")]
-    write_group_report(tmp_path / "g.html", [], [], models, rows, {}, "text", [])
+    rows[-1] |= {"value": None, "low": None, "high": None, "n": 0}
+    told = replace(metrics_section(), rows=rows)
+    write_group_report(tmp_path / "g.html", [], [], [model], told, {}, "text", [])
     text = (tmp_path / "g.html").read_text()
     best = re.findall(r'<td class="value best">\s*<span class="figure">([^<]+)', text)
     assert best == ["0.700", "0.600"]  # MS-SSIM nearest to 0.8; NCC highest; one MAE alone is no contest
@@ -298,7 +314,8 @@ def test_metrics_table_marks_the_best_model_by_direction(tmp_path: Path, model: 
     assert "→ closer to real" in words
     assert "↑ higher" in words
     assert "↓ lower" in words
-    assert "0.800 ± 0.012 9 pairs" in words
+    assert "0.800 0.788 to 0.812 9 pairs" in words
+    assert "animals that no model has seen" in words
 
 
 def test_scans_are_shown_in_ras(tmp_path: Path) -> None:
@@ -415,8 +432,7 @@ def test_the_methods_describe_every_model(name: str, chosen_from: tuple[int, int
         grid=64,
         models=[facts],
         masks=MASKS,
-        pairs_per_scan=100,
-        msssim_pairs_per_scan=10,
+        compared=ComparisonFacts(held_out=6, pairs_per_scan=100, msssim_pairs_per_scan=10),
         seed=7,
         versions=VERSIONS,
     )
@@ -427,7 +443,8 @@ def test_the_methods_describe_every_model(name: str, chosen_from: tuple[int, int
     assert ("an exponential moving average of the generator's weights" in text) == bool(decay)
     assert "learning rate 0.0002, betas 0.9 and 0.999" in text
     assert "more than 5 robust standard deviations" in text
-    assert "100 random real/synthetic pairs" in text
+    assert "100 random pairs per training scan" in text
+    assert "Scans of 6 animals, drawn at random and seen by no model" in text
     assert ("doi:10.48550/arXiv.1802.05957" in text) == spec.discriminator.spectral_norm
     assert text.count("doi:10.3390/app12104844") == 1
     cited = {int(n) for group in re.findall(r"\[((?:\d+(?:, )?)+)\]", text) for n in group.split(", ")}
@@ -437,8 +454,11 @@ def test_the_methods_describe_every_model(name: str, chosen_from: tuple[int, int
 
 def test_the_methods_tell_of_no_evaluation_that_was_not_made() -> None:
     common = {"n_scans": 2, "n_animals": 2, "grid": 32, "models": [], "masks": None, "seed": 0}
-    text = group_methods(**common, pairs_per_scan=None, msssim_pairs_per_scan=None, versions=VERSIONS)
+    text = group_methods(**common, compared=None, versions=VERSIONS)
     assert "cross-correlation" not in text
+    none_held_out = ComparisonFacts(held_out=0, pairs_per_scan=5, msssim_pairs_per_scan=5)
+    text = group_methods(**common, compared=none_held_out, versions=VERSIONS)
+    assert "the scans that the models were trained on" in text
 
 
 def test_citations_are_numbered_by_first_use_and_merged_by_doi() -> None:
@@ -481,7 +501,7 @@ def test_a_browser_shows_the_whole_page(
     write_participant_report(pages[0], "01", [long], {"Command": "x" * 300}, "text")
     judged = gate_section(["a reason of many words " * 9], scan)
     write_group_report(
-        pages[1], [scan.reference], [None], [model], metrics(), {}, "text", [], gate_section=judged
+        pages[1], [scan.reference], [None], [model], metrics_section(), {}, "text", [], gate_section=judged
     )
     for page in pages:
         page.write_text(page.read_text().replace("<head>", "<head>" + probe))

@@ -1,6 +1,6 @@
-"""The paper's quantitative evaluation: what each metric is (METRICS), and its value per model (evaluate)."""
+"""Synthetic scans beside real ones, metric by metric (metrics.METRICS), with a floor and a ceiling."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,178 +8,186 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bids_alphagan.evaluation.distribution import linear_mmd
-from bids_alphagan.evaluation.similarity import mean_absolute_error, ms_ssim, normalised_cross_correlation
+from bids_alphagan.evaluation.bootstrap import mean_over_pairs
+from bids_alphagan.evaluation.metrics import METRICS, Metric
 
-REAL = "real"
-BATCH = 8  # pairs at a time: 64x64x40 voxels keep MS-SSIM under about 200 MB
+REAL, NOISY = "real", "real+noise"
+NOISE = 0.1  # of the intensities' range: standard deviation of the noise that makes the floor
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A number that compares pairs of scans, and all that a table, sidecar or report says about it.
+class RealScans:
+    """Scans (n, x, y, z) float32 in [0, 1], and the animal of each."""
 
-    Attributes
-    ----------
-    name: as in the column ``metric``.
-    label: the name in full.
-    unit: of the value; "1" for a pure number.
-    direction: which value is better: "higher", "lower" or "closer to real" (to the real set's own value).
-    reference: the source, with its DOI.
-    within: True when pairs are drawn within one set (a measure of its diversity), False when each pair is
-        a real and a synthetic scan.
-    function: (b, x, y, z) and (b, x, y, z) in [0, 1] to (b,).
-    """
+    scans: np.ndarray
+    animals: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Set:
+    """Scans on the device; `animals` as for RealScans, each synthetic scan an animal of its own."""
 
     name: str
-    label: str
-    unit: str
-    direction: str
-    reference: str
-    within: bool
-    function: Callable[[Tensor, Tensor], Tensor]
-
-
-METRICS: dict[str, Metric] = {
-    "MS-SSIM": Metric(
-        name="MS-SSIM",
-        label="Multi-scale structural similarity within a set",
-        unit="1",
-        direction="closer to real",
-        reference="Wang, Simoncelli and Bovik 2003, doi:10.1109/ACSSC.2003.1292216",
-        within=True,
-        function=ms_ssim,
-    ),
-    "NCC": Metric(
-        name="NCC",
-        label="Normalised cross-correlation",
-        unit="1",
-        direction="higher",
-        reference="Ferreira et al. 2022, doi:10.3390/app12104844",
-        within=False,
-        function=normalised_cross_correlation,
-    ),
-    "MAE": Metric(
-        name="MAE",
-        label="Mean absolute error",
-        unit="1",
-        direction="lower",
-        reference="Ferreira et al. 2022, doi:10.3390/app12104844",
-        within=False,
-        function=mean_absolute_error,
-    ),
-    "MMD": Metric(
-        name="MMD",
-        label="Squared maximum mean discrepancy, linear kernel on voxels",
-        unit="1",
-        direction="lower",
-        reference="Kwon et al. 2019, doi:10.1007/978-3-030-32248-9_14",
-        within=False,
-        function=linear_mmd,
-    ),
-}
+    scans: Tensor
+    animals: Sequence[str]
 
 
 def evaluate(
-    real: np.ndarray,
+    training: RealScans,
+    held_out: RealScans | None,
     synthetic: Mapping[str, np.ndarray],
     *,
+    protocol: str,
     pairs_per_scan: int,
     msssim_pairs_per_scan: int,
     seed: int,
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
-    """Compare synthetic sets with the real set, as in Table 2 of Ferreira et al. 2022.
+    """Compare synthetic sets with real scans, pair by pair.
 
-    Pairs are drawn at random without repetition: `pairs_per_scan` (paper: 100) times n real/synthetic pairs
-    for the metrics between sets, `msssim_pairs_per_scan` (paper: 10) times n pairs for those within a set,
-    or all pairs where there are fewer. Sets of equal size are compared on equal pairs. The model "real"
-    compares the real set with itself, never a scan with itself: the value that real scans reach.
+    protocol "held-out": pairs between sets are those with the held-out animals (with the training scans where
+    there are none), of different animals. The model "real" is the training scans in place of synthetic ones:
+    what other animals reach, the ceiling. "real+noise" is these with Gaussian noise, a tenth of the range:
+    the floor. protocol "paper": all real scans are in `training`, pairs are any two scans, as in Table 2 of
+    Ferreira et al. 2022; the model "real" compares the real set with itself, never a scan with itself.
+
+    Pairs are drawn without repetition: `pairs_per_scan` (paper: 100) times n for the metrics between sets, n
+    the number of training scans; `msssim_pairs_per_scan` (paper: 10) times n for those within a set; all
+    pairs where there are fewer. Sets of equal size are compared on equal pairs.
 
     Parameters
     ----------
-    real: (n, x, y, z) float32 in [0, 1].
     synthetic: per model (m, x, y, z) float32 in [0, 1].
-    seed: of the draw.
+    seed: of the draw, the noise and the bootstrap.
+    device: where to compute, as torch names it; the sets must fit into its memory.
 
     Returns
     -------
-    One row per metric and set, the real set first, with the keys model, metric, value (mean over pairs), sd
-    (sample standard deviation over pairs; these share scans, so it is the spread and no standard error),
-    n (pairs), unit, direction. value is None where a set has no pair, sd where it has only one.
-    In the paper, sd is over the means of 100 passes through the data set, hence far smaller.
+    One row per metric and set, real ones first, with the keys of `columns_sidecar`.
 
     Source: Ferreira et al. 2022, section 3 and Table 2 (doi 10.3390/app12104844).
     """
-    sets = {REAL: real, **synthetic}
+    paper = protocol == "paper"
+    real = other = _Set(REAL, torch.from_numpy(training.scans).to(device), training.animals)
+    if held_out:
+        other = _Set("held-out", torch.from_numpy(held_out.scans).to(device), held_out.animals)
+    sets = [real] if paper else [real, _noisy(real, seed)]
+    for model, scans in synthetic.items():
+        labels = [f"{model} {i}" for i in range(len(scans))]
+        sets.append(_Set(model, torch.from_numpy(scans).to(device), labels))
     rows = []
     for metric in METRICS.values():
-        wanted = len(real) * (msssim_pairs_per_scan if metric.within else pairs_per_scan)
-        for model, scans in sets.items():
-            within = metric.within or model == REAL
-            pairs = draw_pairs(len(scans), None if within else len(real), wanted, seed)
-            values = _compare(metric, scans, scans if within else real, pairs)
-            rows.append(
-                {
-                    "model": model,
-                    "metric": metric.name,
-                    "value": float(values.mean()) if len(values) else None,
-                    "sd": float(values.std(ddof=1)) if len(values) > 1 else None,
-                    "n": len(values),
-                    "unit": metric.unit,
-                    "direction": metric.direction,
-                }
-            )
+        wanted = len(training.scans) * (msssim_pairs_per_scan if metric.within else pairs_per_scan)
+        for one in sets:
+            against = one if metric.within else other
+            rows.append(_row(metric, one, against, wanted, len(training.scans), paper, seed))
     return rows
 
 
-def draw_pairs(first: int, second: int | None, wanted: int, seed: int) -> np.ndarray:
-    """Draw pairs of indices at random, no pair twice.
+def _noisy(real: _Set, seed: int) -> _Set:
+    """A noise-degraded copy, of the same animals, so that none is compared with itself."""
+    noise = np.random.default_rng(seed).standard_normal(tuple(real.scans.shape), dtype=np.float32)
+    noisy = (real.scans + NOISE * torch.from_numpy(noise).to(real.scans.device)).clamp(0, 1)
+    return _Set(NOISY, noisy, real.animals)
+
+
+def _row(
+    metric: Metric, one: _Set, against: _Set, wanted: int, n_scans: int, paper: bool, seed: int
+) -> dict[str, Any]:
+    """One metric of one set; within it where `against` is the same."""
+    within = against is one
+    second = None if within else against.animals
+    pairs = draw_pairs(one.animals, second, wanted, seed, apart=not paper)
+    with torch.inference_mode():
+        on_device = torch.from_numpy(pairs).to(one.scans.device)
+        values = metric.on_pairs(one.scans, against.scans, on_device).cpu().numpy()
+    interval = mean_over_pairs(values, pairs, one.animals, second, seed=seed)
+    low, high = (None if np.isnan(bound) else bound for bound in (interval.low, interval.high))
+    passes = [values[i : i + n_scans].mean() for i in range(0, len(values) - n_scans + 1, n_scans)]
+    return {
+        "model": one.name,
+        "metric": metric.name,
+        "against": "itself" if metric.within else "training" if against.name == REAL else against.name,
+        "value": float(values.mean()) if len(values) else None,
+        "low": low,
+        "high": high,
+        "sd": float(values.std(ddof=1)) if len(values) > 1 else None,
+        "sd_passes": float(np.std(passes, ddof=1)) if len(passes) > 1 else None,
+        "n": len(values),
+        "unit": metric.unit,
+        "direction": metric.direction,
+    }
+
+
+def draw_pairs(
+    first: Sequence[str], second: Sequence[str] | None, wanted: int, seed: int, apart: bool = True
+) -> np.ndarray:
+    """Draw pairs of scans at random, no pair twice.
 
     Parameters
     ----------
-    first, second: sizes of the two sets; `second` None for unordered pairs of different members of one set.
+    first, second: the animal of each scan of two sets; `second` None for unordered pairs of different scans
+        of one set.
     wanted: number of pairs; all of them where there are fewer.
+    apart: leave out pairs of two scans of one animal.
 
     Returns
     -------
-    (n, 2) indices into the first and the second set.
+    (n, 2) indices into the first and the second set, in random order.
     """
+    a, b = np.asarray(first), np.asarray(first if second is None else second)
     if second is None:
-        every = np.stack(np.triu_indices(first, k=1), axis=1)
+        every = np.stack(np.triu_indices(len(a), k=1), axis=1)
     else:
-        every = np.indices((first, second)).reshape(2, -1).T
-    chosen = np.random.default_rng(seed).permutation(len(every))[:wanted]
-    return every[np.sort(chosen)]
+        every = np.indices((len(a), len(b))).reshape(2, -1).T
+    if apart:
+        every = every[a[every[:, 0]] != b[every[:, 1]]]
+    return np.random.default_rng(seed).permutation(every)[:wanted]
 
 
-def _compare(metric: Metric, first: np.ndarray, second: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """The metric on each pair: (n,) float64."""
-    values = [np.empty(0)]
-    with torch.inference_mode():
-        for start in range(0, len(pairs), BATCH):
-            a, b = pairs[start : start + BATCH].T
-            values.append(
-                metric.function(torch.from_numpy(first[a]), torch.from_numpy(second[b])).double().numpy()
-            )
-    return np.concatenate(values)
+def paper_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Table 2 of Ferreira et al. 2022: a row for each set, mean and standard deviation of passes as text."""
+    table: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        spread = "" if row["sd_passes"] is None else f" ± {row['sd_passes']:.4g}"
+        line = table.setdefault(row["model"], {"model": row["model"]})
+        line[row["metric"]] = None if row["value"] is None else f"{row['value']:.4g}{spread}"
+    return list(table.values())
 
 
 def columns_sidecar() -> dict[str, Any]:
     """Describe the columns of group_metrics.tsv, in the form of a BIDS sidecar."""
     return {
         "model": {
-            "Description": "Model that made the scans. 'real' compares different real scans with each other: "
-            "new animals would score about that."
+            "Description": "What made the scans.",
+            "Levels": {
+                REAL: "Nothing: training scans in place of synthetic ones, so what other animals reach.",
+                NOISY: f"Training scans with Gaussian noise, standard deviation {NOISE} of the range.",
+            },
         },
         "metric": {
             "LongName": "Metric",
             "Description": "What was computed for each pair of scans, intensities in [0, 1].",
             "Levels": {m.name: f"{m.label}. {_pairing(m)} {m.reference}" for m in METRICS.values()},
         },
+        "against": {
+            "Description": "The scans that the pairs are made with.",
+            "Levels": {
+                "held-out": "Animals that no model has seen.",
+                "training": "The scans that the models learned from: a model that copies them passes best.",
+                "itself": "Pairs lie within the model's own scans: how much these differ.",
+            },
+        },
         "value": {"Description": "Mean over pairs of scans, drawn at random without repetition."},
+        "low": {"Description": "Lower bound of the value's 95 % interval: bootstrap over animals."},
+        "high": {"Description": "Upper bound of the value's 95 % interval: bootstrap over animals."},
         "sd": {
             "Description": "Sample standard deviation over the pairs. Pairs share scans, so it describes "
             "the spread and is not a standard error."
+        },
+        "sd_passes": {
+            "Description": "Standard deviation of the means of passes of as many pairs as there are training "
+            "scans: the paper's. It shrinks with the number of scans and says nothing of other animals."
         },
         "n": {"LongName": "Number of pairs", "Description": "Number of pairs of scans compared."},
         "unit": {"Description": "Unit of value and sd; 1 for a pure number."},

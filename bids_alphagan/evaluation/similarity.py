@@ -1,4 +1,4 @@
-"""How alike two scans are: mean absolute error, normalised cross-correlation, MS-SSIM."""
+"""How alike two scans are: errors, normalised cross-correlation, MS-SSIM."""
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ WINDOW = 11
 WINDOW_SIGMA = 1.5
 # (K1 L)^2 and (K2 L)^2 with K1 = 0.01, K2 = 0.03 and the dynamic range L = 1.
 C1, C2 = 0.01**2, 0.03**2
+MOST_DB = 100.0  # the peak signal-to-noise ratio of equal scans, which is infinite
 
 
 def mean_absolute_error(first: Tensor, second: Tensor) -> Tensor:
@@ -24,6 +25,35 @@ def mean_absolute_error(first: Tensor, second: Tensor) -> Tensor:
     (b,) in the unit of the intensities; 0 for equal scans.
     """
     return (first - second).abs().mean(dim=(1, 2, 3))
+
+
+def root_mean_squared_error(first: Tensor, second: Tensor) -> Tensor:
+    """Root of the mean over voxels of (first - second)^2.
+
+    Parameters
+    ----------
+    first, second: (b, x, y, z), any range.
+
+    Returns
+    -------
+    (b,) in the unit of the intensities; 0 for equal scans.
+    """
+    return ((first - second) ** 2).mean(dim=(1, 2, 3)).sqrt()
+
+
+def peak_signal_to_noise(first: Tensor, second: Tensor) -> Tensor:
+    r"""Peak signal-to-noise ratio, :math:`-10 \log_{10} MSE`, for the peak 1.
+
+    Parameters
+    ----------
+    first, second: (b, x, y, z) in [0, 1].
+
+    Returns
+    -------
+    (b,) in dB, at least 0; at most MOST_DB, which equal scans have.
+    """
+    least = 10 ** (-MOST_DB / 10)
+    return -10 * ((first - second) ** 2).mean(dim=(1, 2, 3)).clamp(min=least).log10()
 
 
 def normalised_cross_correlation(first: Tensor, second: Tensor) -> Tensor:

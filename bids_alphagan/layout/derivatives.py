@@ -16,6 +16,7 @@ from bids_alphagan.volume import save, with_grid, with_header
 BIDS_VERSION = "1.10.0"
 _MAKER = "bids-alphagan"
 EVALUATION_RECORD = "evaluation.json"  # in models: how group_metrics.tsv came about
+DOWNSTREAM_RECORD = "downstream.json"  # in models: how group_downstream.tsv came about
 SYNTHESIS_RECORD = "synthesis.json"  # in a model's folder: how its cohort came about
 # No trailing slashes: the validator would still read the folder.
 _IGNORED = ("*.html", "figures", "models", "group_*")
@@ -34,7 +35,7 @@ sub-*/          prepared scans (desc-reference: one volume on the scan's own gri
 sub-*.html      a report for each animal: open these first
 models/         training runs: configuration, losses, checkpoints
 derivatives/    the synthetic cohorts, one BIDS data set for each model
-group.html      the group report; group_metrics.tsv, group_quality.tsv: its numbers, and what the gate says
+group.html      the group report; group_*.tsv: its numbers, each with a JSON file that says what they are
 logs/           what was run, with every option"""
 _COHORT_README = """\
 Every scan in this data set is synthetic: no animal was scanned for it. The sidecars name the model, the seed
@@ -225,6 +226,11 @@ def remove(root: Path, images: Iterable[Path]) -> bool:
 def model_folder(output_dir: Path, model: str) -> Path:
     """Where the training run of a model lives."""
     return output_dir / "models" / model
+
+
+def statistic_record(output_dir: Path, name: str) -> Path:
+    """How a statistic of whole cohorts came about, and what was found."""
+    return output_dir / "models" / f"{name}.json"
 
 
 def cohort_folder(output_dir: Path, model: str) -> Path:

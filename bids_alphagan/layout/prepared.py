@@ -118,5 +118,28 @@ def compared(scans: Sequence[PreparedScan], synthetic: Mapping[str, Sequence[Pat
     return digest([real, drawn])
 
 
+def segmented(scans: Sequence[PreparedScan], cohorts: Mapping[str, Path]) -> str:
+    """A digest of all that the downstream experiment reads: the scans of `compared`, and their labels."""
+    synthetic = {model: synthetic_scans(place) for model, place in cohorts.items()}
+    labels = {scan.name.stem: scan.masks["dseg"] for scan in scans if "dseg" in scan.masks}
+    for model, paths in synthetic.items():
+        for path in paths:
+            masks = scan_masks(cohorts[model], ScanName.parse(path.name), "synthetic")
+            labels |= {f"{model}/{path.name}": masks["dseg"]} if "dseg" in masks else {}
+    known = {name: file_digest(path) for name, path in labels.items()}
+    return digest([compared(scans, synthetic), known])
+
+
+def masks_compared(scans: Sequence[PreparedScan], cohorts: Mapping[str, Path]) -> str:
+    """A digest of the masks of the real and the synthetic scans that statistics read."""
+    keys = ("dseg", "brain")
+    real = [file_digest(scan.masks[key]) for scan in scans for key in keys if key in scan.masks]
+    made = {
+        model: [file_digest(path) for path in sorted(place.glob("sub-*/*/*_dseg.nii.gz"))]
+        for model, place in cohorts.items()
+    }
+    return digest([real, made])
+
+
 def _is_scan(path: Path) -> bool:
     return ScanName.parse(path.name).suffix in SUFFIXES

@@ -14,9 +14,11 @@ from markupsafe import Markup, escape
 from bids_alphagan import __version__
 from bids_alphagan.files import read_tsv, write_text
 from bids_alphagan.quality import MEASURES
-from bids_alphagan.report import charts, figures, gate
+from bids_alphagan.report import charts, downstream, figures, gate, metrics, scroll, statistics
 
 MAX_EXAMPLES = 4  # rows per gallery: more make the page heavy and show no more
+
+Examples = tuple[str, Sequence[Path], Sequence[Path | None]]
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,15 @@ def write_group_report(
     real_examples: Sequence[Path],
     real_dsegs: Sequence[Path | None],
     models: Sequence[ModelSection],
-    metrics: Sequence[Mapping[str, Any]],
+    metrics_section: metrics.MetricsSection | None,
     provenance: Mapping[str, Any],
     methods: str,
     notes: Sequence[str] = (),
     *,
     n_real: int | None = None,
     gate_section: gate.GateSection | None = None,
-    metric_descriptions: Mapping[str, str] | None = None,
+    downstream_section: downstream.DownstreamSection | None = None,
+    statistics_section: statistics.StatisticsSection | None = None,
 ) -> None:
     """Write the report of the group level.
 
@@ -114,24 +117,28 @@ def write_group_report(
     ----------
     path: the HTML file; replaced as a whole.
     real_examples, real_dsegs: real scans and their dsegs (None where there is none), in the same order.
-    metrics: rows with the keys model, metric, value, sd, n, unit, direction; model "real" is the reference.
+    metrics_section: the comparison with real scans; None where there was none.
     provenance, methods: as for `write_participant_report`.
     notes: warnings, shown loudly.
     n_real: number of real scans the models learnt from, where known.
     gate_section: what the gate said; None where no scan was judged.
-    metric_descriptions: what each metric is, for the table's foot.
+    downstream_section: whether segmentation gains from the cohorts; None where that was not tried.
+    statistics_section: what the statistics of whole cohorts found; None where there are none.
     """
+    examples = _examples(real_examples, real_dsegs, models)
     _render(
         path,
         "group.html.j2",
         n_real=n_real,
         gate=gate.view(gate_section) if gate_section else None,
-        galleries=_galleries(real_examples, real_dsegs, models),
+        galleries=_galleries(examples),
+        scroll=_scroll(examples),
         models=models,
         curves=[_loss_curves(model) for model in models],
         progress=[figures.progress(model.samples) for model in models],
-        table=_metrics_table(models, metrics),
-        metric_descriptions=metric_descriptions or {},
+        metrics=metrics.view(metrics_section) if metrics_section else None,
+        downstream=downstream.view(downstream_section) if downstream_section else None,
+        statistics=statistics.view(statistics_section) if statistics_section else None,
         provenance=provenance,
         methods=methods,
         notes=notes,
@@ -159,20 +166,31 @@ def _participant_figures(scan: ScanSection) -> dict[str, Any]:
     return views
 
 
-def _galleries(
+def _examples(
     real_examples: Sequence[Path], real_dsegs: Sequence[Path | None], models: Sequence[ModelSection]
-) -> dict[str, list[tuple[str, str]]]:
-    """Scans, and scans with masks: for the real set and each model, its name and its picture."""
-    sets = [("Real", real_examples, real_dsegs)]
+) -> list[Examples]:
+    """Of the real set and each model that has any: its name, and its first scans with their dsegs."""
+    sets: list[Examples] = [("Real", real_examples, real_dsegs)]
     sets += [(f"Synthetic, {model.label}", model.examples, model.example_dsegs) for model in models]
-    views: dict[str, list[tuple[str, str]]] = {"scans": [], "masks": []}
-    for label, paths, dsegs in sets:
-        paths, dsegs = list(paths)[:MAX_EXAMPLES], list(dsegs)[:MAX_EXAMPLES]
-        if paths:
-            views["scans"].append((label, figures.gallery(paths, dsegs, masks=False)))
-        if any(dsegs):
-            views["masks"].append((label, figures.gallery(paths, dsegs, masks=True)))
-    return views
+    return [(label, paths[:MAX_EXAMPLES], dsegs[:MAX_EXAMPLES]) for label, paths, dsegs in sets if paths]
+
+
+def _galleries(examples: Sequence[Examples]) -> dict[str, list[tuple[str, str]]]:
+    """Scans, and scans with masks: of each set, its name and its picture."""
+    return {
+        "scans": [(label, figures.gallery(paths, dsegs, masks=False)) for label, paths, dsegs in examples],
+        "masks": [
+            (label, figures.gallery(paths, dsegs, masks=True))
+            for label, paths, dsegs in examples
+            if any(dsegs)
+        ],
+    }
+
+
+def _scroll(examples: Sequence[Examples]) -> dict[str, Any]:
+    """What the page needs to scroll through the scans of each set."""
+    sets = [(label, scroll.strips(paths, dsegs)) for label, paths, dsegs in examples]
+    return {"planes": list(figures.PLANES), "levels": scroll.LEVELS, "sets": sets}
 
 
 def _loss_curves(model: ModelSection) -> str | None:
@@ -180,38 +198,6 @@ def _loss_curves(model: ModelSection) -> str | None:
     if not rows:
         return None
     return charts.losses({name: np.array([float(row[name]) for row in rows]) for name in rows[0]})
-
-
-def _metrics_table(models: Sequence[ModelSection], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One line per metric: the real set's cell first, then the models', the best one marked."""
-    names = ["real", *(model.name for model in models)]
-    lines = []
-    for metric in dict.fromkeys(row["metric"] for row in rows):
-        cells = {row["model"]: row for row in rows if row["metric"] == metric}
-        direction = next(iter(cells.values()))["direction"]
-        scores = {
-            name: _distance(cells[name]["value"], direction, cells.get("real", {}).get("value"))
-            for name in names[1:]
-            if name in cells and cells[name]["value"] is not None
-        }
-        known = {name: score for name, score in scores.items() if score is not None}
-        best = min(known, key=known.__getitem__) if len(known) > 1 else None
-        lines.append(
-            {
-                "metric": metric,
-                "direction": direction,
-                "best": best,
-                "cells": [cells.get(name) for name in names],
-            }
-        )
-    return lines
-
-
-def _distance(value: float, direction: str, real: float | None) -> float | None:
-    """How far a value is from good: the smaller the better, whatever the metric's direction."""
-    if direction == "closer to real":
-        return None if real is None else abs(value - real)
-    return -value if direction == "higher" else value
 
 
 def _render(path: Path, template: str, **content: Any) -> None:
@@ -245,6 +231,7 @@ def _number(value: Any) -> str:
 
 
 def _decimals(cell: Mapping[str, Any]) -> int:
-    """Decimal places that show two significant digits of the standard deviation, or four of the value."""
-    scale, digits = (cell["sd"], 2) if cell["sd"] else (cell["value"], 4)
+    """Decimal places that show two significant digits of the interval's width, or four of the value."""
+    width = 0 if cell["low"] is None else cell["high"] - cell["low"]
+    scale, digits = (width, 2) if width else (cell["value"], 4)
     return max(0, digits - 1 - math.floor(math.log10(abs(scale)))) if scale else digits

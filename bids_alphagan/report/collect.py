@@ -20,8 +20,18 @@ from bids_alphagan.report import (
     write_group_report,
     write_participant_report,
 )
+from bids_alphagan.report.downstream import downstream_methods, downstream_section
 from bids_alphagan.report.gate import Failure, GateSection
-from bids_alphagan.report.methods import MaskFacts, ModelFacts, group_methods, participant_methods
+from bids_alphagan.report.methods import (
+    ComparisonFacts,
+    MaskFacts,
+    ModelFacts,
+    group_methods,
+    participant_methods,
+)
+from bids_alphagan.report.metrics import MetricsSection
+from bids_alphagan.report.statistics import statistics_methods, statistics_section
+from bids_alphagan.splits import Split, animals_of
 from bids_alphagan.templates import Template, templateflow_home
 
 _SHOWN = 4  # scans in a gallery
@@ -115,12 +125,13 @@ def mask_facts(segmenter: Any, template: Template | None) -> MaskFacts | None:
 
 def group_report(
     config: Config,
-    scans: Sequence[PreparedScan],
+    sides: Split,
     cohorts: Mapping[str, Path],
     limits: gate.Limits,
     provenance: Mapping[str, Any],
 ) -> None:
     """Write group.html from the models' and cohorts' folders, group_metrics.tsv and group_quality.tsv."""
+    scans = sides.scans
     sections, facts, masks = [], [], None
     for model, place in cohorts.items():
         folder = model_folder(config.output_dir, model)
@@ -136,29 +147,35 @@ def group_report(
     evaluated = read_json(stamp)["record"] if stamp.is_file() and table.is_file() else {}
     if evaluated.get("compared") != compared(scans, {m: synthetic_scans(p) for m, p in cohorts.items()}):
         evaluated = {}  # of other scans
+    helped = downstream_section(config.output_dir, scans, cohorts)
+    sets = statistics_section(config.output_dir, scans, cohorts)
     shown = list(_spread(scans))
     write_group_report(
         config.output_dir / "group.html",
         [scan.reference for scan in shown],
         [scan.masks.get("dseg") for scan in shown],
         sections,
-        [_typed(row) for row in read_tsv(table)] if evaluated else [],
+        _metrics_section(table, facts) if evaluated else None,
         provenance,
         group_methods(
-            n_scans=len(scans),
-            n_animals=len({scan.name.subject for scan in scans}),
+            n_scans=len(sides.training),
+            n_animals=len(set(animals_of(sides.training))),
             grid=config.grid,
             models=facts,
             masks=masks,
-            pairs_per_scan=evaluated.get("pairs_per_scan"),
-            msssim_pairs_per_scan=evaluated.get("msssim_pairs_per_scan"),
+            compared=_comparison(sides, evaluated),
             seed=config.seed,
             versions=provenance["Versions"],
+            more=[
+                *(statistics_methods(sets) if sets else []),
+                *([downstream_methods(helped)] if helped else []),
+            ],
         ),
-        [*_group_notes(scans, bool(evaluated)), *_gate_notes(scans, limits)],
-        n_real=len(scans),
+        [*_group_notes(sides, bool(evaluated)), *_gate_notes(sides.training, limits)],
+        n_real=len(sides.training),
         gate_section=_gate_section(config, scans, list(cohorts), limits),
-        metric_descriptions=_descriptions(table),
+        downstream_section=helped,
+        statistics_section=sets,
     )
 
 
@@ -208,20 +225,25 @@ def _spread(scans: Sequence[PreparedScan]) -> Iterable[PreparedScan]:
 
 
 def _typed(row: Mapping[str, str]) -> dict[str, Any]:
-    numbers = {key: None if row[key] == "n/a" else float(row[key]) for key in ("value", "sd")}
+    keys = ("value", "low", "high", "sd", "sd_passes")
+    numbers = {key: None if row[key] == "n/a" else float(row[key]) for key in keys}
     return {**row, **numbers, "n": int(row["n"])}
 
 
-def _group_notes(scans: Sequence[PreparedScan], evaluated: bool) -> list[str]:
-    notes = []
+def _group_notes(sides: Split, evaluated: bool) -> list[str]:
+    scans, notes = sides.training, []
     if not evaluated:
         notes.append("These scans have not been evaluated: run --steps evaluate report.")
     if not any(scan.masks for scan in scans):
         notes.append("The real scans have no masks, so the synthetic scans have none and were not checked.")
     elif len(scans) < 20:
         notes.append(
-            f"Only {len(scans)} real scans: a model trained on so few scans tends to repeat them, and the "
-            "metrics here compare with the training scans themselves."
+            f"Only {len(scans)} training scans: a model trained on so few scans tends to repeat them."
+        )
+    if not sides.held_out:
+        notes.append(
+            "No animal was held out: the metrics compare with the scans that the models learned from, which "
+            "a model that copies them passes best."
         )
     return notes
 
@@ -260,6 +282,15 @@ def _gate_section(
     return GateSection(sources, rows, limits, failures)
 
 
-def _descriptions(table: Path) -> dict[str, str]:
+def _comparison(sides: Split, evaluated: Mapping[str, Any]) -> ComparisonFacts | None:
+    if not evaluated:
+        return None
+    pairs = (evaluated["pairs_per_scan"], evaluated["msssim_pairs_per_scan"])
+    return ComparisonFacts(len(set(animals_of(sides.held_out))), *pairs)
+
+
+def _metrics_section(table: Path, models: Sequence[ModelFacts]) -> MetricsSection:
     beside = table.with_suffix(".json")
-    return dict(read_json(beside)["metric"]["Levels"]) if beside.is_file() else {}
+    descriptions = read_json(beside)["metric"]["Levels"] if beside.is_file() else {}
+    titles = {model.spec.name: model.spec.title for model in models}
+    return MetricsSection([_typed(row) for row in read_tsv(table)], titles, descriptions)

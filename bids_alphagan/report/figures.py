@@ -155,7 +155,7 @@ def progress(samples: Sequence[Path], rows: int = 6) -> str | None:
             axes.imshow(plane.T, origin="lower", extent=place, **grey)
     axes.set(xlim=(0, width), ylim=(0, height), aspect="auto")
     axes.set_axis_off()
-    return _png(figure)
+    return png(figure)
 
 
 def _draw(rows: Sequence[Sequence[Panel]], inches: float = 9.0) -> str:
@@ -179,7 +179,7 @@ def _draw(rows: Sequence[Sequence[Panel]], inches: float = 9.0) -> str:
         top -= row_height + gap
     axes.set(xlim=(0, width), ylim=(0, height), aspect="auto")
     axes.set_axis_off()
-    return _png(figure)
+    return png(figure)
 
 
 def _extent(panel: Panel) -> tuple[float, float]:
@@ -255,7 +255,7 @@ def window(data: np.ndarray) -> tuple[float, float]:
     return (float(low), float(high)) if high > low else (float(data.min()), float(data.max()) + 1e-6)
 
 
-def _png(figure: Figure) -> str:
+def png(figure: Figure) -> str:
     """A PNG of at most 256 colours: a third of the size, and the eye does not miss the others."""
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(150)

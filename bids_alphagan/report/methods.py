@@ -86,6 +86,15 @@ def participant_methods(
     return compose([f"{software} {preparation}", *_masks(masks)], _citations(masks))
 
 
+@dataclass(frozen=True)
+class ComparisonFacts:
+    """How many animals no model has seen (0: none), and the random pairs per training scan."""
+
+    held_out: int
+    pairs_per_scan: int
+    msssim_pairs_per_scan: int
+
+
 def group_methods(
     *,
     n_scans: int,
@@ -93,10 +102,10 @@ def group_methods(
     grid: int,
     models: Sequence[ModelFacts],
     masks: MaskFacts | None,
-    pairs_per_scan: int | None,
-    msssim_pairs_per_scan: int | None,
+    compared: ComparisonFacts | None,
     seed: int,
     versions: Mapping[str, str],
+    more: Sequence[str] = (),
 ) -> str:
     """Describe training, synthesis and evaluation.
 
@@ -104,7 +113,7 @@ def group_methods(
     ----------
     n_scans, n_animals: real scans that the models learnt from, and the animals they show.
     masks: None where no masks were made.
-    pairs_per_scan, msssim_pairs_per_scan: None where nothing was evaluated.
+    compared: None where nothing was evaluated. more: further paragraphs, citing as `compose` says.
     versions: distribution name to version; "bids-alphagan" and "torch" are needed.
     """
     paragraphs = [
@@ -123,17 +132,30 @@ def group_methods(
             f"of its masks' quality lay more than {widths} robust standard deviations from the real scans' "
             f"median, a scan was discarded and drawn again; kept were {kept}."
         )
-    if pairs_per_scan is None:
-        return _with_references(paragraphs, masks, models)
-    paragraphs.append(
-        "Synthetic and real scans were compared with intensities from 0 to 1 by the normalised "
-        "cross-correlation, the mean absolute error and the squared maximum mean discrepancy with a linear "
-        f"kernel on voxels [@mmd; kwon] over {pairs_per_scan} random real/synthetic pairs per real scan, "
-        f"and by the multi-scale structural similarity [@msssim] over {msssim_pairs_per_scan} pairs per "
-        "real scan within the real set and within each synthetic set (all pairs where there are fewer). "
-        "Given are mean and standard deviation over pairs."
-    )
+    if compared is not None:
+        paragraphs.append(_comparison(compared))
+    paragraphs += more
     return _with_references(paragraphs, masks, models)
+
+
+def _comparison(facts: ComparisonFacts) -> str:
+    """How synthetic scans were compared with real ones."""
+    if facts.held_out:
+        with_whom = (
+            f"Scans of {_count(facts.held_out, 'animal')}, drawn at random and seen by no model, were "
+            "compared with synthetic scans; with the training scans, which show what other animals reach; "
+            "and with these and Gaussian noise (standard deviation a tenth of the range), as a floor."
+        )
+    else:
+        with_whom = "Synthetic scans were compared with the scans that the models were trained on."
+    return (
+        f"{with_whom} With intensities from 0 to 1, the normalised cross-correlation, the mean absolute "
+        "error, the root mean squared error, the peak signal-to-noise ratio and the squared maximum mean "
+        "discrepancy with a linear kernel on voxels [@mmd; kwon] were taken over "
+        f"{facts.pairs_per_scan} random pairs per training scan, and the multi-scale structural similarity "
+        f"[@msssim] over {facts.msssim_pairs_per_scan} pairs per training scan within each set (all where "
+        "there are fewer). Given are means with 95 % bootstrap intervals over animals [@bootstrap]."
+    )
 
 
 def _with_references(paragraphs: Sequence[str], masks: MaskFacts | None, models: Sequence[ModelFacts]) -> str:

@@ -48,6 +48,23 @@ REFERENCES = {
         "organizing and describing outputs of neuroimaging experiments. Scientific Data 3:160044. "
         "doi:10.1038/sdata.2016.44"
     ),
+    "bootstrap": (
+        "Efron B, Tibshirani RJ (1993). An introduction to the bootstrap. Chapman and Hall. "
+        "doi:10.1007/978-1-4899-4541-9"
+    ),
+    "hesterberg": (
+        "Hesterberg TC (2015). What teachers should know about the bootstrap: resampling in the "
+        "undergraduate statistics curriculum. The American Statistician 69(4):371-386. "
+        "doi:10.1080/00031305.2015.1089789"
+    ),
+    "monai": (
+        "Cardoso MJ, Li W, Brown R, et al. (2022). MONAI: an open-source framework for deep learning in "
+        "healthcare. doi:10.48550/arXiv.2211.02701"
+    ),
+    "unet": (
+        "Kerfoot E, Clough J, Oksuz I, et al. (2019). Left-ventricle quantification using residual U-Net. "
+        "Statistical Atlases and Computational Models of the Heart. doi:10.1007/978-3-030-12029-0_40"
+    ),
     "nipype": (
         "Gorgolewski K, Burns CD, Madison C, et al. (2011). Nipype: a flexible, lightweight and extensible "
         "neuroimaging data processing framework in Python. Frontiers in Neuroinformatics 5:13. "
@@ -86,5 +103,30 @@ REFERENCES = {
     "mmd": (
         "Gretton A, Borgwardt KM, Rasch MJ, Schölkopf B, Smola A (2012). A kernel two-sample test. Journal "
         "of Machine Learning Research 13:723-773."
+    ),
+    "precision": (
+        "Kynkäänniemi T, Karras T, Laine S, Lehtinen J, Aila T (2019). Improved precision and recall metric "
+        "for assessing generative models. Advances in Neural Information Processing Systems 32. "
+        "doi:10.48550/arXiv.1904.06991"
+    ),
+    "density": (
+        "Naeem MF, Oh SJ, Uh Y, Choi Y, Yoo J (2020). Reliable fidelity and diversity metrics for generative "
+        "models. ICML 2020. doi:10.48550/arXiv.2002.09797"
+    ),
+    "frechet": (
+        "Dowson DC, Landau BV (1982). The Fréchet distance between multivariate normal distributions. "
+        "Journal of Multivariate Analysis 12(3):450-455. doi:10.1016/0047-259X(82)90077-X"
+    ),
+    "hedges": (
+        "Hedges LV (1981). Distribution theory for Glass's estimator of effect size and related estimators. "
+        "Journal of Educational Statistics 6(2):107-128. doi:10.3102/10769986006002107"
+    ),
+    "twonn": (
+        "Facco E, d'Errico M, Rodriguez A, Laio A (2017). Estimating the intrinsic dimension of datasets by "
+        "a minimal neighborhood information. Scientific Reports 7:12140. doi:10.1038/s41598-017-11873-y"
+    ),
+    "holm": (
+        "Holm S (1979). A simple sequentially rejective multiple test procedure. Scandinavian Journal of "
+        "Statistics 6(2):65-70. doi:10.2307/4615733"
     ),
 }

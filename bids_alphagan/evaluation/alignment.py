@@ -1,0 +1,219 @@
+"""Scans brought to one pose at one resolution, so that their likeness is that of the animals.
+
+Two scans are compared by Pearson's correlation inside a region (the common brain, or the field of view), both
+blurred alike, after a rigid movement of one of them and, where that fits better, a left-right flip. To move
+each scan on every other would take hours. Each is moved once on the mean of the real scans, which puts a
+copy where its original is; only the pairs that are most alike then are moved on each other.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+BLUR = 0.05  # Gaussian, in widths of the region (cube root of its volume): 0.6 mm in a rat's brain
+COARSE = 2.0  # times that for the first steps, which have the farthest to go
+STEPS = (8, 8)  # Gauss-Newton steps on the mean at the coarse and at the fine blur
+PAIR_STEPS = 5
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where scans are compared.
+
+    mask: (x, y, z) bool. zooms: voxel sizes in mm. centre: of what movements turn about, in voxels.
+    points: (v, 3) places of the mask's voxels in mm from the centre.
+    """
+
+    mask: np.ndarray
+    zooms: np.ndarray
+    centre: np.ndarray
+    points: Tensor
+
+    @classmethod
+    def of(cls, mask: np.ndarray, zooms: np.ndarray, centre: np.ndarray | None = None) -> "Region":
+        """`mask` must hold at least one voxel; its own centre is the default."""
+        zooms, where = np.asarray(zooms, float), np.argwhere(mask)
+        centre = where.mean(axis=0) if centre is None else centre
+        points = torch.from_numpy(((where - centre) * zooms).astype(np.float32))
+        return cls(np.asarray(mask, bool), zooms, centre, points)
+
+    @property
+    def width(self) -> float:
+        """Cube root of its volume, in mm."""
+        return float(self.mask.sum() * np.prod(self.zooms)) ** (1 / 3)
+
+
+def blur(scans: np.ndarray, region: Region, times: float = 1.0) -> Tensor:
+    """(n, x, y, z) smoothed by the Gaussian that all scans are compared at, so that none has finer detail."""
+    sigma = times * BLUR * region.width / region.zooms
+    smooth = [ndimage.gaussian_filter(np.asarray(s, np.float32), sigma, mode="nearest") for s in scans]
+    return torch.from_numpy(np.stack(smooth))
+
+
+def sample(volumes: Tensor, moves: Tensor, region: Region) -> Tensor:
+    """Values (b, v) of `volumes` (b, x, y, z) at the region's points after `moves` (b, 3, 4), in mm."""
+    points = region.points @ moves[:, :, :3].mT + moves[:, None, :, 3]
+    size = np.array(volumes.shape[1:], float)
+    # grid_sample wants the last axis first, and -1 and 1 for the first and last voxel's centre.
+    scale = torch.tensor(2 / np.maximum(size - 1, 1) / region.zooms, dtype=torch.float32)
+    shift = torch.tensor(2 * region.centre / np.maximum(size - 1, 1) - 1, dtype=torch.float32)
+    grid = (points * scale + shift).flip(-1)[:, None, None]
+    return F.grid_sample(volumes[:, None], grid, padding_mode="border", align_corners=True)[:, 0, 0, 0]
+
+
+def standardise(values: Tensor) -> Tensor:
+    """Each row with mean 0 and length 1, so that products are correlations; constant rows become 0."""
+    return F.normalize(values - values.mean(dim=-1, keepdim=True), dim=-1, eps=1e-6)
+
+
+def identity(n: int) -> Tensor:
+    """(n, 3, 4): no movement."""
+    return torch.eye(3, 4).repeat(n, 1, 1)
+
+
+def compose(first: Tensor, then: Tensor) -> Tensor:
+    """The movement x -> first(then(x)), each (b, 3, 4)."""
+    turn = first[:, :, :3] @ then[:, :, :3]
+    shift = (first[:, :, :3] @ then[:, :, 3:]) + first[:, :, 3:]
+    return torch.cat([turn, shift], dim=2)
+
+
+def inverse(moves: Tensor) -> Tensor:
+    """Of rigid movements (b, 3, 4)."""
+    back = moves[:, :, :3].mT
+    return torch.cat([back, -back @ moves[:, :, 3:]], dim=2)
+
+
+def rigid(parameters: Tensor) -> Tensor:
+    """(b, 6): shift in mm, rotation vector in radians -> (b, 3, 4)."""
+    x, y, z = parameters[:, 3:].T
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).reshape(-1, 3, 3)
+    return torch.cat([torch.linalg.matrix_exp(cross), parameters[:, :3, None]], dim=2)
+
+
+def derivatives(volumes: Tensor, region: Region) -> Tensor:
+    """How the region's values (b, v) change with shift (mm) and rotation (radians): (b, v, 6)."""
+    spacing = tuple(float(zoom) for zoom in region.zooms)
+    slopes = torch.stack(torch.gradient(volumes, spacing=spacing, dim=(1, 2, 3)), dim=-1)
+    slope = slopes[:, torch.from_numpy(region.mask)]
+    return torch.cat([slope, torch.linalg.cross(region.points.expand_as(slope), slope)], dim=2)
+
+
+def align(moving: Tensor, fixed: Tensor, moves: Tensor, region: Region, steps: int) -> Tensor:
+    """Move each of `moving` (b, x, y, z) on `fixed` (b or 1, x, y, z), beginning with `moves` (b, 3, 4).
+
+    Gauss-Newton steps on the difference that gain and offset leave, the inverse compositional way (Baker and
+    Matthews 2004, doi:10.1023/B:VISI.0000011205.11775.fd): the derivatives are those of `fixed` and are taken
+    once. A movement that made the pair less alike than at the start is dropped.
+    """
+    target = fixed[:, torch.from_numpy(region.mask)]
+    length = (target - target.mean(dim=1, keepdim=True)).norm(dim=1).clamp(min=1e-6)[:, None, None]
+    target = standardise(target)
+    slopes = derivatives(fixed, region) / length
+    slopes = slopes - slopes.mean(dim=1, keepdim=True)
+    slopes = slopes - target[:, :, None] * (target[:, :, None] * slopes).sum(dim=1, keepdim=True)
+    normal = slopes.mT @ slopes
+    damped = normal + 1e-4 * torch.diag_embed(normal.diagonal(dim1=1, dim2=2)) + 1e-8 * torch.eye(6)
+    best, likeness = moves, torch.full((len(moving),), -2.0)
+    for step in range(steps + 1):
+        values = standardise(sample(moving, moves, region))
+        found = (values * target).sum(dim=1)
+        better = found > likeness
+        best = torch.where(better[:, None, None], moves, best)
+        likeness = torch.where(better, found, likeness)
+        if step == steps:
+            break
+        left = values / found.clamp(min=0.1)[:, None] - target
+        change = torch.linalg.solve(damped, slopes.mT @ left[:, :, None])[..., 0]
+        # No step beyond a tenth of the region's width, which blurred scans cannot tell the way over.
+        reach = torch.tensor([0.1 * region.width] * 3 + [0.1] * 3)
+        change = change.clamp(-reach, reach)
+        moves = compose(moves, inverse(rigid(change)))
+    return best
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Scans in the pose of the mean scan.
+
+    volumes: (n, x, y, z), blurred. moves: (n, 3, 4), from the mean's points to the scan's, in mm. values:
+    (n, v) standardised, of the region.
+    """
+
+    volumes: Tensor
+    moves: Tensor
+    values: Tensor
+
+    def __len__(self) -> int:
+        return len(self.moves)
+
+
+def to_mean(scans: np.ndarray, reference: np.ndarray, region: Region) -> Aligned:
+    """Bring scans (n, x, y, z) to the pose of `reference` (x, y, z)."""
+    moves = identity(len(scans))
+    for times, steps in zip((COARSE, 1.0), STEPS, strict=True):
+        volumes, fixed = blur(scans, region, times), blur(reference[None], region, times)
+        parts = range(0, len(scans), BATCH)
+        moves = torch.cat(
+            [align(volumes[i : i + BATCH], fixed, moves[i : i + BATCH], region, steps) for i in parts]
+        )
+    values = [standardise(sample(volumes[i : i + BATCH], moves[i : i + BATCH], region)) for i in parts]
+    return Aligned(volumes, moves, torch.cat(values))
+
+
+@dataclass(frozen=True)
+class Library:
+    """Scans that others are compared with.
+
+    aligned: n scans. whole, softer: (n, x, y, z) in the mean's pose, as they are and blurred once more.
+    animals: (n,) numbers.
+    """
+
+    aligned: Aligned
+    whole: Tensor
+    softer: Tensor
+    animals: np.ndarray
+
+    @classmethod
+    def of(cls, scans: np.ndarray, reference: np.ndarray, region: Region, animals: np.ndarray) -> "Library":
+        """Of scans (n, x, y, z), brought to the pose of `reference` (x, y, z)."""
+        aligned = to_mean(scans, reference, region)
+        everywhere = Region.of(np.ones_like(region.mask), region.zooms, region.centre)
+        parts = range(0, len(scans), BATCH)
+        posed = [
+            sample(aligned.volumes[i : i + BATCH], aligned.moves[i : i + BATCH], everywhere) for i in parts
+        ]
+        whole = torch.cat(posed).reshape(aligned.volumes.shape)
+        return cls(aligned, whole, blur(whole.numpy(), region), animals)
+
+
+def on_pairs(
+    moving: Aligned, library: Library, pairs: np.ndarray, region: Region
+) -> tuple[np.ndarray, np.ndarray]:
+    """Move scans on single others: correlations (p,) in [0, 1], movements (p, 3, 4) from the mean's points.
+
+    The correlation is the multiple one of the moved scan with the other and the other's detail, so that gain,
+    offset and sharpness are free: a generator's scans are smoother than real ones, and copies are, too.
+
+    pairs: (p, 2) indices into `moving` and `library`.
+    """
+    likeness, moves = [torch.empty(0)], [torch.empty(0, 3, 4)]
+    inside = torch.from_numpy(region.mask)
+    for i in range(0, len(pairs), BATCH):
+        a, b = torch.from_numpy(pairs[i : i + BATCH]).T
+        move = align(moving.volumes[a], library.whole[b], moving.moves[a], region, PAIR_STEPS)
+        values = standardise(sample(moving.volumes[a], move, region))
+        target = library.whole[b][:, inside]
+        detail = standardise(target - library.softer[b][:, inside])
+        target = standardise(target)
+        detail = F.normalize(detail - target * (target * detail).sum(1, keepdim=True), dim=1, eps=1e-6)
+        shares = (values * target).sum(1).clamp(min=0) ** 2 + (values * detail).sum(1) ** 2
+        likeness.append(shares.clamp(max=1).sqrt())
+        moves.append(move)
+    return torch.cat(likeness).double().numpy(), torch.cat(moves).double().numpy()

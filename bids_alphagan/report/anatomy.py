@@ -1,0 +1,74 @@
+"""The group report's section on anatomy: volumes of brain and tissues, real beside synthetic."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bids_alphagan.report import charts
+
+_STRUCTURES = {"brain": "Brain", "gm": "Grey matter", "wm": "White matter", "csf": "CSF"}
+_SIZES = ((0.2, "hardly any"), (0.5, "small"), (0.8, "middling"))  # Cohen 1988: of effects below that
+
+
+def view(record: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    """A chart, and a line of the table for each model and structure, from the record of the statistic."""
+    rows = record["tables"]["anatomy"]
+    lines = [
+        {**row, "label": labels[row["model"]], "name": _STRUCTURES[row["structure"]], "size": _size(row)}
+        for row in rows
+    ]
+    sets = {
+        name: record["more"]["volumes"][name]
+        for name in ("real", *labels)
+        if name in record["more"]["volumes"]
+    }
+    return {"lines": lines, "chart": _chart(sets, {"real": "Real", **labels}), "against": rows[0]["against"]}
+
+
+def _size(row: Mapping[str, Any]) -> str:
+    """How large an effect is, in words; that it may be nothing, where its interval holds 0."""
+    effect, low, high = row["effect"], row["effect_low"], row["effect_high"]
+    if effect is None:
+        return "volumes do not vary"
+    word = next((word for most, word in _SIZES if abs(effect) < most), "large")
+    unsure = low is None or low <= 0 <= high
+    return f"{word}, {'may be chance' if unsure else 'more' if effect > 0 else 'less'}"
+
+
+def _chart(sets: Mapping[str, Sequence[Mapping[str, float]]], labels: Mapping[str, str]) -> str:
+    """A panel for each structure, a strip for each set: a dot for each scan, a bar for mean and spread."""
+    height = 0.9 + 0.5 * len(sets)
+    figure = Figure(figsize=(9, height))
+    panels = figure.subplots(1, len(_STRUCTURES), sharey=True)
+    figure.subplots_adjust(left=0.15, right=0.985, top=1 - 0.3 / height, bottom=0.5 / height, wspace=0.1)
+    for axes, (structure, title) in zip(panels, _STRUCTURES.items(), strict=True):
+        for place, (name, scans) in enumerate(sets.items()):
+            colour = charts.INK if name == "real" else charts.ACCENTS[(place - 1) % len(charts.ACCENTS)]
+            _strip(axes, place, np.array([scan[structure] for scan in scans]), colour)
+        axes.axvline(
+            np.mean([scan[structure] for scan in sets["real"]]),
+            color=charts.INK,
+            linewidth=0.8,
+            linestyle=":",
+        )
+        axes.set_title(title)
+        axes.set_xlabel("mL")
+        axes.set_yticks(range(len(sets)), [labels[name] for name in sets])
+        axes.set_ylim(len(sets) - 0.4, -0.6)
+        axes.margins(x=0.12)
+        axes.locator_params(axis="x", nbins=4)
+        charts.chart(axes)
+    return charts.svg(figure)
+
+
+def _strip(axes: Axes, place: int, values: np.ndarray, colour: str) -> None:
+    """Dots over a light bar of one standard deviation to each side, and a line at the mean."""
+    heights = place + np.random.default_rng(0).uniform(-0.26, 0.26, len(values))  # for the eye only
+    mean, sd = values.mean(), values.std(ddof=1)
+    axes.barh(place, 2 * sd, 0.72, left=mean - sd, color=colour, alpha=0.16, linewidth=0)
+    axes.plot([mean] * 2, [place - 0.36, place + 0.36], color=colour, linewidth=2)
+    dots: dict[str, Any] = {"s": 14, "alpha": 0.8, "linewidths": 0, "rasterized": len(values) > 200}
+    axes.scatter(values, heights, color=colour, **dots)

@@ -1,0 +1,101 @@
+"""The group report's section on memorisation: a verdict in one sentence, and the worst pairs side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from bids_alphagan.report import figures
+
+_LIMIT = 0.5  # of the intensities' range: a difference that is drawn in full colour
+_DIFFERENCE = LinearSegmentedColormap.from_list("difference", ["#4cc3ff", figures.BACKGROUND, "#ff8a5c"])
+_SHOWN = 2  # of the most suspicious scans where none is a copy
+_TITLES = ("synthetic, aligned", "nearest training scan", "difference")
+
+
+def view(record: Mapping[str, Any], labels: Mapping[str, str], pictures: Path) -> dict[str, Any]:
+    """For each model a verdict, a line of the table and pictures, from the record of the statistic."""
+    tables = record["tables"]
+    every = np.load(pictures, allow_pickle=False) if pictures.is_file() else {}
+    models = []
+    for line in tables["memorisation_summary"]:
+        model = line["model"]
+        rows = [row for row in tables["memorisation"] if row["model"] == model]
+        pairs = every.get(model, [])
+        worst = [rows[index] for index in record["more"][model]][: max(line["copies"], _SHOWN)]
+        models.append(
+            {
+                **line,
+                "label": labels[model],
+                "verdict": _verdict(line, labels[model]),
+                "closeness": _closeness(line),
+                "pairs": [
+                    (row, _picture(pair, record["more"]["zooms"]))
+                    for row, pair in zip(worst, pairs, strict=False)
+                ],
+            }
+        )
+    return {"models": models}
+
+
+def _verdict(line: Mapping[str, Any], label: str) -> str:
+    """The sentence that a sceptic asks for."""
+    n, copies, twins = line["n"], line["copies"], line["n"] - line["distinct"]
+    if copies:
+        many = "is a copy" if copies == 1 else "are copies"
+        told = f"{copies} of {n} scans of {label} {many} of a training scan"
+    else:
+        told = f"None of {n} scans of {label} is a copy of a training scan"
+    if not twins:
+        return f"{told}, and all are different from each other."
+    few = "1 is different" if line["distinct"] == 1 else f"{line['distinct']} are different"
+    return f"{told}, {'and' if copies else 'but'} only {few} from each other."
+
+
+def _closeness(line: Mapping[str, Any]) -> str | None:
+    """Whether the cohort as a whole lies closer to the training animals than to others."""
+    if line["closer"] is None:
+        return None
+    more = "more than chance would give" if line["closer_p"] < 0.05 else "as chance may give"
+    share, usual = (f"{100 * line[key]:.0f} %" for key in ("closer", "closer_expected"))
+    return (
+        f"{share} lie nearest to a training animal, where {usual} would if the model knew no animal by "
+        f"heart: {more} (p = {line['closer_p']:.2g})."
+    )
+
+
+def _picture(pair: np.ndarray, zooms: Sequence[float]) -> str:
+    """Synthetic and training scan, (2, x, y, z) uint8, and their difference in three planes."""
+    made, real = pair.astype(np.float32) / 255
+    made = _same_scale(made, real)
+    size = np.array(real.shape) * zooms
+    at = figures.centre(figures.Scan(real, (1.0, 1.0, 1.0)), {})
+    low, high = figures.window(real)
+    heights = [size[plane.up] for plane in figures.PLANES.values()]
+    widths = [size[plane.across] for plane in figures.PLANES.values()]
+    figure = Figure(figsize=(6, 6 * sum(heights) / (3 * max(widths)) + 0.25), facecolor=figures.BACKGROUND)
+    grid = figure.subplots(3, 3, gridspec_kw={"height_ratios": heights})
+    figure.subplots_adjust(0.004, 0.004, 0.996, 1 - 0.25 / figure.get_figheight(), 0.015, 0.015)
+    for number, plane in enumerate(figures.PLANES.values()):
+        for axes, volume, title in zip(grid[number], (made, real, made - real), _TITLES, strict=True):
+            flat = np.take(volume, at[plane.cut], axis=plane.cut)
+            image = flat if plane.up < plane.across else flat.T
+            extent = (0, size[plane.across], 0, size[plane.up])
+            style: dict[str, Any] = {"cmap": "gray", "vmin": low, "vmax": high}
+            if title == _TITLES[2]:
+                reach = _LIMIT * (high - low)
+                style = {"cmap": _DIFFERENCE, "vmin": -reach, "vmax": reach}
+            axes.imshow(image, origin="lower", extent=extent, interpolation="bicubic", **style)
+            axes.set_axis_off()
+            if number == 0:
+                axes.set_title(title, color="#dfe6ee", fontsize=8.5, pad=4)
+    return figures.png(figure)
+
+
+def _same_scale(made: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """`made` with the gain and the offset that bring it closest to `real`, as the search allows them."""
+    gain, offset = np.polyfit(made.ravel(), real.ravel(), 1) if made.std() > 0 else (1.0, 0.0)
+    return np.asarray(gain * made + offset, np.float32)

@@ -1,0 +1,120 @@
+"""The group report's section on the metrics: each drawn between its floor and its ceiling, and a table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bids_alphagan.report import charts
+
+CEILING, FLOOR = "real", "real+noise"
+_IN_PRINT = {CEILING: "Real", FLOOR: "Real with noise"}
+_BETTER = {"higher": "↑ higher", "lower": "↓ lower"}
+_ACROSS = 3  # charts in a row
+
+
+@dataclass(frozen=True)
+class MetricsSection:
+    """What the group report says about the metrics.
+
+    Attributes
+    ----------
+    rows: those of group_metrics.tsv with numbers as such, None where there is none.
+    models: key in the rows' `model` to the name in print.
+    descriptions: what each metric is, for the table's foot.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    models: Mapping[str, str]
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+
+
+def view(section: MetricsSection) -> dict[str, Any]:
+    """All that the page shows: a chart and a line of the table for each metric."""
+    there = {row["model"] for row in section.rows}
+    sets = {name: label for name, label in (_IN_PRINT | dict(section.models)).items() if name in there}
+    lines = []
+    for metric in dict.fromkeys(row["metric"] for row in section.rows):
+        cells = {row["model"]: row for row in section.rows if row["metric"] == metric}
+        direction = next(iter(cells.values()))["direction"]
+        lines.append(
+            {
+                "metric": metric,
+                "unit": next(iter(cells.values()))["unit"],
+                "better": _BETTER.get(direction, f"→ {direction}"),
+                "best": _best(cells, [name for name in section.models if name in cells], direction),
+                "cells": [cells.get(name) for name in sets],
+            }
+        )
+    return {
+        "against": {row["against"] for row in section.rows} - {"itself"},
+        "sets": sets.values(),
+        "chart": _chart(section.rows, sets, [line["metric"] for line in lines]),
+        "lines": lines,
+        "descriptions": section.descriptions,
+    }
+
+
+def _best(cells: Mapping[str, Mapping[str, Any]], models: Sequence[str], direction: str) -> str | None:
+    """The model with the best value, where there are several to choose from."""
+    real = cells.get(CEILING, {}).get("value")
+    scores = {name: _distance(cells[name]["value"], direction, real) for name in models}
+    known = {name: score for name, score in scores.items() if score is not None}
+    return min(known, key=known.__getitem__) if len(known) > 1 else None
+
+
+def _distance(value: float | None, direction: str, real: float | None) -> float | None:
+    """How far a value is from good: the smaller the better, whatever the metric's direction."""
+    if value is None:
+        return None
+    if direction == "closer to real":
+        return None if real is None else abs(value - real)
+    return -value if direction == "higher" else value
+
+
+def _chart(rows: Sequence[Mapping[str, Any]], sets: Mapping[str, str], metrics: Sequence[str]) -> str | None:
+    """A panel for each metric, a dot with its interval for each set; None where no set has a value."""
+    known = {(row["metric"], row["model"]): row for row in rows if row["value"] is not None}
+    drawn = [metric for metric in metrics if any(key[0] == metric for key in known)]
+    if not drawn:
+        return None
+    down = -(-len(drawn) // _ACROSS)
+    height = 0.55 + 0.2 * len(sets)
+    figure = Figure(figsize=(9, down * height + 0.15))
+    grid = figure.subplots(down, _ACROSS, squeeze=False, sharey=True)
+    share = 1 / (down * height + 0.15)
+    figure.subplots_adjust(
+        left=0.145,
+        right=0.985,
+        top=1 - 0.25 * share,
+        bottom=0.3 * share,
+        wspace=0.1,
+        hspace=0.55 / (height - 0.5),
+    )
+    for axes, metric in zip(grid.flat, drawn, strict=False):
+        for place, name in enumerate(sets):
+            if (metric, name) in known:
+                _dot(axes, place, known[metric, name])
+        ceiling = known.get((metric, CEILING))
+        if ceiling:
+            axes.axvline(ceiling["value"], color=charts.INK, linewidth=0.8, linestyle=":")
+        unit = next(row["unit"] for row in rows if row["metric"] == metric)
+        axes.set_title(metric if unit == "1" else f"{metric}, {unit}")
+        axes.set_yticks(range(len(sets)), list(sets.values()))
+        axes.set_ylim(len(sets) - 0.4, -0.6)
+        axes.locator_params(axis="x", nbins=4)
+        charts.chart(axes)
+    for axes in list(grid.flat)[len(drawn) :]:
+        axes.set_axis_off()
+    return charts.svg(figure)
+
+
+def _dot(axes: Axes, place: int, row: Mapping[str, Any]) -> None:
+    """The value, and its interval where it has one; real scans in the page's ink, models in colours."""
+    colour = charts.INK if row["model"] in _IN_PRINT else charts.ACCENTS[(place - 1) % len(charts.ACCENTS)]
+    if row["low"] is not None:
+        axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2, alpha=0.6)
+    inside = "none" if row["model"] == FLOOR else colour
+    axes.plot([row["value"]], [place], "o", color=colour, markerfacecolor=inside, markersize=5)

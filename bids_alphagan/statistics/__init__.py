@@ -1,0 +1,18 @@
+"""Statistics of whole cohorts, from the files of a run to rows of tables: STATISTICS.
+
+Each is one function of `scans.Scans` that gives a `table.Finding`; a statistic that cannot be had raises
+UserError with the reason, and the others go on.
+"""
+
+from bids_alphagan.statistics import anatomy, distribution, memorisation
+from bids_alphagan.statistics.table import Statistic
+
+STATISTICS: dict[str, Statistic] = {
+    "distribution": Statistic(distribution.find, 1, {"distribution": distribution.COLUMNS}),
+    "anatomy": Statistic(anatomy.find, 1, {"anatomy": anatomy.COLUMNS}),
+    "memorisation": Statistic(
+        memorisation.find,
+        memorisation.VERSION,
+        {"memorisation": memorisation.COLUMNS, "memorisation_summary": memorisation.SUMMARY_COLUMNS},
+    ),
+}

@@ -1,0 +1,185 @@
+"""Statistics of cohorts through the group level: tables, verdicts in sidecars, reasons, and what is kept."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import cohorts
+import numpy as np
+import pytest
+
+from bids_alphagan import group_evaluation
+from bids_alphagan.errors import UserError
+from bids_alphagan.files import read_json, read_tsv, write_json
+from bids_alphagan.layout.names import sidecar
+from bids_alphagan.layout.prepared import synthetic_scans
+from bids_alphagan.statistics import STATISTICS
+
+N, OTHERS = 15, range(20, 26)
+TABLES = ("distribution", "anatomy", "memorisation", "memorisation_summary")
+
+
+def evaluate(root: Path, held_out: float = 0.2) -> list[dict]:
+    config, sides = cohorts.configured(root, held_out)
+    group_evaluation.evaluate(config, sides, {cohorts.MODEL: root / "derivatives" / cohorts.MODEL})
+    table = root / "group_memorisation.tsv"
+    return read_tsv(table) if table.is_file() else []
+
+
+def verdicts(root: Path) -> list[dict | None]:
+    scans = synthetic_scans(root / "derivatives" / cohorts.MODEL)
+    return [read_json(sidecar(path)).get("Memorisation") for path in scans]
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scans of other animals, and last a copy of a training scan with noise."""
+    root = tmp_path_factory.mktemp("planted") / "out"
+    cohorts.real(root, range(N))
+    scan, dseg = cohorts.animal(source(root))
+    noisy = scan + np.random.default_rng(0).normal(0, 20, scan.shape).astype(np.float32)
+    cohorts.synthetic(root, [*map(cohorts.animal, OTHERS), (np.clip(noisy, 0, None), dseg)])
+    evaluate(root)
+    return root
+
+
+def source(root: Path) -> int:
+    """The training animal that the copy is of."""
+    return int(cohorts.configured(root)[1].training[4].name.subject)
+
+
+@pytest.fixture
+def copy(planted: Path, tmp_path: Path) -> Path:
+    shutil.copytree(planted, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_a_planted_copy_is_named_in_table_and_sidecar(planted: Path) -> None:
+    rows = read_tsv(planted / "group_memorisation.tsv")
+    assert [row["copy"] for row in rows] == ["False"] * len(OTHERS) + ["True"]
+    label = f"sub-{source(planted):02d}"
+    assert rows[-1]["nearest_animal"] == label
+    told = verdicts(planted)
+    assert [one["Copy"] for one in told] == [False] * len(OTHERS) + [True]
+    assert told[-1]["NearestTrainingScan"] == f"bids:raw:{label}/anat/{label}_T2w.nii.gz"
+    assert told[-1]["PAdjusted"] == float(rows[-1]["p_adjusted"]) < 0.05
+    assert "version" in told[-1]["Method"]
+    summary = read_tsv(planted / "group_memorisation_summary.tsv")[0]
+    assert (summary["n"], summary["copies"], summary["distinct"]) == ("7", "1", "7")
+    assert (summary["n_training_animals"], summary["n_held_out_animals"]) == ("12", "3")
+
+
+def test_the_other_keys_of_a_sidecar_stay(planted: Path) -> None:
+    facts = [read_json(sidecar(p)) for p in synthetic_scans(planted / "derivatives" / cohorts.MODEL)]
+    assert [one["RandomSeed"] for one in facts] == list(range(1, len(OTHERS) + 2))
+
+
+def test_every_column_is_described(planted: Path) -> None:
+    for name in TABLES:
+        rows = read_tsv(planted / f"group_{name}.tsv")
+        assert list(rows[0]) == list(read_json(planted / f"group_{name}.json"))
+
+
+def test_sets_of_other_animals_pass_and_say_against_whom(planted: Path) -> None:
+    rows = read_tsv(planted / "group_distribution.tsv")
+    assert [(row["model"], row["space"]) for row in rows] == [
+        ("real", "anatomy"),
+        (cohorts.MODEL, "anatomy"),
+        (cohorts.MODEL, "appearance"),
+    ]
+    assert {row["against"] for row in rows} == {"held-out"}
+    assert {row["n_real"] for row in rows} == {"3"}
+    assert all(float(row["mmd_p"]) > 0.01 for row in rows)
+    assert all(row["frechet"] == "n/a" and "too few" in row["notes"] for row in rows)
+
+
+def test_volumes_are_those_of_the_masks(planted: Path) -> None:
+    rows = {row["structure"]: row for row in read_tsv(planted / "group_anatomy.tsv")}
+    held = [int(scan.name.subject) for scan in cohorts.configured(planted)[1].held_out]
+    voxels = [(cohorts.animal(n)[1] > 0).sum() for n in held]
+    assert float(rows["brain"]["real_mean"]) == pytest.approx(np.mean(voxels) * 0.75**2 / 1000, rel=1e-4)
+    assert rows["brain"]["n_synthetic"] == "7"
+    assert float(rows["gm"]["effect_low"]) < float(rows["gm"]["effect"]) < float(rows["gm"]["effect_high"])
+
+
+def test_nothing_is_computed_twice_and_all_is_mended(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables and verdicts that were lost or are stale come back from what is kept."""
+    before = {name: (copy / f"group_{name}.tsv").read_text() for name in TABLES}
+    told = verdicts(copy)
+    (copy / "group_anatomy.tsv").unlink()
+    path = sidecar(synthetic_scans(copy / "derivatives" / cohorts.MODEL)[0])
+    write_json(path, {**read_json(path), "Memorisation": {"Copy": True}})
+    for name, statistic in STATISTICS.items():
+        monkeypatch.setitem(STATISTICS, name, statistic.__class__(None, statistic.version, statistic.tables))
+    evaluate(copy)
+    assert {name: (copy / f"group_{name}.tsv").read_text() for name in TABLES} == before
+    assert verdicts(copy) == told
+
+
+def test_a_changed_cohort_is_judged_anew(copy: Path) -> None:
+    cohorts.synthetic(copy, [cohorts.animal(n) for n in (*OTHERS, 30)])
+    assert {row["copy"] for row in evaluate(copy)} == {"False"}
+    assert not any(one["Copy"] for one in verdicts(copy))
+
+
+def test_a_statistic_that_fails_stops_no_other(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(scans: object) -> None:
+        raise MemoryError("no room")
+
+    other = STATISTICS["anatomy"]
+    monkeypatch.setitem(STATISTICS, "anatomy", other.__class__(fail, other.version + 1, other.tables))
+    assert evaluate(copy)[-1]["copy"] == "True"
+    assert not (copy / "group_anatomy.tsv").exists()
+    assert "no room" in caplog.text
+
+
+def test_without_masks_anatomy_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Few animals, none held out: no anatomy, a warning of whom the cohort is compared with."""
+    root = tmp_path / "out"
+    cohorts.real(root, range(5), masks=False)
+    cohorts.synthetic(root, [cohorts.animal(n) for n in (20, 21, 22)], masks=False)
+    with caplog.at_level(logging.WARNING):
+        rows = evaluate(root, held_out=0)
+    assert [row["copy"] for row in rows] == ["False"] * 3
+    assert "no masks" in caplog.text
+    assert "a model that copies them passes best" in caplog.text
+    assert not (root / "group_anatomy.tsv").exists()
+    found = read_tsv(root / "group_distribution.tsv")
+    assert [(row["space"], row["against"]) for row in found] == [("appearance", "training")]
+
+
+def test_of_three_animals_no_copy_can_be_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tmp_path / "out"
+    cohorts.real(root, range(3))
+    cohorts.synthetic(root, [cohorts.animal(n) for n in (0, 20)])
+    assert evaluate(root) == []
+    assert verdicts(root) == [None, None]
+    assert "from 4 training animals on" in caplog.text
+    assert len(read_tsv(root / "group_anatomy.tsv")) == 4
+
+
+def test_a_damaged_mask_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    cohorts.real(root, range(4))
+    place = cohorts.synthetic(root, [cohorts.animal(20), cohorts.animal(21)])
+    dseg = next(place.glob("sub-synth0001/anat/*_dseg.nii.gz"))
+    dseg.write_bytes(b"nothing")
+    config, sides = cohorts.configured(root)
+    from bids_alphagan.statistics.scans import Scans
+
+    with pytest.raises(UserError, match="dseg"):
+        STATISTICS["anatomy"].find(Scans(config, sides, {cohorts.MODEL: place}))
+
+
+def test_changed_masks_change_the_volumes(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("distribution", "memorisation"):
+        monkeypatch.delitem(STATISTICS, name)
+    before = read_tsv(copy / "group_anatomy.tsv")
+    first, second = sorted(copy.glob("derivatives/*/sub-*/anat/*_dseg.nii.gz"))[:2]
+    shutil.copy(second, first)
+    evaluate(copy)
+    after = read_tsv(copy / "group_anatomy.tsv")
+    assert [row["real_mean"] for row in after] == [row["real_mean"] for row in before]
+    assert [row["synthetic_mean"] for row in after] != [row["synthetic_mean"] for row in before]
