@@ -277,8 +277,9 @@ SAFETY = ["checkpoint_every", "keep_checkpoints", "use_checkpoint", "on_divergen
 def test_options_of_training_reach_it(name: str) -> None:
     from bids_alphagan.model_training import train_settings
 
-    changed = cli.parse(CALL + flags({name: OTHER[name]}))
-    assert train_settings(changed) != train_settings(cli.parse(CALL))
+    plain = {"precision": "fp32"}  # "auto" is what the processor can do
+    changed = cli.parse(CALL + flags({**plain, name: OTHER[name]}))
+    assert train_settings(changed) != train_settings(cli.parse(CALL + flags(plain)))
 
 
 def test_record_works_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
