@@ -47,7 +47,7 @@ def test_what_is_found(
     assert re.search(r"RatPhantom: \d+ x \d+ x \d+ voxels of .* mm, rattus norvegicus", found["template"][1])
     assert str(template) in found["template"][1]
     assert re.search(r"\d+ cores, \d+ GB", found["machine"][1])
-    assert re.fullmatch(r"bids-validator \d+\.\d+\.\d+", found["BIDS validator"][1])
+    assert re.fullmatch(r"\d+\.\d+\.\d+", found["BIDS validator"][1])
     assert found["TEMPLATEFLOW_HOME"] == ("missing", f"{tmp_path / 'templateflow'} is not there")
 
 
