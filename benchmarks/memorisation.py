@@ -64,9 +64,17 @@ def noisy(scan: np.ndarray, sd: float, rng: np.random.Generator) -> np.ndarray:
     return scan + rng.normal(0, sd, scan.shape)
 
 
+def enlarged(scan: np.ndarray, factor: float) -> np.ndarray:
+    """As the augmentation of training enlarges scans, about the middle of the field of view."""
+    middle = (np.array(scan.shape) - 1) / 2
+    return ndimage.affine_transform(
+        scan, np.eye(3) / factor, middle * (1 - 1 / factor), order=1, mode="nearest"
+    )
+
+
 def everything(scan: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirrored, turned twice, blurred, with noise."""
-    moved = turned(turned(scan[::-1], 3), -3, (0, 2))
+    """Mirrored, turned twice, enlarged, blurred, with noise."""
+    moved = enlarged(turned(turned(scan[::-1], 3), -3, (0, 2)), 1.05)
     return noisy(ndimage.gaussian_filter(moved, 0.5), 0.05, rng)
 
 
@@ -79,9 +87,11 @@ COPIES: dict[str, Change] = {
     "turned 5 degrees": lambda x, rng: turned(x, -5),
     "tilted 3 degrees": lambda x, rng: turned(x, 3, (1, 2)),
     "shifted by 2, -1, 1 voxels": lambda x, rng: ndimage.shift(x, (2, -1, 1), order=1, mode="nearest"),
+    "enlarged by 5 %": lambda x, rng: enlarged(x, 1.05),
+    "enlarged by 10 %": lambda x, rng: enlarged(x, 1.1),
     "blurred, sigma 1 voxel": lambda x, rng: ndimage.gaussian_filter(x, 1),
     "gamma 1.3": lambda x, rng: x**1.3,
-    "mirrored, turned, tilted, blurred, noise": everything,
+    "mirrored, turned, tilted, enlarged by 5 %, blurred, noise": everything,
 }
 
 

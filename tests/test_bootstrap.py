@@ -5,7 +5,13 @@ import pytest
 from scipy import stats
 
 from bids_alphagan.errors import UserError
-from bids_alphagan.evaluation.bootstrap import bootstrap, mean_over_pairs, small_sample_warning, units
+from bids_alphagan.evaluation.bootstrap import (
+    bootstrap,
+    jackknife,
+    mean_over_pairs,
+    small_sample_warning,
+    units,
+)
 
 
 def test_agrees_with_scipy_where_each_animal_has_one_scan() -> None:
@@ -134,3 +140,30 @@ def test_few_animals_are_told_of() -> None:
     assert "hints" in str(small_sample_warning(4))
     assert "hints" not in str(small_sample_warning(12))
     assert "nothing can be said" in str(small_sample_warning(1, "held-out animals"))
+
+
+def test_the_jackknife_of_means_is_the_t_interval_of_animals() -> None:
+    """Of two means, its variance is the sum of theirs; scans of one animal count as one."""
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=12), rng.normal(2, 3, size=9)
+    low, high = jackknife(lambda i, j: np.array([a[i].mean() - b[j].mean()]), range(12), range(9))
+    error = np.sqrt(a.var(ddof=1) / 12 + b.var(ddof=1) / 9)
+    half = stats.t.ppf(0.975, 8) * error
+    assert (high[0] - low[0]) / 2 == pytest.approx(half)
+    assert (high[0] + low[0]) / 2 == pytest.approx(a.mean() - b.mean())
+    twice = np.repeat(a, 2)
+    alike = jackknife(
+        lambda i, j: np.array([twice[i].mean() - b[j].mean()]), np.repeat(range(12), 2), range(9)
+    )
+    assert alike[1][0] - alike[0][0] == pytest.approx(2 * half)
+
+
+def test_the_jackknife_says_nothing_of_two_animals_or_of_what_is_undefined() -> None:
+    def undefined(i: np.ndarray) -> np.ndarray:
+        if len(i) < 4:
+            raise UserError("too few")
+        return np.array([1.0])
+
+    assert np.isnan(jackknife(lambda i: np.array([1.0, 2.0]), ["a", "a", "b"])).all()
+    assert np.isnan(jackknife(undefined, range(4))).all()
+    assert jackknife(lambda i: np.array([1.0]), range(4))[0] == [1.0]

@@ -12,13 +12,13 @@ from bids_alphagan.evaluation.cohort import find_copies
 from bids_alphagan.evaluation.memorisation import Null, RealScans, holm
 from bids_alphagan.phantom import acquisition
 
-TRAINING, HELD_OUT, OTHERS = 12, 5, 7
+TRAINING, HELD_OUT, OTHERS = 13, 5, 7
 ZOOMS = benchmark.ZOOMS
 
 
 @pytest.fixture(scope="module")
 def heads() -> tuple[np.ndarray, np.ndarray]:
-    """24 phantom animals, coarsely sampled: scans and labels."""
+    """25 phantom animals, coarsely sampled: scans and labels."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(acquisition, "FINEST", acquisition.FINEST)  # put back what the benchmark sets
         patch.setattr(benchmark, "FINEST", 0.75)
@@ -66,26 +66,32 @@ def test_copies_are_caught_in_every_disguise(real: RealScans, scans: np.ndarray,
     mirrored = [name.startswith("mirrored") for name in benchmark.COPIES]
     assert [match.mirrored for match in found.matches[OTHERS:]] == mirrored
     assert all(0 < match.p <= match.p_adjusted <= 1 for match in found.matches)
+    adjusted = holm(np.array([match.p for match in found.matches]))
+    np.testing.assert_allclose([match.p_adjusted for match in found.matches], adjusted)
+    assert [match.copy for match in found.matches] == list(adjusted < 0.05)
     assert all(match.p_rank == pytest.approx(1 / (1 + TRAINING + HELD_OUT)) for match in found.worst(n))
 
 
 def test_the_movement_is_found(real: RealScans, scans: np.ndarray) -> None:
     shifted = ndimage.shift(scans[0], (2, -1, 1), order=1, mode="nearest")
     turned = benchmark.turned(scans[1], 4)
-    found = find_copies(np.stack([shifted, turned, scans[2, ::-1]]), real)
-    by_shift, by_turn, mirror = found.matches
+    larger = benchmark.enlarged(scans[3], 1.1)
+    found = find_copies(np.stack([shifted, turned, scans[2, ::-1], larger]), real)
+    by_shift, by_turn, mirror, by_size = found.matches
     # A scan moved by 2 voxels is sampled 2 voxels further; rotation is about the brain's centre.
     np.testing.assert_allclose(by_shift.shift, (1.5, -0.75, 1.0), atol=0.2)
     np.testing.assert_allclose(by_shift.rotation, 0, atol=0.6)
     assert abs(by_turn.rotation[2]) == pytest.approx(4, abs=0.5)
     np.testing.assert_allclose(by_turn.rotation[:2], 0, atol=0.6)
-    for scan, match in ((shifted, by_shift), (turned, by_turn), (scans[2, ::-1], mirror)):
+    np.testing.assert_allclose([by_shift.size, by_turn.size, by_size.size], [1, 1, 1.1], atol=0.01)
+    whole = ((shifted, by_shift), (turned, by_turn), (scans[2, ::-1], mirror), (larger, by_size))
+    for scan, match in whole:
         laid = real.moved(scan, match)
         target = scans[match.training]
         inside = np.zeros(target.shape, bool)
         inside[real.box] = real.region.mask
         a, b = (ndimage.gaussian_filter(x, 0.7)[inside] for x in (laid, target))  # interpolation blurs, too
-        assert np.corrcoef(a, b)[0, 1] > 0.995
+        assert np.corrcoef(a, b)[0, 1] > 0.99
     assert mirror.record()["mirrored"] is True
     assert np.corrcoef(scans[2, ::-1][inside], scans[2][inside])[0, 1] < 0.98
 
@@ -151,6 +157,12 @@ def test_counting_weighs_animals_and_not_scans() -> None:
     np.testing.assert_allclose(null.p_rank(np.array([0.25, 0.15, 0.4])), [2 / 4, 3 / 4, 1 / 4])
 
 
+def test_how_much_nearer_a_copy_must_be_is_what_the_test_asks() -> None:
+    null = Null.of(np.random.default_rng(0).exponential(0.07, 15), np.arange(15))
+    nearer = null.nearer(0.05 / 20)
+    assert null.p(np.array([np.log(nearer)]))[0] == pytest.approx(0.05 / 20)
+
+
 def test_holm_by_hand() -> None:
     np.testing.assert_allclose(holm(np.array([0.04, 0.01, 0.03, 0.005])), [0.06, 0.03, 0.06, 0.02])
 
@@ -159,7 +171,7 @@ def test_alignment_recovers_a_known_movement(scans: np.ndarray) -> None:
     """A smooth scan sampled at a known movement is brought back to a tenth of a voxel and 0.3 degrees."""
     whole = alignment.Region.of(np.ones(scans[0].shape, bool), ZOOMS)
     smooth = alignment.blur(scans[:1], whole)
-    true = alignment.rigid(torch.tensor([[1.0, -0.8, 0.6, 0.05, -0.04, 0.06]]))
+    true = alignment.movement(torch.tensor([[1.0, -0.8, 0.6, 0.05, -0.04, 0.06, 0.05]]))
     moved = alignment.sample(smooth, true, whole).reshape(smooth.shape)
     inner = np.zeros(scans[0].shape, bool)
     inner[6:-6, 6:-6, 4:-4] = True

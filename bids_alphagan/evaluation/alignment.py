@@ -1,9 +1,10 @@
-"""Scans brought to one pose at one resolution, so that their likeness is that of the animals.
+"""Scans brought to one pose and size at one resolution, so that their likeness is that of the animals.
 
 Two scans are compared by Pearson's correlation inside a region (the common brain, or the field of view), both
-blurred alike, after a rigid movement of one of them and, where that fits better, a left-right flip. To move
-each scan on every other would take hours. Each is moved once on the mean of the real scans, which puts a
-copy where its original is; only the pairs that are most alike then are moved on each other.
+blurred alike, after one of them was shifted, turned, enlarged (as training's augmentation does) and, where
+that fits better, flipped. To do that with each pair would take hours. Each scan is moved once on the mean of
+the real ones, which puts a copy where its original is; only the pairs that are most alike are then moved on
+each other.
 """
 
 from dataclasses import dataclass
@@ -84,25 +85,31 @@ def compose(first: Tensor, then: Tensor) -> Tensor:
 
 
 def inverse(moves: Tensor) -> Tensor:
-    """Of rigid movements (b, 3, 4)."""
-    back = moves[:, :, :3].mT
+    """Of movements (b, 3, 4)."""
+    back = torch.linalg.inv(moves[:, :, :3])
     return torch.cat([back, -back @ moves[:, :, 3:]], dim=2)
 
 
-def rigid(parameters: Tensor) -> Tensor:
-    """(b, 6): shift in mm, rotation vector in radians -> (b, 3, 4)."""
-    x, y, z = parameters[:, 3:].T
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).reshape(-1, 3, 3)
+def movement(parameters: Tensor) -> Tensor:
+    """(b, 7): shift in mm, rotation vector in radians, log of the size -> (b, 3, 4)."""
+    x, y, z, size = parameters[:, 3:].T
+    cross = torch.stack([size, -z, y, z, size, -x, -y, x, size], dim=1).reshape(-1, 3, 3)
     return torch.cat([torch.linalg.matrix_exp(cross), parameters[:, :3, None]], dim=2)
 
 
+def sizes(moves: Tensor) -> Tensor:
+    """How much movements (b, 3, 4) enlarge lengths: (b,)."""
+    return torch.linalg.det(moves[:, :, :3]).abs() ** (1 / 3)
+
+
 def derivatives(volumes: Tensor, region: Region) -> Tensor:
-    """How the region's values (b, v) change with shift (mm) and rotation (radians): (b, v, 6)."""
+    """How the region's values (b, v) change with shift (mm), rotation (radians), log size: (b, v, 7)."""
     spacing = tuple(float(zoom) for zoom in region.zooms)
     slopes = torch.stack(torch.gradient(volumes, spacing=spacing, dim=(1, 2, 3)), dim=-1)
     slope = slopes[:, torch.from_numpy(region.mask)]
-    return torch.cat([slope, torch.linalg.cross(region.points.expand_as(slope), slope)], dim=2)
+    places = region.points.expand_as(slope)
+    outwards = (places * slope).sum(dim=2, keepdim=True)
+    return torch.cat([slope, torch.linalg.cross(places, slope), outwards], dim=2)
 
 
 def align(moving: Tensor, fixed: Tensor, moves: Tensor, region: Region, steps: int) -> Tensor:
@@ -119,7 +126,7 @@ def align(moving: Tensor, fixed: Tensor, moves: Tensor, region: Region, steps: i
     slopes = slopes - slopes.mean(dim=1, keepdim=True)
     slopes = slopes - target[:, :, None] * (target[:, :, None] * slopes).sum(dim=1, keepdim=True)
     normal = slopes.mT @ slopes
-    damped = normal + 1e-4 * torch.diag_embed(normal.diagonal(dim1=1, dim2=2)) + 1e-8 * torch.eye(6)
+    damped = normal + 1e-4 * torch.diag_embed(normal.diagonal(dim1=1, dim2=2)) + 1e-8 * torch.eye(7)
     best, likeness = moves, torch.full((len(moving),), -2.0)
     for step in range(steps + 1):
         values = standardise(sample(moving, moves, region))
@@ -132,15 +139,15 @@ def align(moving: Tensor, fixed: Tensor, moves: Tensor, region: Region, steps: i
         left = values / found.clamp(min=0.1)[:, None] - target
         change = torch.linalg.solve(damped, slopes.mT @ left[:, :, None])[..., 0]
         # No step beyond a tenth of the region's width, which blurred scans cannot tell the way over.
-        reach = torch.tensor([0.1 * region.width] * 3 + [0.1] * 3)
+        reach = torch.tensor([0.1 * region.width] * 3 + [0.1] * 4)
         change = change.clamp(-reach, reach)
-        moves = compose(moves, inverse(rigid(change)))
+        moves = compose(moves, inverse(movement(change)))
     return best
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """Scans in the pose of the mean scan.
+    """Scans in the pose and size of the mean scan.
 
     volumes: (n, x, y, z), blurred. moves: (n, 3, 4), from the mean's points to the scan's, in mm. values:
     (n, v) standardised, of the region.

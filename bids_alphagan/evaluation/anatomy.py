@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from bids_alphagan.errors import UserError
-from bids_alphagan.evaluation.bootstrap import RESAMPLES, Interval, Labels, bootstrap
+from bids_alphagan.evaluation.bootstrap import RESAMPLES, Interval, Labels, bootstrap, units
 
 TISSUES = {"gm": 1, "wm": 2, "csf": 3}
 STRUCTURES = ("brain", *TISSUES)
@@ -54,13 +54,14 @@ def compare_volumes(
     real: Sequence[Mapping[str, float]],
     synthetic: Sequence[Mapping[str, float]],
     real_animals: Labels | None = None,
+    synthetic_animals: Labels | None = None,
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[VolumeComparison]:
     """Compare the volumes of two sets of scans (`tissue_volumes`), with BCa intervals over animals.
 
-    real_animals: the animal of each real scan; None: each its own.
+    real_animals, synthetic_animals: the animal of each scan; None: each its own.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def compare_volumes(
             f"Volumes can be compared where each set has two scans or more, not {len(real)} real and "
             f"{len(synthetic)} synthetic."
         )
-    animals = (list(range(len(real))) if real_animals is None else real_animals, list(range(len(synthetic))))
+    animals = (units(real_animals, len(real)), units(synthetic_animals, len(synthetic)))
     rows = []
     for structure in STRUCTURES:
         a, b = (np.array([row[structure] for row in rows_], float) for rows_ in (real, synthetic))

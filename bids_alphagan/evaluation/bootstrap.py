@@ -15,6 +15,7 @@ from bids_alphagan.errors import UserError
 
 RESAMPLES = 2000
 LEVEL = 0.95
+FEWEST = 3  # animals in a set, below which a spread over them says nothing
 FEW, VERY_FEW = 20, 8  # animals: below these an interval is named rough, or no more than a hint
 
 Labels = Sequence[object] | np.ndarray
@@ -120,6 +121,44 @@ def mean_over_pairs(
     value = float(np.mean(values)) if len(values) else float("nan")
     counts = tuple(int(side.max(initial=-1)) + 1 for side in sides)
     return _interval(value, drawn, list, level, "percentile", counts)
+
+
+def jackknife(
+    statistic: Callable[..., np.ndarray], *animals: Labels, level: float = LEVEL
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper limits (d,) of a statistic with d values, by leaving out one animal at a time.
+
+    For what drawing animals twice would spoil, such as neighbourhoods. The variance is the sum over the sets
+    of (n - 1) / n times the squared deviations, which is too large rather than too small on average, whatever
+    the statistic; limits are symmetric, with Student's t for the smallest set. NaN where a set has fewer than
+    3 animals, or leaving one out makes the statistic undefined (it raises UserError, or gives NaN).
+
+    Parameters
+    ----------
+    statistic: takes one array of scan indices for each set.
+    animals: for each set, the animal of each scan.
+
+    Source: Efron and Stein 1981 (doi:10.1214/aos/1176345462).
+    """
+    groups = [_members(units(labels, len(labels))) for labels in animals]
+    value = np.asarray(statistic(*(np.arange(len(labels)) for labels in animals)), float)
+    fewest = min(len(group) for group in groups)
+    if fewest < FEWEST:
+        return np.full_like(value, np.nan), np.full_like(value, np.nan)
+    variance = np.zeros_like(value)
+    for number, group in enumerate(groups):
+        left = []
+        for out in range(len(group)):
+            picks = [np.arange(len(other)) for other in groups]
+            picks[number] = np.delete(picks[number], out)
+            try:
+                left.append(statistic(*(_scans(g, p) for g, p in zip(groups, picks, strict=True))))
+            except UserError:
+                left.append(np.full_like(value, np.nan))
+        deviations = np.asarray(left, float) - np.mean(left, axis=0)
+        variance += (len(group) - 1) / len(group) * (deviations**2).sum(axis=0)
+    half = stats.t.ppf((1 + level) / 2, fewest - 1) * np.sqrt(variance)
+    return value - half, value + half
 
 
 def small_sample_warning(animals: int, of: str = "real animals") -> str | None:

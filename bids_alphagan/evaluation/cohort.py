@@ -8,6 +8,7 @@ from bids_alphagan.evaluation.alignment import Library
 from bids_alphagan.evaluation.memorisation import ALPHA, Match, RealScans, holm, matches
 from bids_alphagan.evaluation.nearest import Nearest, nearest
 
+BLUNT = 2.5  # times nearer: where it takes more, copies that were changed may pass
 LEAST_SCALE = 0.5  # of the real scans' distances: a cohort that varies less is not excused by that
 QUANTILES = np.log(-np.log(0.1)) - np.log(-np.log(0.75))  # from 25 to 90 %, of log distance times D
 
@@ -149,9 +150,13 @@ def _notes(real: RealScans, n: int, alpha: float) -> list[str]:
             f"Only {held} animal{'s were' if held > 1 else ' was'} held out: that the scans lie closer to "
             "the training set can be shown only where it is very clear."
         )
-    if (1 + animals) * alpha < n:
-        notes.append(
-            f"To count the {animals} real animals alone could convict no single copy among so many scans; "
-            "that rests on the exponential form of what is usual (docs/evaluation.md)."
-        )
-    return notes
+    nearer = real.null.nearer(alpha / n)
+    usual = float(np.exp(np.median(real.null.ratios)))
+    few = f"real animals: {usual:.2g} times, by the median of {animals}"
+    told = (
+        f"Here a scan counts as a copy when it is {nearer:.2g} times nearer to one training animal than to "
+    )
+    told += f"the next ({few})."
+    if nearer > BLUNT:
+        told += " A copy with much noise or blur may pass: with more real animals fewer do."
+    return [*notes, told]

@@ -62,6 +62,10 @@ class Null:
         """
         return np.asarray((1 + ratios / (self.events * self.mean)) ** -float(self.events))
 
+    def nearer(self, p: float) -> float:
+        """r2 / r1 of which a larger one has the chance `p`: the inverse of `p` for one scan."""
+        return float(np.exp(self.events * self.mean * (p ** (-1 / self.events) - 1)))
+
     def p_rank(self, ratios: np.ndarray) -> np.ndarray:
         """Chance by counting real animals with such a ratio, without assumptions; at least 1 / (n + 1)."""
         beaten = self.ratios[None, :] >= ratios[:, None]
@@ -172,7 +176,8 @@ class Match:
     over that to the next animal's; about 1 for a scan that is no copy. p: chance of such a ratio among real
     animals; p_rank: the same by counting alone; p_adjusted: p by Holm's method over the cohort. copy:
     p_adjusted is below alpha. mirrored: left and right are swapped. rotation, shift: about and along the
-    three axes, in degrees and mm, as is `move` (3, 4), from the training to the (mirrored) synthetic scan.
+    three axes, in degrees and mm; size: of the synthetic scan, over the training scan's; all as in `move`
+    (3, 4), from the training to the (mirrored) synthetic scan.
     """
 
     synthetic: int
@@ -186,6 +191,7 @@ class Match:
     mirrored: bool
     rotation: tuple[float, ...]
     shift: tuple[float, ...]
+    size: float
     move: np.ndarray
 
     def record(self) -> dict[str, Any]:
@@ -208,6 +214,7 @@ def matches(found: Nearest, real: RealScans, alpha: float = ALPHA) -> list[Match
     for i in range(len(logs)):
         j = int(found.index[i, 0])
         move = _between(found.moves[i, 0], real.training.aligned.moves[j].double().numpy())
+        size = float(np.linalg.det(move[:, :3]) ** (1 / 3))
         rows.append(
             Match(
                 synthetic=i,
@@ -219,8 +226,9 @@ def matches(found: Nearest, real: RealScans, alpha: float = ALPHA) -> list[Match
                 p_adjusted=float(adjusted[i]),
                 copy=bool(adjusted[i] < alpha),
                 mirrored=bool(found.mirrored[i, 0]),
-                rotation=tuple(map(float, Rotation.from_matrix(move[:, :3]).as_rotvec(degrees=True))),
+                rotation=tuple(map(float, Rotation.from_matrix(move[:, :3] / size).as_rotvec(degrees=True))),
                 shift=tuple(map(float, move[:, 3])),
+                size=size,
                 move=move,
             )
         )

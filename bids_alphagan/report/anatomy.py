@@ -16,8 +16,9 @@ _SIZES = ((0.2, "hardly any"), (0.5, "small"), (0.8, "middling"))  # Cohen 1988:
 def view(record: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
     """A chart, and a line of the table for each model and structure, from the record of the statistic."""
     rows = record["tables"]["anatomy"]
+    names = {"real": "Other real animals", **labels}
     lines = [
-        {**row, "label": labels[row["model"]], "name": _STRUCTURES[row["structure"]], "size": _size(row)}
+        {**row, "label": names[row["model"]], "name": _STRUCTURES[row["structure"]], "size": _size(row)}
         for row in rows
     ]
     sets = {

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from bids_alphagan.report import charts
 
-_REAL = "real"
+_NAMES = {"real": "Other real animals", "real+noise": "The same with noise"}
 _MEASURES = {
     "precision": "Precision: are they real?",
     "recall": "Recall: are all kinds there?",
@@ -19,7 +19,7 @@ _MEASURES = {
 def view(record: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
     """A chart, and a line of the table for each space and model, from the record of the statistic."""
     rows = record["tables"]["distribution"]
-    names = {_REAL: "Real", **labels}
+    names = {**_NAMES, **labels}
     lines = [{**row, "label": names[row["model"]], "verdict": _verdict(row)} for row in rows]
     against = rows[0]["against"]
     return {"lines": lines, "chart": _chart(lines), "against": against}
@@ -35,7 +35,7 @@ def _verdict(row: Mapping[str, Any]) -> str:
 
 
 def _chart(lines: Sequence[Mapping[str, Any]]) -> str | None:
-    """A panel for each measure, a dot for each space and model, a tick for a perfect model where known."""
+    """A panel for each measure, dot and interval for each space and set, a tick for a perfect model."""
     shown = [line for line in lines if line["precision"] is not None]
     if not shown:
         return None
@@ -43,18 +43,22 @@ def _chart(lines: Sequence[Mapping[str, Any]]) -> str | None:
     figure = Figure(figsize=(9, height))
     panels = figure.subplots(1, len(_MEASURES), sharey=True)
     figure.subplots_adjust(left=0.2, right=0.985, top=1 - 0.3 / height, bottom=0.3 / height, wspace=0.12)
-    colours = dict(zip(dict.fromkeys(line["model"] for line in shown if line["model"] != _REAL),
+    colours = dict(zip(dict.fromkeys(line["model"] for line in shown if line["model"] not in _NAMES),
                        charts.ACCENTS, strict=False))  # fmt: skip
     for axes, (measure, title) in zip(panels, _MEASURES.items(), strict=True):
         for place, line in enumerate(shown):
             perfect = {"density": 1.0, "coverage": line["expected_coverage"]}.get(measure)
             if perfect is not None:
                 axes.plot([perfect] * 2, [place - 0.32, place + 0.32], color=charts.INK, linewidth=1.2)
-            axes.plot([0, line[measure]], [place] * 2, color=charts.GRID, linewidth=2, zorder=1)
             colour = colours.get(line["model"], charts.INK)
+            low, high = line.get(f"{measure}_low"), line.get(f"{measure}_high")
+            if low is not None:
+                axes.plot([low, high], [place] * 2, color=colour, linewidth=2, alpha=0.35, zorder=1)
             axes.plot([line[measure]], [place], "o", color=colour, markersize=5.5)
         axes.set_title(title)
-        axes.set_xlim(-0.04, max(1.08, 1.05 * max(line[measure] for line in shown)))
+        axes.set_xlim(
+            -0.04, max(1.08, 1.05 * max(line.get(f"{measure}_high") or line[measure] for line in shown))
+        )
         axes.set_yticks(range(len(shown)), [f"{line['label']}, {line['space']}" for line in shown])
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.locator_params(axis="x", nbins=4)

@@ -8,8 +8,8 @@ from bids_alphagan.statistics import anatomy, distribution, memorisation
 from bids_alphagan.statistics.table import Statistic
 
 STATISTICS: dict[str, Statistic] = {
-    "distribution": Statistic(distribution.find, 1, {"distribution": distribution.COLUMNS}),
-    "anatomy": Statistic(anatomy.find, 1, {"anatomy": anatomy.COLUMNS}),
+    "distribution": Statistic(distribution.find, 2, {"distribution": distribution.COLUMNS}),
+    "anatomy": Statistic(anatomy.find, 2, {"anatomy": anatomy.COLUMNS}),
     "memorisation": Statistic(
         memorisation.find,
         memorisation.VERSION,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bids_alphagan.errors import UserError
+from bids_alphagan.evaluation import REAL
 from bids_alphagan.evaluation.anatomy import STRUCTURES, compare_volumes, tissue_volumes
 from bids_alphagan.splits import animals_of
 from bids_alphagan.statistics.scans import Scans
@@ -16,7 +17,13 @@ COMPARISONS = {
 }
 _ENDS = {"": "", "_low": "Lower bound of the 95 % interval over animals: ", "_high": "Its upper bound: "}
 COLUMNS: Columns = {
-    "model": {"Description": "What made the synthetic scans."},
+    "model": {
+        "Description": "What made the synthetic scans.",
+        "Levels": {
+            REAL: "Nothing: training scans in place of synthetic ones, so what other animals reach: the "
+            "ceiling. Where animals are held out."
+        },
+    },
     "structure": {
         "Description": "What was measured, as the masks have it.",
         "Levels": {"brain": "GM, WM and CSF", "gm": "grey matter", "wm": "white matter", "csf": "fluid"},
@@ -38,21 +45,32 @@ COLUMNS: Columns = {
 
 def find(scans: Scans) -> Finding:
     """Rows of group_anatomy.tsv; the report draws each scan's volumes. UserError where there are no masks."""
+    every = scans.segmented()
     wanted = set(animals_of(scans.reference))
-    segmented = [one for one in scans.segmented() if one[0] in wanted]
+    segmented = [one for one in every if one[0] in wanted]
     if not segmented:
         raise UserError("The real scans have no masks (--segmenter none), so volumes cannot be compared.")
     animals = [animal for animal, *_ in segmented]
     real = _volumes(segmented)
-    rows, drawn, notes = [], {"real": real}, scans.notes()
-    for model in scans.cohorts:
-        made = _volumes(scans.segmented(model))
+    rows, drawn, notes = [], {REAL: real}, scans.notes()
+    sets = {model: scans.segmented(model) for model in scans.cohorts}
+    if scans.against == "held-out":
+        sets = {REAL: [one for one in every if one[0] not in wanted], **sets}
+    for model, found in sets.items():
+        made = _volumes(found)
+        missing = len(scans.paths[model]) - len(made) if model in scans.cohorts else 0
+        if missing:
+            notes.append(
+                f"{model}: {missing} of {len(scans.paths[model])} scans have no masks and are left out."
+            )
+        own = [animal for animal, *_ in found] if model == REAL else None
         try:
-            compared = compare_volumes(real, made, animals, seed=scans.config.seed)
+            compared = compare_volumes(real, made, animals, own, seed=scans.config.seed)
         except UserError as error:
             notes.append(f"{model}: {error}")
             continue
-        drawn[model] = made
+        if model != REAL:
+            drawn[model] = made
         for one in compared:
             row: dict[str, Any] = {"model": model, "structure": one.structure, "against": scans.against}
             row |= {"n_real": len(real), "n_synthetic": len(made)}
@@ -64,7 +82,7 @@ def find(scans: Scans) -> Finding:
                 row |= {name: number(interval.value)}
                 row |= {f"{name}_low": number(interval.low), f"{name}_high": number(interval.high)}
             rows.append(row)
-    if not rows:
+    if not set(drawn) - {REAL}:
         raise UserError(" ".join(notes))
     return Finding({"anatomy": rows}, notes, {"volumes": drawn})
 

@@ -16,7 +16,7 @@ from bids_alphagan.splits import animals_of
 from bids_alphagan.statistics.scans import Scans
 from bids_alphagan.statistics.table import Columns, Finding
 
-VERSION = 1  # of the method, as sidecars name it
+VERSION = 2  # of the method, as sidecars name it
 KEY = "Memorisation"  # in the sidecar of a synthetic scan
 WORST = 4  # pairs that are shown, per model
 
