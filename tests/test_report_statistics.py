@@ -110,7 +110,23 @@ def test_a_reason_stands_where_numbers_are_missing(tmp_path: Path) -> None:
 )
 def test_the_verdict_in_a_sentence(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
     section = StatisticsSection(records(**changes), LABELS, tmp_path / "none.npz")
-    assert told in view(section)["memorisation"]["models"][0]["verdict"]
+    model = view(section)["memorisation"]["models"][0]
+    assert told in model["verdict"]
+    assert model["bad"]
+
+
+def test_a_cohort_of_few_different_scans_is_no_success(tmp_path: Path) -> None:
+    bad = [
+        view(StatisticsSection(records(**changes), LABELS, tmp_path / "none.npz"))["memorisation"]["models"][
+            0
+        ]["bad"]
+        for changes in (
+            {"copies": 0},
+            {"copies": 0, "n": 10, "distinct": 8},
+            {"copies": 0, "n": 10, "distinct": 7},
+        )
+    ]
+    assert bad == [False, False, True]
 
 
 def test_without_held_out_animals_nothing_is_said_of_closeness(tmp_path: Path) -> None:
