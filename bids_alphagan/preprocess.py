@@ -5,6 +5,7 @@ read (reference volume) -> conform (network's cube) -> write
 """
 
 import logging
+import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,6 +20,7 @@ from nipype import Node, Workflow
 from nipype import config as nipype_config
 from nipype.interfaces.base import BaseInterface
 from nipype.pipeline import plugins
+from nipype.pipeline.plugins.base import GraphPluginBase
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer
 from tqdm import tqdm
 
@@ -41,6 +43,9 @@ _NOT_FINISHED = (
 _NODE_MEMORY_GB = {"read": 1.0, "conform": 0.5, "write": 0.5}  # the segmenter knows its own
 
 
+_HERE = ("Linear", "Debug", "MultiProc", "LegacyMultiProc")  # nipype's plugins that need no batch system
+
+
 @dataclass(frozen=True)
 class ScanResult:
     """How it went with one scan: `error` is the reason of its failure, else None."""
@@ -60,21 +65,7 @@ def run(
     segmenters: by participant label; None where there are to be no masks.
     """
     base = config.work / "participant"
-    workflow = Workflow(name="participant", base_dir=str(config.work))
-    # Before any interface is made: the first one would ask the network for nipype's newest version.
-    _configure_nipype(workflow, config)
-    lost = 0
-    for scan in scans:
-        folder = base / _slug(scan)
-        (folder / "failure.json").unlink(missing_ok=True)
-        (folder / "write" / FILES["result"]).unlink(missing_ok=True)
-        try:
-            check_there(scan.path)  # here, for nipype itself stops at a link that leads nowhere
-        except ScanError as error:
-            write_json(folder / "failure.json", {"reason": str(error), "bad_scan": True})
-            lost += 1
-            continue
-        workflow.add_nodes([scan_workflow(config, scan, segmenters[scan.name.subject])])
+    workflow, lost = plan(config, scans, segmenters)
     plugin, arguments = _plugin(config)
     with tqdm(total=len(scans), initial=lost, desc="participant", unit="scan") as progress:
         arguments["status_callback"] = partial(_advance, progress, set())
@@ -87,6 +78,28 @@ def run(
         if failure.is_file() and read_json(failure)["bad_scan"] and forget(config.output_dir, scan.name):
             log.warning("%s: what was made of this scan before it was damaged is removed", scan.path)
     return [_result(scan, base / _slug(scan)) for scan in scans]
+
+
+def plan(
+    config: Config, scans: Sequence[RawScan], segmenters: Mapping[str, Segment | None]
+) -> tuple[Workflow, int]:
+    """The workflow of all scans, and how many are lost: they cannot be read, and have left the reason."""
+    workflow = Workflow(name="participant", base_dir=str(config.work))
+    # Before any interface is made: the first one would ask the network for nipype's newest version.
+    _configure_nipype(workflow, config)
+    lost = 0
+    for scan in scans:
+        folder = config.work / "participant" / _slug(scan)
+        (folder / "failure.json").unlink(missing_ok=True)
+        (folder / "write" / FILES["result"]).unlink(missing_ok=True)
+        try:
+            check_there(scan.path)  # here, for nipype itself stops at a link that leads nowhere
+        except ScanError as error:
+            write_json(folder / "failure.json", {"reason": str(error), "bad_scan": True})
+            lost += 1
+            continue
+        workflow.add_nodes([scan_workflow(config, scan, segmenters[scan.name.subject])])
+    return workflow, lost
 
 
 class MultiProc(MultiProcPlugin):
@@ -201,7 +214,8 @@ def _configure_nipype(workflow: Workflow, config: Config) -> None:
         "stop_on_first_crash": str(config.stop_on_first_crash).lower(),
         "hash_method": "content",
         "remove_unnecessary_outputs": "false",
-        "poll_sleep_duration": "0.1",
+        # A batch system is asked for each of its jobs in each round.
+        "poll_sleep_duration": "0.02" if _plugin(config)[0] in _HERE else "2",
         "check_version": "false",  # no calls to the outside
         "create_report": "false",
     }
@@ -217,6 +231,7 @@ def _configure_nipype(workflow: Workflow, config: Config) -> None:
 
 def _plugin(config: Config) -> tuple[str, dict[str, Any]]:
     if config.use_plugin:
+        os.environ.setdefault("LOGNAME", "bids-alphagan")  # nipype names a batch system's jobs by it
         return read_plugin(config.use_plugin)
     if config.processes == 1:
         return "Linear", {}
@@ -232,7 +247,12 @@ def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--use-plugin {path}: cannot be read as YAML or JSON ({error}).") from error
-    known = [name.removesuffix("Plugin") for name in dir(plugins) if name.endswith("Plugin")]
+    # Not those that submit a whole graph of jobs and end: the scans' results are looked at when they return.
+    known = [
+        name.removesuffix("Plugin")
+        for name in dir(plugins)
+        if name.endswith("Plugin") and not issubclass(getattr(plugins, name), GraphPluginBase)
+    ]
     settings = settings if isinstance(settings, dict) else {}
     name, arguments = settings.get("plugin"), settings.get("plugin_args") or {}
     if name not in known or not isinstance(arguments, dict):

@@ -34,6 +34,7 @@ AccountingStorageType=accounting_storage/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
+OverTimeLimit=1
 ReturnToService=2
 MinJobAge=3600
 SchedulerParameters=sched_interval=2,bf_interval=2

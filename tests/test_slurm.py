@@ -27,9 +27,9 @@ pytestmark = pytest.mark.slurm
 BROKEN = "03"
 SHORT = ("--preset", "demo", "--segmenter", "none", "--channels", "2", "--n-synthetic", "2")
 FEW = ("--pairs-per-scan", "2", "--msssim-pairs-per-scan", "2", "--checkpoint-every", "200")
-# Slurm looks at time limits each half minute: a job of one minute that is to be warned 40 s before its end
-# is cut 20 to 50 s after its start.
-WARN, TRAINING = 40, 110
+# Slurm looks at time limits each half minute: a job of two minutes that is to be warned a minute before its end
+# is cut 60 to 90 s after its start, so twice at least in so many seconds of work.
+WARN, TRAINING = 60, 170
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,7 +67,7 @@ def iterations() -> int:
 
 def write(data: Path, out: Path, *words: object) -> dict[str, str]:
     """Call bids-alphagan-slurm; the jobs that it submitted, by stage."""
-    command = [sys.executable, "-m", "bids_alphagan.hpc_cli", data, out, "--warn", WARN, "--mem", "200M"]
+    command = [sys.executable, "-m", "bids_alphagan.hpc_cli", data, out, "--warn", WARN, "--mem", "300M"]
     command += ["--cpus", 1, "--gpus", 0, *words, *SHORT, *FEW]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -85,11 +85,11 @@ def log_of(out: Path, stage: str, job: str) -> str:
 
 def test_a_whole_run(rats: Path, iterations: int) -> None:
     out, whole = rats.parent / "out put", rats.parent / "uninterrupted"
-    jobs = write(rats, out, "--time", "10", "train=1", "--submit", "--", "--iterations", iterations)
+    jobs = write(rats, out, "--time", "15", "train=2", "--submit", "--", "--iterations", iterations)
     assert list(jobs) == ["participant", "train", "synthesise", "evaluate", "report"]
 
     # The damaged animal fails, the others are ready.
-    tasks = {task["ArrayTaskId"]: task["JobState"] for task in wait_for(jobs["participant"], 240)}
+    tasks = {task["ArrayTaskId"]: task["JobState"] for task in wait_for(jobs["participant"], 400)}
     labels = (out / "code/slurm/participants.txt").read_text().split()
     assert tasks == {
         str(n): "FAILED" if label == BROKEN else "COMPLETED" for n, label in enumerate(labels, 1)
@@ -104,7 +104,7 @@ def test_a_whole_run(rats: Path, iterations: int) -> None:
     assert reference.returncode == 0, reference.stderr
 
     # Cut by its time limit, and gone on with to the same result.
-    (train,) = wait_for(jobs["train"], 400)
+    (train,) = wait_for(jobs["train"], 900)
     log = log_of(out, "train", jobs["train"])
     assert train["JobState"] == "COMPLETED", log[-3000:]
     assert int(train["Restarts"]) >= 2
@@ -131,7 +131,7 @@ def test_a_cancelled_training_goes_on_when_it_is_submitted_again(rats: Path) -> 
     out = rats.parent / "cancelled"
     shutil.copytree(rats.parent / "out put", out, ignore=shutil.ignore_patterns("models", "code", "logs"))
     # Too long to end by itself in this test.
-    jobs = write(rats, out, "--time", "10", "--stages", "train", "--submit", "--", "--iterations", 10**6)
+    jobs = write(rats, out, "--time", "15", "--stages", "train", "--submit", "--", "--iterations", 10**6)
     losses = out / "models" / "sigmarat2" / "losses.tsv"
     until = time.monotonic() + 120
     while not losses.exists() or losses.read_text().count("\n") < 5:
