@@ -1,9 +1,10 @@
-"""The participant level: how two processes compare with one, and what a thousand animals cost before they begin.
+"""The participant level: two processes beside one, and what a thousand animals cost before they begin.
 
 Prints one JSON object.
 seconds: wall time of whole runs on the phantom heads (validation, masks by antspyx, reports), with one process and
-with two, in turn; ratio: one to two, of the fastest of each. others: which share of the machine's cores other
-programs took in each run: where it is not near zero, two processes had no two cores, and the ratio says less.
+with two, in turn; ratio: one to two, of the fastest of each. others: which share of the machine's cores
+other programs took in each run: where it is not near zero, two processes had no two cores, and the ratio says
+less.
 thousand: seconds to index and plan (with one animal asked for, too), and the peak of memory, MB.
 help_s: the fastest of five starts with --help.
 """
@@ -59,7 +60,11 @@ def timed(command: list[str]) -> dict[str, float]:
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     mine = after.ru_utime + after.ru_stime - own.ru_utime - own.ru_stime
     others = (jiffies() - everyone) / os.sysconf("SC_CLK_TCK") - mine
-    return {"seconds": seconds, "others": max(0.0, others) / seconds / len(os.sched_getaffinity(0)), "cpu_s": mine}
+    return {
+        "seconds": seconds,
+        "others": max(0.0, others) / seconds / len(os.sched_getaffinity(0)),
+        "cpu_s": mine,
+    }
 
 
 def runs(folder: Path, n: int, repeat: int) -> dict[str, Any]:
@@ -89,7 +94,16 @@ def thousand(folder: Path, n: int) -> dict[str, Any]:
         sidecar = path.with_name(path.name.replace(".nii.gz", ".json"))
         sidecar.write_text(json.dumps({"TaskName": "rest", "RepetitionTime": 2.0}))
     (data / "dataset_description.json").write_text(json.dumps({"Name": "tiny", "BIDSVersion": "1.10.0"}))
-    call = [sys.executable, "-c", PLAN, str(data), str(folder / "planned"), "participant", "--segmenter", "none"]
+    call = [
+        sys.executable,
+        "-c",
+        PLAN,
+        str(data),
+        str(folder / "planned"),
+        "participant",
+        "--segmenter",
+        "none",
+    ]
     found = {}
     for name, words in (("all", []), ("one", ["--participant-label", f"{n // 2:04d}"])):
         done = subprocess.run([*call, *words], check=True, stdout=subprocess.PIPE, text=True)

@@ -48,7 +48,7 @@ VALUE is for every stage, STAGE=VALUE for one: --time 4:00:00 train=24:00:00 --p
 
 examples:
   bids-alphagan-slurm BIDS_DIR OUTPUT_DIR --image bids-alphagan.sif --array %20 -- --template SIGMA_DIR
-  bids-alphagan-slurm BIDS_DIR OUTPUT_DIR --gpus train=2 --partition train=gpu --submit -- --template SIGMA_DIR
+  bids-alphagan-slurm BIDS_DIR OUTPUT_DIR --gpus train=2 --sbatch qos=long --submit -- --template SIGMA_DIR
 
 exit codes: 0 all done; 2 nothing could be done, and a line says why
 """
@@ -85,7 +85,12 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("bids_dir", type=Path, help="the raw BIDS data set")
     add("output_dir", type=Path, help="where the derivatives go, on a disk that all nodes see")
-    add("--image", type=Path, metavar="X.sif", help="run it by apptainer (default: the app that is called here)")
+    add(
+        "--image",
+        type=Path,
+        metavar="X.sif",
+        help="run it by apptainer (default: the app that is called here)",
+    )
     add("--submit", action="store_true", help="submit the jobs, too")
     add("--scripts", type=Path, metavar="DIR", help="where they are written (default: OUTPUT_DIR/code/slurm)")
     add("--overwrite", action="store_true", help="write over scripts that are there and differ")
@@ -106,7 +111,13 @@ def parser() -> argparse.ArgumentParser:
         default = f" (default: {own})" if own else ""
         add(f"--{name}", nargs="+", default=[], metavar="[STAGE=]VALUE", help=text + default)
     add("--warn", type=_positive, default=300, metavar="S", help="before the time limit, to save and go on")
-    add("--setup", nargs="+", default=[], metavar="LINE", help="shell lines to begin with: 'module load apptainer'")
+    add(
+        "--setup",
+        nargs="+",
+        default=[],
+        metavar="LINE",
+        help="shell lines to begin with: 'module load apptainer'",
+    )
     return made
 
 
@@ -149,14 +160,16 @@ def write(options: argparse.Namespace, words: Sequence[str]) -> Path:
     image = options.image and options.image.absolute()
     if image and not image.exists():
         raise UserError(f"--image {image}: is not there.")
+    words = list(_absolute(words))
     made = scripts(
         stages=stages(options),
         bids_dir=str(config.bids_dir),
         output_dir=str(config.output_dir),
         image=image and str(image),
         app=[sys.executable, "-m", "bids_alphagan"],
-        options=list(_absolute(words)),
-        binds=_binds(config) if image else [],
+        options=words,
+        binds=_binds(config, words) if image else [],
+        work_dir=str(config.work_dir or ""),
         templateflow_home=os.environ.get("TEMPLATEFLOW_HOME", ""),
         array=options.array,
         per_task=options.animals_per_task,
@@ -182,7 +195,9 @@ def scripts(array: str, **facts: Any) -> dict[str, str]:
         raise UserError(f"--array {array}: give tasks, how many at once, or both: 1-24, 7,9, %8, 1-24%8.")
     facts |= {"tasks": chosen["tasks"], "throttle": chosen["throttle"] or "", "most": MOST_REQUEUES}
     loader = PackageLoader("bids_alphagan", "slurm")
-    jinja = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    jinja = Environment(
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
     jinja.filters["quote"] = shlex.quote
     made = {name: jinja.get_template(f"{name}.j2").render(facts) for name in ("settings.sh", "submit.sh")}
     for stage in facts["stages"]:
@@ -211,7 +226,9 @@ def stages(options: argparse.Namespace) -> list[Stage]:
                 asked[key] = tuple(mine) if key == "sbatch" else mine[-1]
         stage_made = Stage(name, **asked)
         if stage_made.requeued and _seconds(stage_made.time) <= options.warn:
-            raise UserError(f"--time {stage_made.time} of {name}: must be longer than --warn {options.warn} s.")
+            raise UserError(
+                f"--time {stage_made.time} of {name}: must be longer than --warn {options.warn} s."
+            )
         made.append(stage_made)
     return made
 
@@ -262,8 +279,11 @@ def _path(flag: str, value: str) -> str:
     return value if is_name else str(Path(value).absolute())
 
 
-def _binds(config: Config) -> list[str]:
-    """What an image has to see besides input and output. Raises UserError for what apptainer would split."""
+def _binds(config: Config, words: Sequence[str]) -> list[str]:
+    """What an image has to see besides input, output and the paths among `words`: those in a --config file.
+
+    Raises UserError for what apptainer would split.
+    """
     given = [getattr(config, f.name) for f in fields(config) if f.name not in ("bids_dir", "output_dir")]
     paths = [str(path) for path in given if isinstance(path, Path)]
     paths += [config.template] if Path(config.template).is_dir() else []
@@ -271,12 +291,15 @@ def _binds(config: Config) -> list[str]:
     for path in (str(config.bids_dir), str(config.output_dir), *paths):
         if ":" in path or "," in path:
             raise UserError(f"{path}: apptainer cannot bind a path with a colon or a comma.")
-    return paths
+    named = {word.partition("=")[2] or word for word in words}
+    return [path for path in paths if path not in named]
 
 
 def _submit(folder: Path) -> None:
     try:
-        done = subprocess.run(["bash", str(folder / "submit.sh")], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["bash", str(folder / "submit.sh")], capture_output=True, text=True, check=False
+        )
     except OSError as error:
         raise UserError(f"{folder / 'submit.sh'} cannot be run ({error}).") from error
     print(done.stdout, end="")

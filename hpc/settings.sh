@@ -10,7 +10,9 @@ ANIMALS_PER_TASK=1
 
 mkdir -p "$OUTPUT_DIR"
 APP=(apptainer run --cleanenv --nv --bind "$BIDS_DIR:$BIDS_DIR:ro" --bind "$OUTPUT_DIR")
-APP+=(--bind /templates/SIGMA)
+for word in "${OPTIONS[@]}"; do # files and folders named there
+  if [[ ${word#*=} == /* && -e ${word#*=} ]]; then APP+=(--bind "${word#*=}"); fi
+done
 APP+=("$IMAGE")
 # --cleanenv keeps the host's variables out; these must be let in: which GPUs are the job's, and the templates.
 for name in CUDA_VISIBLE_DEVICES TEMPLATEFLOW_HOME; do

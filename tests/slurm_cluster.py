@@ -44,17 +44,17 @@ PartitionName=all Nodes=ALL Default=YES State=UP
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE")
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """Why there can be no Slurm here."""
 
 
 @contextmanager
 def cluster() -> Iterator[None]:
-    """Start it, let ``SLURM_CONF`` lead to it, and stop it. Raises Unavailable where it cannot be."""
+    """Start it, let ``SLURM_CONF`` lead to it, and stop it. Raises UnavailableError where it cannot be."""
     if os.getuid():
-        raise Unavailable("its daemons must run as root here")
+        raise UnavailableError("its daemons must run as root here")
     if missing := [name for name in PROGRAMS if not shutil.which(name, path=_PATH)]:
-        raise Unavailable(f"{', '.join(missing)} not found (Debian: apt-get install slurm-wlm munge)")
+        raise UnavailableError(f"{', '.join(missing)} not found (Debian: apt-get install slurm-wlm munge)")
     before = dict(os.environ)
     # Not in pytest's own folder: munge's socket must be open to all.
     with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as name:
@@ -69,7 +69,9 @@ def cluster() -> Iterator[None]:
         os.environ.update(SLURM_CONF=str(folder / "slurm.conf"), PATH=_PATH)
         daemons: list[subprocess.Popen[bytes]] = []
         try:
-            munge = [f"--{what}={folder}/munge/{what}" for what in ("socket", "pid-file", "log-file", "seed-file")]
+            munge = [
+                f"--{what}={folder}/munge/{what}" for what in ("socket", "pid-file", "log-file", "seed-file")
+            ]
             _start(daemons, folder, "munged", "--foreground", f"--key-file={folder}/munge.key", *munge)
             _start(daemons, folder, "slurmctld", "-D")
             _start(daemons, folder, "slurmd", "-D")
@@ -113,7 +115,7 @@ def _wait_for_node(folder: Path, daemons: list["subprocess.Popen[bytes]"]) -> No
             return
         time.sleep(1)
     last = [path.read_text(errors="replace").strip()[-300:] for path in sorted(folder.glob("*.log"))]
-    raise Unavailable("its daemons do not run here: " + " | ".join(last))
+    raise UnavailableError("its daemons do not run here: " + " | ".join(last))
 
 
 def _wait_until_empty() -> None:

@@ -1,5 +1,6 @@
-"""bids-alphagan-slurm: what it writes, what it refuses; its scripts run here with sbatch and apptainer played."""
+"""bids-alphagan-slurm: what it writes and refuses; its scripts run with sbatch and apptainer played."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -38,7 +39,8 @@ def example() -> dict[str, str]:
         image="/images/bids-alphagan.sif",
         app=[],
         options=["--template", "/templates/SIGMA"],
-        binds=["/templates/SIGMA"],
+        binds=[],
+        work_dir="",
         templateflow_home="",
         per_task=1,
         strict=False,
@@ -128,13 +130,26 @@ def test_jobs_are_submitted_in_their_order_and_run_the_app(rats, tmp_path, playe
 def test_each_task_has_its_animals(rats, tmp_path, played, monkeypatch) -> None:
     out = tmp_path / "out"
     (tmp_path / "x.sif").touch()
-    words = ["--image", tmp_path / "x.sif", "--animals-per-task", 2, "--strict", "--stages", "participant", "train"]
+    words = [
+        "--image",
+        tmp_path / "x.sif",
+        "--animals-per-task",
+        2,
+        "--strict",
+        "--stages",
+        "participant",
+        "train",
+    ]
     call(rats, out, *words, *TEMPLATE)
     monkeypatch.setenv("TASK", "2")
     subprocess.run([out / "code/slurm/submit.sh"], check=True)
     asked, ran, train, _ = calls(tmp_path)
     assert "--array=1-2" in asked
-    assert ran[-3:] == ["--participant-label", "10", "--skip-bids-validation"]  # the first task checks for all
+    assert ran[-3:] == [
+        "--participant-label",
+        "10",
+        "--skip-bids-validation",
+    ]  # the first task checks for all
     assert "--dependency=afterok:102" in train
 
 
@@ -144,7 +159,17 @@ def test_animals_that_are_asked_for(rats, tmp_path) -> None:
 
 
 def test_what_each_stage_asks_for(rats, tmp_path) -> None:
-    words = ["--time", "3:00:00", "train=2-00", "--partition", "cpu", "train=gpu", "--sbatch", "qos=long", "train=x=y"]
+    words = [
+        "--time",
+        "3:00:00",
+        "train=2-00",
+        "--partition",
+        "cpu",
+        "train=gpu",
+        "--sbatch",
+        "qos=long",
+        "train=x=y",
+    ]
     call(rats, tmp_path / "out", *words, *TEMPLATE)
     text = {path.stem: path.read_text() for path in (tmp_path / "out/code/slurm").glob("*.sbatch")}
     for line in ("--time=2-00", "--partition=gpu", "--qos=long", "--x=y", "--gpus-per-node=1"):
@@ -166,6 +191,27 @@ def test_paths_of_options_are_absolute(rats, tmp_path, monkeypatch) -> None:
     assert f"OPTIONS=(--config {config} --work-dir={work} --template {template})" in made
     call(rats, "other", "--", "--template", "Fischer344")
     assert "OPTIONS=(--template Fischer344)" in (tmp_path / "other/code/slurm/settings.sh").read_text()
+
+
+def test_an_image_sees_what_a_config_file_names(rats, tmp_path, played, monkeypatch) -> None:
+    for name in ("SIGMA", "flow"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "x.sif").touch()
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "flow"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    (tmp_path / "my.toml").write_text(f'template = "{tmp_path}/SIGMA"\nwork_dir = "{tmp_path}/w"\n')
+    config = str(tmp_path / "my.toml")
+    call(rats, tmp_path / "out", "--image", tmp_path / "x.sif", "--", "--config", config)
+    (played / "apptainer").write_text(PROGRAM + 'env >"$CALLS.env"\n')
+    subprocess.run([tmp_path / "out/code/slurm/submit.sh", "report"], check=True)
+    _, run = calls(tmp_path)
+    bound = {after for word, after in itertools.pairwise(run) if word == "--bind"}
+    expected = {config, *(str(tmp_path / name) for name in ("out", "SIGMA", "w", "flow"))}
+    assert bound == {f"{rats}:{rats}:ro"} | expected
+    assert (tmp_path / "w").is_dir()
+    seen = (tmp_path / "calls.env").read_text().splitlines()
+    assert f"APPTAINERENV_TEMPLATEFLOW_HOME={tmp_path}/flow" in seen
+    assert "APPTAINERENV_CUDA_VISIBLE_DEVICES=2,3" in seen
 
 
 def test_edited_scripts_are_not_written_over(rats, tmp_path, capsys) -> None:

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.slurm
 BROKEN = "03"
 SHORT = ("--preset", "demo", "--segmenter", "none", "--channels", "2", "--n-synthetic", "2")
 FEW = ("--pairs-per-scan", "2", "--msssim-pairs-per-scan", "2", "--checkpoint-every", "200")
-# Slurm looks at time limits each half minute: a job of two minutes that is to be warned a minute before its end
-# is cut 60 to 90 s after its start, so twice at least in so many seconds of work.
+# Slurm looks at time limits each half minute: a job of two minutes that is to be warned a minute before its
+# end is cut 60 to 90 s after its start, so twice at least in so many seconds of work.
 WARN, TRAINING = 60, 170
 
 
@@ -37,7 +37,7 @@ def cluster() -> Iterator[None]:
     try:
         with slurm_cluster.cluster():
             yield
-    except slurm_cluster.Unavailable as reason:
+    except slurm_cluster.UnavailableError as reason:
         pytest.skip(f"no Slurm: {reason}")
 
 
@@ -111,7 +111,7 @@ def test_a_whole_run(rats: Path, iterations: int) -> None:
     stops = [int(number) for number in re.findall(r"iteration (\d+) by SIGUSR1", log)]
     assert len(stops) == int(train["Restarts"])
     assert stops == sorted(set(stops))
-    assert 0 < stops[0]
+    assert stops[0] > 0
     assert stops[-1] < iterations
     mine, its = leaves(out / "models" / "sigmarat2"), leaves(whole / "models" / "sigmarat2")
     assert mine["generator.safetensors"] == its["generator.safetensors"]

@@ -28,8 +28,8 @@ class Request:
 def requests() -> Iterator[Request]:
     """Collect the first of `SIGNALS` in a `Request`; the second acts as it did before.
 
-    The same one again within `AT_ONCE` seconds is no second request: Slurm signals all processes of a job, and
-    apptainer hands on to the app what it gets itself. Ctrl-C comes from a hand, and counts each time.
+    The same one again within `AT_ONCE` seconds is no second request: Slurm signals all processes of a job,
+    and apptainer hands on to the app what it gets itself. Ctrl-C comes from a hand, and counts each time.
 
     Only the main thread can take signals: elsewhere nothing is collected.
     """
