@@ -1,12 +1,11 @@
 """The participant level: two processes beside one, and what a thousand animals cost before they begin.
 
 Prints one JSON object.
-seconds: wall time of whole runs on the phantom heads (validation, masks by antspyx, reports), with one process and
-with two, in turn; ratio: one to two, of the fastest of each. others: which share of the machine's cores
-other programs took in each run: where it is not near zero, two processes had no two cores, and the ratio says
-less.
-thousand: seconds to index and plan (with one animal asked for, too), and the peak of memory, MB.
 help_s: the fastest of five starts with --help.
+runs: whole runs on the phantom heads (validation, masks by antspyx, reports) with one process and with two,
+in turn: wall time, and the share of the machine's cores that other programs took meanwhile: where it is not
+near zero, two processes had no two cores. ratio: the fastest run of one process to the fastest of two.
+thousand: seconds to index and plan (with one animal asked for, too), and the peak of memory, MB.
 """
 
 import argparse
