@@ -4,6 +4,7 @@ read (reference volume) -> conform (network's cube) -> write
                        \\-> segment (tissue masks)  ->/
 """
 
+import gc
 import logging
 import os
 import signal
@@ -41,8 +42,6 @@ _NOT_FINISHED = (
     "fewer --nprocs need less memory."
 )
 _NODE_MEMORY_GB = {"read": 1.0, "conform": 0.5, "write": 0.5}  # the segmenter knows its own
-
-
 _HERE = ("Linear", "Debug", "MultiProc", "LegacyMultiProc")  # nipype's plugins that need no batch system
 
 
@@ -69,10 +68,13 @@ def run(
     plugin, arguments = _plugin(config)
     with tqdm(total=len(scans), initial=lost, desc="participant", unit="scan") as progress:
         arguments["status_callback"] = partial(_advance, progress, set())
+        gc.freeze()  # nipype collects garbage before each node, among all that the libraries have loaded
         try:
             workflow.run(MultiProc(arguments) if plugin == "MultiProc" else plugin, arguments)
         except Exception as error:  # each failed scan has left its reason; see _result
             log.debug("nipype: %s", error)
+        finally:
+            gc.unfreeze()
     for scan in scans:
         failure = base / _slug(scan) / "failure.json"
         if failure.is_file() and read_json(failure)["bad_scan"] and forget(config.output_dir, scan.name):
@@ -86,7 +88,7 @@ def plan(
     """The workflow of all scans, and how many are lost: they cannot be read, and have left the reason."""
     workflow = Workflow(name="participant", base_dir=str(config.work))
     # Before any interface is made: the first one would ask the network for nipype's newest version.
-    _configure_nipype(workflow, config)
+    _configure_nipype(workflow, config, len(scans))
     lost = 0
     for scan in scans:
         folder = config.work / "participant" / _slug(scan)
@@ -208,14 +210,16 @@ def _result(scan: RawScan, folder: Path) -> ScanResult:
     return ScanResult(scan, None, facts["provenance"], facts["quality"], facts["record"])
 
 
-def _configure_nipype(workflow: Workflow, config: Config) -> None:
+def _configure_nipype(workflow: Workflow, config: Config, n_scans: int) -> None:
+    # Between two rounds of nipype's a process may wait for work; a round over many nodes takes longer itself.
+    # A batch system is asked for each of its jobs in each round.
+    pause = min(0.1, max(0.02, n_scans / 5000)) if _plugin(config)[0] in _HERE else 2
     execution = {
         "crashfile_format": "txt",
         "stop_on_first_crash": str(config.stop_on_first_crash).lower(),
         "hash_method": "content",
         "remove_unnecessary_outputs": "false",
-        # A batch system is asked for each of its jobs in each round.
-        "poll_sleep_duration": "0.02" if _plugin(config)[0] in _HERE else "2",
+        "poll_sleep_duration": str(pause),
         "check_version": "false",  # no calls to the outside
         "create_report": "false",
     }
@@ -247,17 +251,17 @@ def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--use-plugin {path}: cannot be read as YAML or JSON ({error}).") from error
-    # Not those that submit a whole graph of jobs and end: the scans' results are looked at when they return.
-    known = [
-        name.removesuffix("Plugin")
-        for name in dir(plugins)
-        if name.endswith("Plugin") and not issubclass(getattr(plugins, name), GraphPluginBase)
-    ]
+    known = [name.removesuffix("Plugin") for name in dir(plugins) if name.endswith("Plugin")]
     settings = settings if isinstance(settings, dict) else {}
     name, arguments = settings.get("plugin"), settings.get("plugin_args") or {}
     if name not in known or not isinstance(arguments, dict):
         raise UserError(
             f"--use-plugin {path}: must hold 'plugin', one of {', '.join(known)}, and may hold 'plugin_args' "
             "(arguments by name)."
+        )
+    if issubclass(getattr(plugins, f"{name}Plugin"), GraphPluginBase):
+        raise UserError(
+            f"--use-plugin {path}: {name} submits its jobs and ends, and the app looks at the results when it "
+            "returns. Use another, such as SLURM or SGE, or the jobs that bids-alphagan-slurm writes."
         )
     return name, arguments

@@ -184,7 +184,7 @@ def test_nipypes_own_slurm_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert done.returncode == 1, done.stderr
     assert (out / "sub-01/anat/sub-01_desc-preproc_T2w.nii.gz").is_file()
     assert not (out / "sub-02/anat/sub-02_desc-preproc_T2w.nii.gz").exists()
-    assert re.search(r"FAILED sub-02/.*_T2w.nii.gz: .*damaged", done.stderr), done.stderr
+    assert re.search(r"FAILED sub-02/.*_T2w.nii.gz: .*not a readable NIfTI file", done.stderr), done.stderr
     names = [job["JobName"] for job in slurm_cluster.jobs("")]
     assert sum("sub01_T2w" in name for name in names) == 3  # read, conform, write
     assert sum("sub02_T2w" in name for name in names) == 1
