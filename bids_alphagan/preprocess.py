@@ -261,7 +261,7 @@ def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
         )
     if issubclass(getattr(plugins, f"{name}Plugin"), GraphPluginBase):
         raise UserError(
-            f"--use-plugin {path}: {name} submits its jobs and ends, and the app looks at the results when it "
+            f"--use-plugin {path}: {name} submits its jobs and ends, but the app needs their results when it "
             "returns. Use another, such as SLURM or SGE, or the jobs that bids-alphagan-slurm writes."
         )
     return name, arguments
