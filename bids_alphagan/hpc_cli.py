@@ -40,7 +40,7 @@ FORMS = {
     "gpus": (r"\d+", "a number from 0"),
     "partition": (r"[\w.,-]+", "a name"),
     "account": (r"[\w.,-]+", "a name"),
-    "sbatch": (r"[a-z][\w-]*(=\S.*)?", "an option of sbatch without its dashes, such as qos=long"),
+    "sbatch": (r"[a-z][\w-]*(=\S+)?", "an option of sbatch without its dashes, such as qos=long"),
 }
 _ARRAY = r"(?P<tasks>\d[\d,:-]*)?(?P<throttle>%[1-9]\d*)?"
 EPILOG = """\

@@ -224,6 +224,7 @@ def _configure_nipype(workflow: Workflow, config: Config, n_scans: int) -> None:
         "create_report": "false",
     }
     nipype_config.update_config({"execution": execution, "logging": {"log_to_file": "false"}})
+    os.environ.setdefault("LOGNAME", "bids-alphagan")  # nipype names a batch system's jobs by it
     # Only here: a % in a path is an error to nipype's own configuration file parser.
     workflow.config["execution"] = execution | {"crashdump_dir": str(config.output_dir.resolve() / "logs")}
     # nipype's own words go to the log file; on the screen a failed scan is one line at the end.
@@ -235,7 +236,6 @@ def _configure_nipype(workflow: Workflow, config: Config, n_scans: int) -> None:
 
 def _plugin(config: Config) -> tuple[str, dict[str, Any]]:
     if config.use_plugin:
-        os.environ.setdefault("LOGNAME", "bids-alphagan")  # nipype names a batch system's jobs by it
         return read_plugin(config.use_plugin)
     if config.processes == 1:
         return "Linear", {}

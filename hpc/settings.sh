@@ -22,4 +22,4 @@ done
 # What Slurm has given to this job: else the app would take the whole machine. OPTIONS win over it.
 LIMITS=()
 if [ -n "$SLURM_CPUS_PER_TASK" ]; then LIMITS+=(--nprocs "$SLURM_CPUS_PER_TASK"); fi
-if [ -n "$SLURM_MEM_PER_NODE" ]; then LIMITS+=(--mem-mb "$SLURM_MEM_PER_NODE"); fi
+if [ "${SLURM_MEM_PER_NODE:-0}" -ge 256 ]; then LIMITS+=(--mem-mb "$SLURM_MEM_PER_NODE"); fi
