@@ -5,17 +5,21 @@ help_s: the fastest of five starts with --help.
 runs: whole runs on the phantom heads (validation, masks by antspyx, reports) with one process and with two,
 in turn: wall time, and the share of the machine's cores that other programs took meanwhile: where it is not
 near zero, two processes had no two cores. ratio: the fastest run of one process to the fastest of two.
+busy: which share of the processes' time a scan was being worked on, from the first to the last; what is lost
+there is lost to scheduling, however busy the machine.
 thousand: seconds to index and plan (with one animal asked for, too), and the peak of memory, MB.
 """
 
 import argparse
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +70,15 @@ def timed(command: list[str]) -> dict[str, float]:
     }
 
 
+def busy(out: Path, processes: int) -> float:
+    """By nipype's words in the log of a run: work on nodes, as a share of the time from first to last."""
+    (log,) = (out / "logs").glob("*.log")
+    nodes = [line for line in log.read_text().splitlines() if " [Node] " in line]
+    first, last = (datetime.fromisoformat(line[:23].replace(",", ".")) for line in (nodes[0], nodes[-1]))
+    took = [float(seconds) for seconds in re.findall(r"elapsed time ([\d.]+)s", "\n".join(nodes))]
+    return sum(took) / (last - first).total_seconds() / processes
+
+
 def runs(folder: Path, n: int, repeat: int) -> dict[str, Any]:
     """Whole runs on `n` phantom heads, with one process and with two, in turn."""
     data = folder / "heads"
@@ -78,7 +91,8 @@ def runs(folder: Path, n: int, repeat: int) -> dict[str, Any]:
         processes = 1 + (k + k // 2) % 2  # 1, 2, 2, 1, so that what changes slowly meets both alike
         out = folder / f"out{k}"
         words = ["participant", "--preset", "demo", "--template", template, "--nprocs", processes]
-        found[processes].append(timed([*APP, *map(str, (data, out, *words))]))
+        run = timed([*APP, *map(str, (data, out, *words))])
+        found[processes].append(run | {"busy": busy(out, processes)})
     fastest = {k: min(run["seconds"] for run in several) for k, several in found.items()}
     return {"runs": found, "ratio": fastest[1] / fastest[2]}
 
