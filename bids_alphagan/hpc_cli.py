@@ -2,47 +2,22 @@
 
 import argparse
 import os
-import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bids_alphagan import cli
-from bids_alphagan.choices import DEFAULT_STEPS, STEPS
+from bids_alphagan.choices import DEFAULT_STEPS
 from bids_alphagan.config import Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import write_text
 from bids_alphagan.layout import raw
 from bids_alphagan.runs import check_output
+from bids_alphagan.slurm import DEFAULTS, FORMS, STAGES, scripts, stages
 
-STAGES = ("participant", *STEPS)
-DEFAULTS: dict[str, dict[str, str]] = {
-    "participant": {"time": "2:00:00", "mem": "4G", "cpus": "1"},
-    "train": {"time": "24:00:00", "mem": "16G", "cpus": "4", "gpus": "1"},
-    "synthesise": {"time": "8:00:00", "mem": "16G", "cpus": "8"},
-    "evaluate": {"time": "8:00:00", "mem": "16G", "cpus": "4"},
-    "downstream": {"time": "24:00:00", "mem": "16G", "cpus": "4", "gpus": "1"},
-    "report": {"time": "1:00:00", "mem": "8G", "cpus": "4"},
-}
-REQUEUED = ("train", "synthesise", "downstream")  # they go on where they were stopped
-MOST_REQUEUES = 100
-# What Slurm takes for an option, and how a user is told.
-FORMS = {
-    "time": (r"(\d+-)?\d+(:\d\d?){0,2}", "a time such as 30 (minutes), 8:00:00 or 2-00:00:00"),
-    "mem": (r"\d+[KMGT]?", "a size such as 16G"),
-    "cpus": (r"[1-9]\d*", "a number from 1"),
-    "gpus": (r"\d+", "a number from 0"),
-    "partition": (r"[\w.,-]+", "a name"),
-    "account": (r"[\w.,-]+", "a name"),
-    "sbatch": (r"[a-z][\w-]*(=\S+)?", "an option of sbatch without its dashes, such as qos=long"),
-}
-_ARRAY = r"(?P<tasks>\d[\d,:-]*)?(?P<throttle>%[1-9]\d*)?"
 EPILOG = """\
 VALUE is for every stage, STAGE=VALUE for one: --time 4:00:00 train=24:00:00 --partition cpu train=gpu
 
@@ -52,24 +27,6 @@ examples:
 
 exit codes: 0 all done; 2 nothing could be done, and a line says why
 """
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One job: what it runs, and what it asks of Slurm in the words of its script's #SBATCH lines."""
-
-    name: str
-    time: str
-    mem: str
-    cpus: str
-    gpus: str = "0"
-    partition: str = ""
-    account: str = ""
-    sbatch: tuple[str, ...] = ()
-
-    @property
-    def requeued(self) -> bool:
-        return self.name in REQUEUED
 
 
 def parser() -> argparse.ArgumentParser:
@@ -94,10 +51,20 @@ def parser() -> argparse.ArgumentParser:
     add("--submit", action="store_true", help="submit the jobs, too")
     add("--scripts", type=Path, metavar="DIR", help="where they are written (default: OUTPUT_DIR/code/slurm)")
     add("--overwrite", action="store_true", help="write over scripts that are there and differ")
-    add("--stages", nargs="+", choices=STAGES, metavar="STAGE", help=f"of {', '.join(STAGES)}")
+    add(
+        "--stages",
+        nargs="+",
+        choices=STAGES,
+        metavar="STAGE",
+        help=f"of {', '.join(STAGES)} (default: all but downstream)",
+    )
     add("--array", default="", metavar="[TASKS][%N]", help="which tasks, and how many at once: 7,9 or %%20")
     add("--animals-per-task", type=_positive, default=1, metavar="N", help="for more than 1000 animals")
-    add("--strict", action="store_true", help="no group level where an animal failed (default: without it)")
+    add(
+        "--strict",
+        action="store_true",
+        help="no group level where an animal failed (default: without that animal)",
+    )
     for name, text in (
         ("time", "time limit"),
         ("mem", "memory"),
@@ -110,7 +77,13 @@ def parser() -> argparse.ArgumentParser:
         own = ", ".join(f"{stage} {DEFAULTS[stage][name]}" for stage in STAGES if name in DEFAULTS[stage])
         default = f" (default: {own})" if own else ""
         add(f"--{name}", nargs="+", default=[], metavar="[STAGE=]VALUE", help=text + default)
-    add("--warn", type=_positive, default=300, metavar="S", help="before the time limit, to save and go on")
+    add(
+        "--warn",
+        type=_positive,
+        default=300,
+        metavar="S",
+        help="seconds before the time limit to save and go on (default: 300)",
+    )
     add(
         "--setup",
         nargs="+",
@@ -161,8 +134,9 @@ def write(options: argparse.Namespace, words: Sequence[str]) -> Path:
     if image and not image.exists():
         raise UserError(f"--image {image}: is not there.")
     words = list(_absolute(words))
+    wanted = options.stages or ["participant", *DEFAULT_STEPS]
     made = scripts(
-        stages=stages(options),
+        stages=stages(wanted, {key: getattr(options, key) for key in FORMS}, options.warn),
         bids_dir=str(config.bids_dir),
         output_dir=str(config.output_dir),
         image=image and str(image),
@@ -186,59 +160,6 @@ def write(options: argparse.Namespace, words: Sequence[str]) -> Path:
         write_text(folder / name, text)
     (folder / "submit.sh").chmod(0o755)
     return folder
-
-
-def scripts(array: str, **facts: Any) -> dict[str, str]:
-    """The scripts by name; facts: what the templates in ``bids_alphagan/slurm`` ask for."""
-    chosen = re.fullmatch(_ARRAY, array)
-    if not chosen:
-        raise UserError(f"--array {array}: give tasks, how many at once, or both: 1-24, 7,9, %8, 1-24%8.")
-    facts |= {"tasks": chosen["tasks"], "throttle": chosen["throttle"] or "", "most": MOST_REQUEUES}
-    loader = PackageLoader("bids_alphagan", "slurm")
-    jinja = Environment(
-        loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
-    )
-    jinja.filters["quote"] = shlex.quote
-    made = {name: jinja.get_template(f"{name}.j2").render(facts) for name in ("settings.sh", "submit.sh")}
-    for stage in facts["stages"]:
-        kind = "participant" if stage.name == "participant" else "group"
-        made[f"{stage.name}.sbatch"] = jinja.get_template(f"{kind}.sbatch.j2").render(facts, stage=stage)
-    return made
-
-
-def stages(options: argparse.Namespace) -> list[Stage]:
-    """The jobs that are asked for, in their order. Raises UserError for what Slurm would not take."""
-    wanted = options.stages or ["participant", *DEFAULT_STEPS]
-    made = []
-    for name in (stage for stage in STAGES if stage in wanted):
-        asked: dict[str, Any] = {**DEFAULTS[name]}
-        for key, (form, told) in FORMS.items():
-            mine = []
-            for word in getattr(options, key):
-                stage, equals, value = word.partition("=")
-                for_one = equals and stage in STAGES
-                value = value if for_one else word
-                if not re.fullmatch(form, value):
-                    raise UserError(f"--{key} {word}: must be {told}, for one stage with STAGE= before it.")
-                if not for_one or stage == name:
-                    mine.append(value)
-            if mine:  # the last one wins
-                asked[key] = tuple(mine) if key == "sbatch" else mine[-1]
-        stage_made = Stage(name, **asked)
-        if stage_made.requeued and _seconds(stage_made.time) <= options.warn:
-            raise UserError(
-                f"--time {stage_made.time} of {name}: must be longer than --warn {options.warn} s."
-            )
-        made.append(stage_made)
-    return made
-
-
-def _seconds(time: str) -> int:
-    """Of a time in Slurm's forms: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
-    days, dash, rest = time.rpartition("-")
-    numbers = [int(number) for number in rest.split(":")]
-    units = (3600, 60, 1) if dash or len(numbers) == 3 else (60, 1)
-    return int(days or 0) * 86400 + sum(n * unit for n, unit in zip(numbers, units, strict=False))
 
 
 def _config(options: argparse.Namespace, words: Sequence[str]) -> Config:

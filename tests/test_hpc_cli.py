@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import tiny
 
-from bids_alphagan import hpc_cli
 from bids_alphagan.choices import DEFAULT_STEPS
-from bids_alphagan.hpc_cli import main, scripts, stages
+from bids_alphagan.hpc_cli import main
+from bids_alphagan.slurm import FORMS, STAGES, scripts, stages
 
 HPC = Path(__file__).parents[1] / "hpc"
 TEMPLATE = ("--", "--segmenter", "none", "--preset", "demo")
@@ -33,7 +33,7 @@ def example() -> dict[str, str]:
     """What ``hpc/`` holds; ``python tests/test_hpc_cli.py`` writes it."""
     return scripts(
         array="",
-        stages=stages(hpc_cli.parser().parse_args(["in", "out"])),
+        stages=stages(["participant", *DEFAULT_STEPS], dict.fromkeys(FORMS, ()), 300),
         bids_dir="/data/rats",
         output_dir="/data/rats-alphagan",
         image="/images/bids-alphagan.sif",
@@ -85,7 +85,7 @@ def test_the_examples_are_what_the_command_writes() -> None:
 def test_shellcheck_has_nothing_to_say(rats: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["--array", "%5", "--animals-per-task", 2, "--strict", "--gpus", "train=2", "--setup", "true"]
-    call(rats, out, *words, "--stages", *hpc_cli.STAGES, *TEMPLATE)
+    call(rats, out, *words, "--stages", *STAGES, *TEMPLATE)
     for folder in (HPC, out / "code/slurm"):
         files = [path.name for path in folder.iterdir() if path.name != "participants.txt"]
         done = subprocess.run(["shellcheck", *files], cwd=folder, capture_output=True, text=True)
@@ -160,9 +160,11 @@ def test_animals_that_are_asked_for(rats, tmp_path) -> None:
 
 def test_what_each_stage_asks_for(rats, tmp_path) -> None:
     words = [
+        "--gpus",
+        "3",
         "--time",
-        "3:00:00",
         "train=2-00",
+        "3:00:00",
         "--partition",
         "cpu",
         "train=gpu",
@@ -172,7 +174,7 @@ def test_what_each_stage_asks_for(rats, tmp_path) -> None:
     ]
     call(rats, tmp_path / "out", *words, *TEMPLATE)
     text = {path.stem: path.read_text() for path in (tmp_path / "out/code/slurm").glob("*.sbatch")}
-    for line in ("--time=2-00", "--partition=gpu", "--qos=long", "--x=y", "--gpus-per-node=1"):
+    for line in ("--time=2-00", "--partition=gpu", "--qos=long", "--x=y", "--gpus-per-node=3"):
         assert f"#SBATCH {line}\n" in text["train"]
     for line in ("--time=3:00:00", "--partition=cpu", "--qos=long"):
         assert f"#SBATCH {line}\n" in text["participant"]
