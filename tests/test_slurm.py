@@ -89,7 +89,7 @@ def test_a_whole_run(rats: Path, iterations: int) -> None:
     assert list(jobs) == ["participant", "train", "synthesise", "evaluate", "report"]
 
     # The damaged animal fails, the others are ready.
-    tasks = {task["ArrayTaskId"]: task["JobState"] for task in wait_for(jobs["participant"], 400)}
+    tasks = {task["ArrayTaskId"]: task["JobState"] for task in wait_for(jobs["participant"], 900)}
     labels = (out / "code/slurm/participants.txt").read_text().split()
     assert tasks == {
         str(n): "FAILED" if label == BROKEN else "COMPLETED" for n, label in enumerate(labels, 1)
@@ -104,7 +104,7 @@ def test_a_whole_run(rats: Path, iterations: int) -> None:
     assert reference.returncode == 0, reference.stderr
 
     # Cut by its time limit, and gone on with to the same result.
-    (train,) = wait_for(jobs["train"], 900)
+    (train,) = wait_for(jobs["train"], 1200)
     log = log_of(out, "train", jobs["train"])
     assert train["JobState"] == "COMPLETED", log[-3000:]
     assert int(train["Restarts"]) >= 2
@@ -119,7 +119,7 @@ def test_a_whole_run(rats: Path, iterations: int) -> None:
 
     # What depended on it.
     for stage in ("synthesise", "evaluate", "report"):
-        (job,) = wait_for(jobs[stage], 240)
+        (job,) = wait_for(jobs[stage], 600)
         assert job["JobState"] == "COMPLETED", log_of(out, stage, jobs[stage])[-3000:]
     assert len(list(out.glob("derivatives/sigmarat2/sub-synth*/func/*_bold.nii.gz"))) == 2
     assert (out / "group.html").is_file()
@@ -133,7 +133,7 @@ def test_a_cancelled_training_goes_on_when_it_is_submitted_again(rats: Path) -> 
     # Too long to end by itself in this test.
     jobs = write(rats, out, "--time", "15", "--stages", "train", "--submit", "--", "--iterations", 10**6)
     losses = out / "models" / "sigmarat2" / "losses.tsv"
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not losses.exists() or losses.read_text().count("\n") < 5:
         assert time.monotonic() < until, log_of(out, "train", jobs["train"])
         time.sleep(0.5)
@@ -150,7 +150,7 @@ def test_a_cancelled_training_goes_on_when_it_is_submitted_again(rats: Path) -> 
 
     done = subprocess.run([out / "code/slurm/submit.sh", "train"], capture_output=True, text=True, check=True)
     again = submitted(done.stdout)["train"]
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while f"iteration {stopped}" not in log_of(out, "train", again):
         assert time.monotonic() < until, log_of(out, "train", again)
         time.sleep(0.5)
@@ -161,7 +161,7 @@ def test_a_cancelled_training_goes_on_when_it_is_submitted_again(rats: Path) -> 
 def test_a_failed_stage_ends_those_that_wait_for_it(rats: Path) -> None:
     out = rats.parent / "nothing there"
     jobs = write(rats, out, "--time", "5", "--stages", "train", "synthesise", "--submit", "--")
-    (train,) = wait_for(jobs["train"], 120)
+    (train,) = wait_for(jobs["train"], 300)
     assert (train["JobState"], train["ExitCode"]) == ("FAILED", "2:0")
     assert "no participant outputs" in log_of(out, "train", jobs["train"])
     (synthesise,) = wait_for(jobs["synthesise"], 60)
