@@ -29,7 +29,7 @@ SHORT = ("--preset", "demo", "--segmenter", "none", "--channels", "2", "--n-synt
 FEW = ("--pairs-per-scan", "2", "--msssim-pairs-per-scan", "2", "--checkpoint-every", "200")
 # Slurm looks at time limits each half minute: a job of two minutes that is to be warned a minute before its
 # end is cut 30 to 60 s after its start (it may be warned 30 s early), so twice at least in so much work.
-WARN, TRAINING = 60, 130
+WARN, TRAINING = 60, 120
 
 
 @pytest.fixture(scope="module", autouse=True)
