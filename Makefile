@@ -1,5 +1,6 @@
 # make demo: from a fresh clone to synthetic scans with masks and reports, on the embedded phantom.
-# make test: all that continuous integration runs.
+# make test: all tests but those that need programs of their own.
+# make slurm-test: the jobs of docs/hpc.md on a Slurm that the tests start (as root, with slurm-wlm and munge).
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
@@ -7,7 +8,7 @@ TEMPLATE := $(DEMO)/data/derivatives/templateflow/tpl-RatPhantom
 APP := $(BIN)/bids-alphagan $(DEMO)/data $(DEMO)/out
 OPTIONS := --preset demo --template $(TEMPLATE)
 
-.PHONY: demo pictures test lint unit clean
+.PHONY: demo pictures test lint unit slurm-test clean
 
 demo: .venv/app
 	test -f $(DEMO)/data/dataset_description.json || $(BIN)/bids-alphagan-phantom $(DEMO)/data --n-subjects 12 --shape 32 32 20 --zooms 0.75 0.75 1
@@ -33,6 +34,9 @@ lint: .venv/dev
 
 unit: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+slurm-test: .venv/dev
+	$(BIN)/python -m pytest -m slurm --durations 0 tests/test_slurm.py
 
 .venv/app: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

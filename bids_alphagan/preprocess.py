@@ -4,7 +4,9 @@ read (reference volume) -> conform (network's cube) -> write
                        \\-> segment (tissue masks)  ->/
 """
 
+import gc
 import logging
+import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,6 +21,7 @@ from nipype import Node, Workflow
 from nipype import config as nipype_config
 from nipype.interfaces.base import BaseInterface
 from nipype.pipeline import plugins
+from nipype.pipeline.plugins.base import GraphPluginBase
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer
 from tqdm import tqdm
 
@@ -39,6 +42,7 @@ _NOT_FINISHED = (
     "fewer --nprocs need less memory."
 )
 _NODE_MEMORY_GB = {"read": 1.0, "conform": 0.5, "write": 0.5}  # the segmenter knows its own
+_HERE = ("Linear", "Debug", "MultiProc", "LegacyMultiProc")  # nipype's plugins that need no batch system
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,34 @@ def run(
     segmenters: by participant label; None where there are to be no masks.
     """
     base = config.work / "participant"
+    workflow, lost = plan(config, scans, segmenters)
+    plugin, arguments = _plugin(config)
+    with tqdm(total=len(scans), initial=lost, desc="participant", unit="scan") as progress:
+        arguments["status_callback"] = partial(_advance, progress, set())
+        gc.freeze()  # nipype collects garbage before each node, among all that the libraries have loaded
+        try:
+            workflow.run(MultiProc(arguments) if plugin == "MultiProc" else plugin, arguments)
+        except Exception as error:  # each failed scan has left its reason; see _result
+            log.debug("nipype: %s", error)
+        finally:
+            gc.unfreeze()
+    for scan in scans:
+        failure = base / _slug(scan) / "failure.json"
+        if failure.is_file() and read_json(failure)["bad_scan"] and forget(config.output_dir, scan.name):
+            log.warning("%s: what was made of this scan before it was damaged is removed", scan.path)
+    return [_result(scan, base / _slug(scan)) for scan in scans]
+
+
+def plan(
+    config: Config, scans: Sequence[RawScan], segmenters: Mapping[str, Segment | None]
+) -> tuple[Workflow, int]:
+    """The workflow of all scans, and how many are lost: they cannot be read, and have left the reason."""
     workflow = Workflow(name="participant", base_dir=str(config.work))
     # Before any interface is made: the first one would ask the network for nipype's newest version.
-    _configure_nipype(workflow, config)
+    _configure_nipype(workflow, config, len(scans))
     lost = 0
     for scan in scans:
-        folder = base / _slug(scan)
+        folder = config.work / "participant" / _slug(scan)
         (folder / "failure.json").unlink(missing_ok=True)
         (folder / "write" / FILES["result"]).unlink(missing_ok=True)
         try:
@@ -75,18 +101,7 @@ def run(
             lost += 1
             continue
         workflow.add_nodes([scan_workflow(config, scan, segmenters[scan.name.subject])])
-    plugin, arguments = _plugin(config)
-    with tqdm(total=len(scans), initial=lost, desc="participant", unit="scan") as progress:
-        arguments["status_callback"] = partial(_advance, progress, set())
-        try:
-            workflow.run(MultiProc(arguments) if plugin == "MultiProc" else plugin, arguments)
-        except Exception as error:  # each failed scan has left its reason; see _result
-            log.debug("nipype: %s", error)
-    for scan in scans:
-        failure = base / _slug(scan) / "failure.json"
-        if failure.is_file() and read_json(failure)["bad_scan"] and forget(config.output_dir, scan.name):
-            log.warning("%s: what was made of this scan before it was damaged is removed", scan.path)
-    return [_result(scan, base / _slug(scan)) for scan in scans]
+    return workflow, lost
 
 
 class MultiProc(MultiProcPlugin):
@@ -195,17 +210,21 @@ def _result(scan: RawScan, folder: Path) -> ScanResult:
     return ScanResult(scan, None, facts["provenance"], facts["quality"], facts["record"])
 
 
-def _configure_nipype(workflow: Workflow, config: Config) -> None:
+def _configure_nipype(workflow: Workflow, config: Config, n_scans: int) -> None:
+    # Between two rounds of nipype's a process may wait for work; a round over many nodes takes longer itself.
+    # A batch system is asked for each of its jobs in each round.
+    pause = min(0.1, max(0.02, n_scans / 5000)) if _plugin(config)[0] in _HERE else 2
     execution = {
         "crashfile_format": "txt",
         "stop_on_first_crash": str(config.stop_on_first_crash).lower(),
         "hash_method": "content",
         "remove_unnecessary_outputs": "false",
-        "poll_sleep_duration": "0.1",
+        "poll_sleep_duration": str(pause),
         "check_version": "false",  # no calls to the outside
         "create_report": "false",
     }
     nipype_config.update_config({"execution": execution, "logging": {"log_to_file": "false"}})
+    os.environ.setdefault("LOGNAME", "bids-alphagan")  # nipype names a batch system's jobs by it
     # Only here: a % in a path is an error to nipype's own configuration file parser.
     workflow.config["execution"] = execution | {"crashdump_dir": str(config.output_dir.resolve() / "logs")}
     # nipype's own words go to the log file; on the screen a failed scan is one line at the end.
@@ -239,5 +258,10 @@ def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
         raise UserError(
             f"--use-plugin {path}: must hold 'plugin', one of {', '.join(known)}, and may hold 'plugin_args' "
             "(arguments by name)."
+        )
+    if issubclass(getattr(plugins, f"{name}Plugin"), GraphPluginBase):
+        raise UserError(
+            f"--use-plugin {path}: {name} submits its jobs and ends, but the app needs their results when it "
+            "returns. Use another, such as SLURM or SGE, or the jobs that bids-alphagan-slurm writes."
         )
     return name, arguments

@@ -388,3 +388,34 @@ def test_descriptions_name_maker_and_source(tmp_path: Path, monkeypatch: pytest.
             "2\tWhite Matter\tWM",
             "3\tCerebrospinal Fluid\tCSF",
         ]
+
+
+def test_other_animals_folders_are_not_looked_at(tmp_path: Path) -> None:
+    root = tiny.dataset(tmp_path / "data")
+    for label in ("1", "01", "010", "a+1"):
+        tiny.scan(root / f"sub-{label}/func/sub-{label}_task-rest_bold.nii.gz", tiny.values(volumes=2))
+    (root / "task-rest_bold.json").write_text('{"EchoTime": 0.5}')
+    (root / "sub-010/func/sub-010_task-rest_bold.json").write_text("{")
+    (root / "code").mkdir()
+    (root / "code" / "sub-01_bold.json").write_text("{")
+    for wanted in (["01"], ["01", "1"], ["a+1"]):
+        words = [str(root), "out", "participant", "--participant-label", *wanted]
+        found = raw.find_scans(cli.parse(words))
+        assert [scan.name.subject for scan in found] == wanted
+        assert all(scan.metadata["EchoTime"] == 0.5 for scan in found)
+    with pytest.raises(UserError, match="pybids cannot read"):
+        raw.find_scans(cli.parse([str(root), "out", "participant"]))
+
+
+def test_animals_by_their_names_alone(data: Path) -> None:
+    def found(*words: str) -> list[str]:
+        return raw.animals(cli.parse([str(data), "out", "participant", *words]))
+
+    known = {scan.name.subject for scan in raw.find_scans(cli.parse([str(data), "out", "participant"]))}
+    assert set(found()) == known
+    one = min(known)
+    assert found("--participant-label", f"sub-{one}") == [one]
+    with pytest.raises(UserError, match="unknown participant label nobody"):
+        found("--participant-label", "nobody")
+    with pytest.raises(UserError, match="no participant has a T2starw scan"):
+        found("--suffix", "T2starw")

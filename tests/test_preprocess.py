@@ -229,14 +229,32 @@ def test_a_second_run_computes_nothing_and_a_changed_scan_is_done_again(tmp_path
     assert nib.load(lost).shape == (16, 16, 16)
 
 
-def test_plugin_file_is_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ('{"plugin": "MultiProc", "plugin_args": {"n_procs": 2}}', "MultiProc"),
+        ("plugin: LegacyMultiProc\nplugin_args: {n_procs: 2}", "LegacyMultiProc"),
+        ("plugin: Linear", "Running serially"),
+    ],
+)
+def test_plugin_file_is_used(tmp_path: Path, settings: str, told: str) -> None:
     data, out = tiny.dataset(tmp_path / "data"), tmp_path / "out"
     tiny.scan(data / "sub-01/anat/sub-01_T2w.nii.gz", tiny.values())
     plugin = tmp_path / "plugin.yml"
-    plugin.write_text(json.dumps({"plugin": "MultiProc", "plugin_args": {"n_procs": 2}}))
+    plugin.write_text(settings)
     assert app(data, out, "participant", *NO_MASKS, "--use-plugin", plugin) == 0
     (record,) = (out / "logs").glob("participant_*.log")
-    assert "MultiProc" in record.read_text()
+    assert told in record.read_text()
+    assert (out / "sub-01/anat/sub-01_desc-preproc_T2w.nii.gz").is_file()
+
+
+@pytest.mark.parametrize("name", ["SLURMGraph", "SGEGraph", "CondorDAGMan"])
+def test_a_plugin_that_does_not_wait_is_refused(tmp_path: Path, name: str, capsys) -> None:
+    data, plugin = tiny.dataset(tmp_path / "data"), tmp_path / "plugin.yml"
+    tiny.scan(data / "sub-01/anat/sub-01_T2w.nii.gz", tiny.values())
+    plugin.write_text(f"plugin: {name}\n")
+    assert app(data, tmp_path / "out", "participant", *NO_MASKS, "--use-plugin", plugin) == 2
+    assert f"{name} submits its jobs and ends" in capsys.readouterr().err
 
 
 def test_report_shows_the_scans_of_every_run(tmp_path: Path) -> None:

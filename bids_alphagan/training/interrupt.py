@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,6 +11,7 @@ from typing import Any
 from bids_alphagan.errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # a cluster's warning before the wall time is USR1
+AT_ONCE = 2.0  # s
 
 
 class Interrupted(Stopped):
@@ -26,14 +28,24 @@ class Request:
 def requests() -> Iterator[Request]:
     """Collect the first of `SIGNALS` in a `Request`; the second acts as it did before.
 
+    The same one again within `AT_ONCE` seconds is no second request: Slurm signals all processes of a job,
+    and apptainer hands on to the app what it gets itself. Ctrl-C comes from a hand, and counts each time.
+
     Only the main thread can take signals: elsewhere nothing is collected.
     """
     request = Request()
     before: dict[signal.Signals, Any] = {}
+    noted = 0.0
 
     def note(number: int, frame: FrameType | None) -> None:
-        request.by = signal.Signals(number)
-        restore()
+        nonlocal noted
+        if request.by is None:
+            request.by, noted = signal.Signals(number), time.monotonic()
+            if number == signal.SIGINT:
+                restore()
+        elif number != request.by or time.monotonic() > noted + AT_ONCE:
+            restore()
+            signal.raise_signal(number)
 
     def restore() -> None:
         for number, handler in before.items():

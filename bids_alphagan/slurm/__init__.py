@@ -1,0 +1,113 @@
+"""The jobs of a whole run on Slurm: what each asks for, and their scripts by the templates beside this."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from bids_alphagan.choices import STEPS
+from bids_alphagan.errors import UserError
+
+STAGES = ("participant", *STEPS)
+DEFAULTS: dict[str, dict[str, str]] = {
+    "participant": {"time": "2:00:00", "mem": "4G", "cpus": "1"},
+    "train": {"time": "24:00:00", "mem": "16G", "cpus": "4", "gpus": "1"},
+    "synthesise": {"time": "8:00:00", "mem": "16G", "cpus": "8"},
+    "evaluate": {"time": "8:00:00", "mem": "16G", "cpus": "4"},
+    "downstream": {"time": "24:00:00", "mem": "16G", "cpus": "4", "gpus": "1"},
+    "report": {"time": "1:00:00", "mem": "8G", "cpus": "4"},
+}
+REQUEUED = ("train", "synthesise", "downstream")  # they go on where they were stopped
+MOST_REQUEUES = 100
+# What Slurm takes for an option, and how a user is told.
+FORMS = {
+    "time": (r"(\d+-)?\d+(:\d\d?){0,2}", "a time such as 30 (minutes), 8:00:00 or 2-00:00:00"),
+    "mem": (r"\d+[KMGT]?", "a size such as 16G"),
+    "cpus": (r"[1-9]\d*", "a number from 1"),
+    "gpus": (r"\d+", "a number from 0"),
+    "partition": (r"[\w.,-]+", "a name"),
+    "account": (r"[\w.,-]+", "a name"),
+    "sbatch": (r"[a-z][\w-]*(=\S+)?", "an option of sbatch without its dashes, such as qos=long"),
+}
+_ARRAY = r"(?P<tasks>\d[\d,:-]*)?(?P<throttle>%[1-9]\d*)?"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One job: what it runs, and what it asks of Slurm in the words of its script's #SBATCH lines."""
+
+    name: str
+    time: str
+    mem: str
+    cpus: str
+    gpus: str = "0"
+    partition: str = ""
+    account: str = ""
+    sbatch: tuple[str, ...] = ()
+
+    @property
+    def requeued(self) -> bool:
+        return self.name in REQUEUED
+
+
+def stages(names: Sequence[str], asked_for: Mapping[str, Sequence[str]], warn: int) -> list[Stage]:
+    """The jobs of these names, in their order. Raises UserError for what Slurm would not take.
+
+    asked_for: by the keys of FORMS, values for all stages, and STAGE=VALUE for one. warn: seconds.
+    """
+    made = []
+    for name in (stage for stage in STAGES if stage in names):
+        asked = {key: _asked(name, key, asked_for[key]) for key in FORMS}
+        facts: dict[str, Any] = DEFAULTS[name] | {key: values[-1] for key, values in asked.items() if values}
+        stage = Stage(name, **facts | {"sbatch": tuple(asked["sbatch"])})
+        if stage.requeued and _seconds(stage.time) <= warn:
+            raise UserError(f"--time {stage.time} of {name}: must be longer than --warn {warn} s.")
+        made.append(stage)
+    return made
+
+
+def _asked(name: str, key: str, words: Sequence[str]) -> list[str]:
+    """The values of --`key` for a stage: first those for all stages, then its own."""
+    form, told = FORMS[key]
+    common, own = [], []
+    for word in words:
+        stage, _, value = word.partition("=")
+        value = value if stage in STAGES else word
+        if not re.fullmatch(form, value):
+            raise UserError(f"--{key} {word}: must be {told}, for one stage with STAGE= before it.")
+        if stage == name:
+            own.append(value)
+        elif stage not in STAGES and (
+            key != "gpus" or key in DEFAULTS[name]
+        ):  # GPUs are for those that train
+            common.append(value)
+    return common + own
+
+
+def _seconds(time: str) -> int:
+    """Of a time in Slurm's forms: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
+    days, dash, rest = time.rpartition("-")
+    numbers = [int(number) for number in rest.split(":")]
+    units = (3600, 60, 1) if dash or len(numbers) == 3 else (60, 1)
+    return int(days or 0) * 86400 + sum(n * unit for n, unit in zip(numbers, units, strict=False))
+
+
+def scripts(array: str, **facts: Any) -> dict[str, str]:
+    """The scripts by name; facts: what the templates ask for."""
+    chosen = re.fullmatch(_ARRAY, array)
+    if not chosen:
+        raise UserError(f"--array {array}: give tasks, how many at once, or both: 1-24, 7,9, %8, 1-24%8.")
+    facts |= {"tasks": chosen["tasks"], "throttle": chosen["throttle"] or "", "most": MOST_REQUEUES}
+    loader = PackageLoader("bids_alphagan", "slurm")
+    jinja = Environment(
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    jinja.filters["quote"] = shlex.quote
+    made = {name: jinja.get_template(f"{name}.j2").render(facts) for name in ("settings.sh", "submit.sh")}
+    for stage in facts["stages"]:
+        kind = "participant" if stage.name == "participant" else "group"
+        made[f"{stage.name}.sbatch"] = jinja.get_template(f"{kind}.sbatch.j2").render(facts, stage=stage)
+    return made
