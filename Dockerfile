@@ -9,7 +9,6 @@ FROM scratch AS wheels
 
 # hadolint ignore=DL3006
 FROM ${SPM_IMAGE} AS system
-USER root
 RUN --mount=type=bind,source=container,target=/container /container/install.sh system
 
 FROM system AS build

@@ -1,4 +1,4 @@
-"""The images' lock files say what pyproject.toml and constraints.txt say, and every package has its hashes."""
+"""The lock files say what pyproject.toml and constraints.txt say, and every package has its hashes."""
 
 import re
 import tomllib

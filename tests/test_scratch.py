@@ -1,4 +1,4 @@
-"""Temporary files and caches go to the work folder where, and only where, their own places cannot be written."""
+"""Temporary files and caches go to the work folder where, and only where, they have no other place."""
 
 import os
 import subprocess
@@ -57,7 +57,9 @@ def test_one_cache_that_is_writable_stays(places: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("MPLCONFIGDIR", str(places / "mine" / "new"))
     writes = os.access
     monkeypatch.setattr(
-        scratch.os, "access", lambda path, mode: not Path(path).is_relative_to(places / "home") and writes(path, mode)
+        scratch.os,
+        "access",
+        lambda path, mode: not Path(path).is_relative_to(places / "home") and writes(path, mode),
     )
     use_scratch(places / "out")
     assert os.environ["MPLCONFIGDIR"] == str(places / "mine" / "new")
