@@ -7,6 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from bids_alphagan.errors import unwritable
+
 # Each library's variable, and its place below the home where the variable is not set.
 CACHES = {
     "XDG_CACHE_HOME": ".cache",
@@ -21,11 +23,16 @@ def use_scratch(folder: Path) -> None:
     """Send to folders below `folder` what has no place to be written to. What has one is left alone.
 
     To be called before nipype, matplotlib and the like are imported: they look for their places only once.
+
+    Raises UserError where `folder` is needed and cannot be written.
     """
     usual = [*map(os.environ.get, ("TMPDIR", "TEMP", "TMP")), "/tmp", "/var/tmp"]
     if not any(_writable(Path(place)) for place in usual if place):
         temporary = (folder / "tmp").absolute()
-        temporary.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(folder, error) from error
         os.environ["TMPDIR"] = str(temporary)
         tempfile.tempdir = None  # it is looked for anew
     home = Path(os.environ.get("HOME") or "/nonexistent")

@@ -35,7 +35,8 @@ choose_python() {
 
 # Byte code that holds without a look at its source's time, so that files of the image differ in nothing.
 compile() {
-    "$1" -m compileall -q --invalidation-mode unchecked-hash "$2" || true # some packages ship test files that are no Python
+    # Some packages ship test files for another Python, which say so and are left as they are.
+    "$1" -m compileall -q --invalidation-mode unchecked-hash "$2" || true
 }
 
 install_system() {
@@ -109,7 +110,8 @@ END
 install_templates() {
     mkdir -p "$TEMPLATEFLOW"
     if [ $# -gt 0 ]; then
-        HOME=$(mktemp -d) "$PREFIX/bin/bids-alphagan-template" "$@" --home "$TEMPLATEFLOW"
+        HOME=$TEMPLATEFLOW PYTHONDONTWRITEBYTECODE=1 "$PREFIX/bin/bids-alphagan-template" "$@" --home "$TEMPLATEFLOW"
+        rm -rf "$TEMPLATEFLOW/.cache"
         chmod -R a+rX "$TEMPLATEFLOW"
     fi
     chmod 1777 "$TEMPLATEFLOW"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bids_alphagan import scratch
+from bids_alphagan.errors import UserError
 from bids_alphagan.scratch import CACHES, use_scratch
 
 
@@ -64,6 +65,13 @@ def test_one_cache_that_is_writable_stays(places: Path, monkeypatch: pytest.Monk
     use_scratch(places / "out")
     assert os.environ["MPLCONFIGDIR"] == str(places / "mine" / "new")
     assert os.environ["NIPYPE_CONFIG_DIR"].startswith(str(places / "out"))
+
+
+def test_nothing_at_all_to_write_to_is_one_clear_error(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _read_only(monkeypatch, but=places / "out")
+    (places / "file").touch()
+    with pytest.raises(UserError, match=r"file/work: cannot be written \(Not a directory\)"):
+        use_scratch(places / "file" / "work")
 
 
 def test_the_libraries_write_where_they_are_sent(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ class Running:
         call(*(word.format(number.name) for word in self.signalling))
 
     def wait(self) -> Done:
-        out, err = self.process.communicate(timeout=540)
+        out, err = self.process.communicate(timeout=900)
         if self.tidying:
             call(*self.tidying)
         return Done(self.process.returncode, out, err)

@@ -101,3 +101,18 @@ def test_the_app_is_that_of_the_docker_image(root: Path, contents: Path) -> None
     mine = files(root / app)
     assert len(mine) > 10_000
     assert differences(mine, files(contents / app)) == []
+
+
+def test_templates_in_the_image_are_for_all_to_read(root: Path, heads: Path) -> None:
+    """Where the archive cannot be reached, what lies in its place is checked as what is fetched would be."""
+    place = root / "opt/templateflow"
+    shutil.copytree(heads / "derivatives/templateflow", place, dirs_exist_ok=True)
+    for path in place.rglob("*"):
+        path.chmod(0o700)
+    shutil.copy(ROOT / "container/install.sh", root / "install.sh")
+    told = within(root, "/install.sh templates RatPhantom", user="0:0")
+    assert re.search(r"template +RatPhantom", told)
+    with pytest.raises(AssertionError, match="not in /opt/templateflow/tpl-Fischer344"):
+        within(root, "/install.sh templates Fischer344", user="0:0")
+    script = filled("environment") + 'exec bids-alphagan-template "$@"'
+    assert "/opt/templateflow/tpl-RatPhantom/" in within(root, script, "RatPhantom", "--no-download")
