@@ -2,7 +2,7 @@
 # The one recipe behind Dockerfile and Singularity.def, for any Debian or Ubuntu. As root:
 #   install.sh system            Python from the distribution
 #   install.sh app SOURCE        the app with its locked dependencies, in /opt/bids-alphagan
-#   install.sh templates [NAME ...]   TemplateFlow templates, in /opt/templateflow
+#   install.sh templates [NAME ...]  TemplateFlow templates, in /opt/templateflow
 # Environment: TORCH=cpu|cuda; TORCH_INDEX, where pip finds PyTorch for cpu; SOURCE_DATE_EPOCH, the age of all files.
 # Where /wheels holds anything, pip takes the wheels there and asks no index.
 set -eu
@@ -88,7 +88,12 @@ install_app() {
     # shellcheck disable=SC2086 # words to split
     "$pip" wheel -q "$@" --no-deps -w "$build/wheels" $torch
     "$pip" wheel -q --no-index --no-deps --no-build-isolation -w "$build/wheels" "$source"
-    "$pip" -q --python "$PREFIX/bin/python" install --no-index --no-deps --no-compile "$build/wheels"/*.whl
+    # By names, since pip notes down the place of a file that it is given.
+    for wheel in "$build/wheels"/*.whl; do
+        basename "$wheel" | sed 's/^\([^-]*\)-\([^-]*\)-.*/\1==\2/'
+    done >"$build/packages"
+    "$pip" -q --python "$PREFIX/bin/python" install --no-index --find-links "$build/wheels" --no-deps --no-compile \
+        -r "$build/packages"
     "$pip" --python "$PREFIX/bin/python" check
     rm -rf "$build" "$source/build" "$source"/*.egg-info
     apt-get purge -y -qq --autoremove "$python-venv"

@@ -95,7 +95,16 @@ def test_no_build_tools_nor_leftovers(contents: Path, debian: Path) -> None:
     programs = [f"{folder}/{name}" for folder in ("usr/bin", "opt/bids-alphagan/bin") for name in BUILD_TOOLS]
     assert there(contents, *programs) == set()
     assert there(contents, "opt/bids-alphagan/lib/python3*/site-packages/pip*") == set()
-    left = ("wheels/*", "src", "root/.cache", "root/.config", "tmp/*", "etc/pip.conf", "etc/xdg/pip")
+    left = (
+        "**/direct_url.json",
+        "wheels/*",
+        "src",
+        "root/.cache",
+        "root/.config",
+        "tmp/*",
+        "etc/pip.conf",
+        "etc/xdg/pip",
+    )
     lists = ("var/lib/apt/lists/*_*", "var/cache/apt/archives/*.deb", "var/log/dpkg.log", "var/log/apt/*")
     assert there(contents, *left, *lists) == set()
 
