@@ -189,7 +189,7 @@ def _started(command: Sequence[str]) -> "subprocess.Popen[str]":
 def candidates() -> list[Engine]:
     """In the order of trial. CONTAINER_ENGINE=docker|podman|chroot leaves one of them."""
     found = []
-    if shutil.which("docker"):
+    if shutil.which("docker") and (os.environ.get("CONTAINER_IMAGE") or _has_buildx()):
         found.append(Engine("docker", ["docker"]))
     if shutil.which("podman"):
         runtimes = [[], RUNC] if shutil.which("runc") else [[]]
@@ -199,6 +199,11 @@ def candidates() -> list[Engine]:
         found.append(Chroot("chroot", []))
     wanted = os.environ.get("CONTAINER_ENGINE")
     return [engine for engine in found if wanted in (None, "", engine.name)]
+
+
+def _has_buildx() -> bool:
+    """Whether this docker takes --build-context."""
+    return subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False).returncode == 0
 
 
 def working(archive: Path, tag: str) -> Engine:
