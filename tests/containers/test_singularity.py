@@ -70,7 +70,7 @@ def within(
 ) -> str:
     """Run a section's text by the root's own shell, in namespaces for mounts and processes."""
     lines = ["set -e", f"mount --bind {root} {root}", f"mount -t proc proc {root}/proc", *(binds or [])]
-    lines += [f"mount -t tmpfs -o mode=1777 tmpfs {root}/tmp"]
+    lines += [f"mount --rbind /dev {root}/dev", f"mount -t tmpfs -o mode=1777 tmpfs {root}/tmp"]
     read_only = [f"mount -o remount,bind,ro {root}"] if user != "0:0" else []
     place = ["/usr/bin/env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"SOURCE_DATE_EPOCH={DATE}"]
     inside = f'exec chroot --userspec={user} {root} {" ".join(place)} /bin/sh -e -c "$0" sh "$@"'
