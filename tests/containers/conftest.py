@@ -57,7 +57,7 @@ def engine(base_archive: Path) -> Engine:
         found = working(base_archive, "localhost/bids-alphagan-base:test")
     except UnavailableError as why:
         pytest.skip(str(why))
-    print(f"container engine: {' '.join(found.command) or 'buildah --isolation chroot, unshare'}")
+    print(f"container engine: {found.name} ({' '.join(found.command)})")
     return found
 
 

@@ -84,6 +84,9 @@ class Engine:
         call(*self.command, "rm", container)
         return place
 
+    def remove(self, image: str) -> None:
+        call(*self.command, "rmi", image)
+
     def run(self, image: str, *words: str, **options: Any) -> "Done":
         return self.start(image, *words, **options).wait()
 
@@ -196,7 +199,7 @@ def candidates() -> list[Engine]:
         podmen = [(["podman", *runtime], limits) for limits in ([], FEW) for runtime in runtimes]
         found += [Engine("podman", command, limits) for command, limits in podmen]
     if shutil.which("buildah") and shutil.which("unshare"):
-        found.append(Chroot("chroot", []))
+        found.append(Chroot("chroot", ["buildah"]))
     wanted = os.environ.get("CONTAINER_ENGINE")
     return [engine for engine in found if wanted in (None, "", engine.name)]
 
