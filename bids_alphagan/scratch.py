@@ -36,6 +36,9 @@ def use_scratch(folder: Path) -> None:
         os.environ["TMPDIR"] = str(temporary)
         tempfile.tempdir = None  # it is looked for anew
     home = Path(os.environ.get("HOME") or "/nonexistent")
+    templates = Path(os.environ.get("XDG_CACHE_HOME") or home / CACHES["XDG_CACHE_HOME"]) / "templateflow"
+    if templates.is_dir():  # a home that can only be read may have them
+        os.environ.setdefault("TEMPLATEFLOW_HOME", str(templates))
     for variable, place in CACHES.items():
         if not _writable(Path(os.environ.get(variable) or home / place)):
             os.environ[variable] = str((folder / "cache" / variable.lower()).absolute())

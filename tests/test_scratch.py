@@ -11,6 +11,7 @@ import pytest
 from bids_alphagan import scratch
 from bids_alphagan.errors import UserError
 from bids_alphagan.scratch import CACHES, use_scratch
+from bids_alphagan.templates import templateflow_home
 
 
 @pytest.fixture
@@ -18,11 +19,14 @@ def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Home, temporary files and every cache lie in one folder."""
     home = tmp_path / "home"
     home.mkdir()
-    for name in (*CACHES, "TEMP", "TMP"):
+    for name in (*CACHES, "TEMP", "TMP", "TEMPLATEFLOW_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("TMPDIR", str(home))
     monkeypatch.setattr(tempfile, "tempdir", None)
+    for name in (*CACHES, "TEMPLATEFLOW_HOME"):  # so that what use_scratch sets is taken back
+        monkeypatch.setenv(name, "")
+        del os.environ[name]
     return tmp_path
 
 
@@ -65,6 +69,17 @@ def test_one_cache_that_is_writable_stays(places: Path, monkeypatch: pytest.Monk
     use_scratch(places / "out")
     assert os.environ["MPLCONFIGDIR"] == str(places / "mine" / "new")
     assert os.environ["NIPYPE_CONFIG_DIR"].startswith(str(places / "out"))
+
+
+def test_templates_in_a_home_that_can_only_be_read_are_found(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (places / "home/.cache/templateflow/tpl-Fischer344").mkdir(parents=True)
+    (places / "out").mkdir()
+    _read_only(monkeypatch, but=places / "out")
+    use_scratch(places / "out")
+    assert Path(os.environ["XDG_CACHE_HOME"]).is_relative_to(places / "out")
+    assert templateflow_home() == places / "home/.cache/templateflow"
 
 
 def test_nothing_at_all_to_write_to_is_one_clear_error(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
