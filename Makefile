@@ -1,6 +1,7 @@
 # make demo: from a fresh clone to synthetic scans with masks and reports, on the embedded phantom.
-# make test: all tests but those that need programs of their own.
+# make test: lint and all tests that need no programs of their own.
 # make slurm-test: the jobs of docs/hpc.md on a Slurm that the tests start (as root, with slurm-wlm and munge).
+# make container-test: the images, built and run (docs/containers.md).
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
@@ -8,7 +9,7 @@ TEMPLATE := $(DEMO)/data/derivatives/templateflow/tpl-RatPhantom
 APP := $(BIN)/bids-alphagan $(DEMO)/data $(DEMO)/out
 OPTIONS := --preset demo --template $(TEMPLATE)
 
-.PHONY: demo pictures test lint unit slurm-test clean
+.PHONY: demo pictures test lint unit slurm-test container-test lock descriptor clean
 
 demo: .venv/app
 	test -f $(DEMO)/data/dataset_description.json || $(BIN)/bids-alphagan-phantom $(DEMO)/data --n-subjects 12 --shape 32 32 20 --zooms 0.75 0.75 1
@@ -38,6 +39,16 @@ unit: .venv/dev
 slurm-test: .venv/dev
 	$(BIN)/python -m pytest -m slurm --durations 0 tests/test_slurm.py
 
+container-test: .venv/dev .venv/tools
+	$(BIN)/python -m pytest -m container -s tests/containers
+
+# The images' lock files and the Boutiques descriptor, after a change of dependencies or options.
+lock: .venv/app .venv/tools
+	$(BIN)/python container/lock.py .venv/tools/bin/uv
+
+descriptor: .venv/app
+	$(BIN)/python boutiques/describe.py > boutiques/bids-alphagan.json
+
 .venv/app: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
@@ -45,6 +56,11 @@ slurm-test: .venv/dev
 
 .venv/dev: .venv/app
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv/tools: .venv/app container/tools.txt
+	$(PYTHON) -m venv .venv/tools
+	.venv/tools/bin/python -m pip install --quiet --requirement container/tools.txt
 	touch $@
 
 clean:

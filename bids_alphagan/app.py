@@ -21,6 +21,7 @@ from bids_alphagan.layout.derivatives import SYNTHESIS_RECORD, cohort_folder, mo
 from bids_alphagan.layout.prepared import PreparedScan, prepared_scans
 from bids_alphagan.model_training import device, follow, follows, train
 from bids_alphagan.runs import check_output, once, provenance, start_run
+from bids_alphagan.scratch import use_scratch
 from bids_alphagan.segmenters import Segmenter, resolve_segmenter
 from bids_alphagan.splits import split
 from bids_alphagan.templates import Template, find_template
@@ -32,6 +33,7 @@ def run(config: Config) -> int:
     """Run one analysis level and return the exit code: 0 all done, 1 some scans failed."""
     raw.check_dataset(config.bids_dir)
     check_output(config)
+    use_scratch(config.work)
     return {"participant": run_participant, "group": run_group}[config.analysis_level](config)
 
 

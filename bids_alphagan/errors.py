@@ -1,5 +1,7 @@
 """The kinds of failure that a user can act on, and the request to stop."""
 
+from pathlib import Path
+
 
 class UserError(Exception):
     """Nothing can be done with this call: one clear message, exit code 2, nothing written.
@@ -21,3 +23,11 @@ class Stopped(BaseException):
     def __init__(self, message: str, by: int) -> None:
         super().__init__(message)
         self.by = by
+
+
+def unwritable(folder: Path, error: OSError) -> UserError:
+    """What to say where a folder that is the user's choice cannot be written."""
+    return UserError(
+        f"{folder}: cannot be written ({error.strerror or error}). "
+        "Give another folder, or change its permissions."
+    )

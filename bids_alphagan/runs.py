@@ -15,7 +15,7 @@ from typing import Any
 
 from bids_alphagan import __version__
 from bids_alphagan.config import Config
-from bids_alphagan.errors import UserError
+from bids_alphagan.errors import UserError, unwritable
 from bids_alphagan.files import digest, read_json, write_json, write_text
 from bids_alphagan.layout.derivatives import is_foreign
 from bids_alphagan.logs import file_log
@@ -92,10 +92,7 @@ def _check_folders(config: Config) -> None:
         except OSError as error:
             for path in sorted(filter(Path.is_dir, set(new)), reverse=True):  # the inner ones first
                 path.rmdir()  # nothing is left of a call that could not be done
-            raise UserError(
-                f"{folder}: cannot be written ({error.strerror or error}). "
-                "Give another folder, or change its permissions."
-            ) from error
+            raise unwritable(folder, error) from error
 
 
 def provenance(config: Config) -> dict[str, Any]:

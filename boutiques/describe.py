@@ -1,0 +1,97 @@
+"""Print the Boutiques descriptor, from the app's own options: `make descriptor` writes it."""
+
+import argparse
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from bids_alphagan import __version__
+from bids_alphagan.cli import parser
+from bids_alphagan.config import Config
+
+METADATA = {field.name: field.metadata for field in fields(Config)}
+KINDS = {int: "Number", float: "Number", Path: "File"}
+TEMPLATE = "a TemplateFlow name, such as Fischer344 or RESILIENT:cohort-1, in place of a folder"
+CODES = {
+    1: "some scans failed, listed at the end of the log; the others are ready",
+    2: "nothing could be done with this call; the log's last line says why",
+    130: "interrupted by SIGINT: the same call goes on from the last checkpoint",
+    138: "interrupted by SIGUSR1: the same call goes on from the last checkpoint",
+    143: "interrupted by SIGTERM: the same call goes on from the last checkpoint",
+}
+
+
+def descriptor() -> dict[str, Any]:
+    """The app in Boutiques' terms. No defaults are given: they would override a preset or --config."""
+    made = parser()
+    actions = [action for action in made._actions if action.dest in METADATA]
+    inputs = sorted(
+        map(_input, actions), key=lambda told: "command-line-flag" in told
+    )  # positional ones first
+    inputs.append(
+        _input(made._option_string_actions["--template"]) | _named("template_name", TEMPLATE, "String")
+    )
+    return {
+        "name": made.prog,
+        "description": made.description,
+        "author": "The bids-alphagan developers",
+        "tool-version": __version__,
+        "schema-version": "0.5",
+        "tags": {"domain": ["neuroinformatics", "mri"], "toolType": ["BIDS App"]},
+        "container-image": {"type": "docker", "image": f"bids-alphagan:{__version__}"},
+        "command-line": " ".join([made.prog, *(told["value-key"] for told in inputs)]),
+        "inputs": inputs,
+        "groups": [
+            {
+                "id": "one_template",
+                "name": "the template, as a folder or by name",
+                "members": ["template", "template_name"],
+                "mutually-exclusive": True,
+            }
+        ],
+        "output-files": [
+            {
+                "id": "derivatives",
+                "name": "derivatives",
+                "description": "a BIDS derivative data set with reports",
+                "path-template": "[OUTPUT_DIR]",
+            }
+        ],
+        "error-codes": [{"code": code, "description": text} for code, text in CODES.items()],
+    }
+
+
+def _input(action: argparse.Action) -> dict[str, Any]:
+    metadata = METADATA[action.dest]
+    kind = "String" if action.dest == "output_dir" else KINDS.get(action.type, "String")  # type: ignore[arg-type]
+    kind = "File" if action.dest == "template" else "Flag" if action.nargs == 0 else kind
+    told = _named(action.dest, (action.help or "").replace("%%", "%"), kind)
+    told["optional"] = not action.required
+    if action.option_strings:
+        told["command-line-flag"] = action.option_strings[-1]
+    if action.choices:
+        told["value-choices"] = list(action.choices)
+    if kind == "Number":
+        bounds = {"minimum": metadata["least"], "maximum": metadata["most"]}
+        told |= {"integer": action.type is int}
+        told |= {bound: value for bound, value in bounds.items() if value is not None}
+    if action.nargs:
+        told["list"] = True
+        if isinstance(action.nargs, int):
+            told |= {"min-list-entries": action.nargs, "max-list-entries": action.nargs}
+    return told
+
+
+def _named(name: str, description: str, kind: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "name": name.replace("_", " "),
+        "description": description,
+        "type": kind,
+        "value-key": f"[{name.upper()}]",
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(descriptor(), indent=2, ensure_ascii=False))
