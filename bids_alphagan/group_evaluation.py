@@ -45,9 +45,11 @@ def metrics(scans: "Scans") -> None:
 
     def work() -> dict[str, Any]:
         held = scans.held_out
+        training = evaluation.RealScans(scans.training, animals_of(sides.training))
+        others = None if held is None else evaluation.RealScans(held, animals_of(sides.held_out))
         rows = evaluation.evaluate(
-            evaluation.RealScans(scans.training, animals_of(sides.training)),
-            None if held is None else evaluation.RealScans(held, animals_of(sides.held_out)),
+            training,
+            others,
             scans.synthetic,
             protocol=config.protocol,
             pairs_per_scan=config.pairs_per_scan,
@@ -60,15 +62,19 @@ def metrics(scans: "Scans") -> None:
         table2.unlink(missing_ok=True)  # of another protocol
         if config.protocol == "paper":
             write_tsv(table2, evaluation.paper_table(rows))
-        return {**config.settings("evaluate"), "compared": compared(sides.scans, scans.paths)}
+        notes = evaluation.notes(training, others)
+        return {**config.settings("evaluate"), "compared": compared(sides.scans, scans.paths), "notes": notes}
 
     inputs = {
         "settings": config.settings("evaluate"),
         "compared": compared(sides.scans, scans.paths),
         "held out": [scan.name.stem for scan in sides.held_out],
         "seed": config.seed,
+        "version": evaluation.VERSION,
     }
-    once(config.output_dir / "models" / EVALUATION_RECORD, inputs, [table], work)
+    record = once(config.output_dir / "models" / EVALUATION_RECORD, inputs, [table], work)
+    for note in record["notes"]:
+        log.warning("metrics: %s", note)
     for row in (row for row in read_tsv(table) if row["value"] != "n/a"):
         log.info("%-10s %-8s %.4g", row["model"], row["metric"], float(row["value"]))
 

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bids_alphagan.evaluation.bootstrap import mean_over_pairs
+from bids_alphagan.evaluation.bootstrap import MIN_INTERVAL, mean_over_pairs, small_sample_warning
 from bids_alphagan.evaluation.metrics import METRICS, Metric
 
 REAL, NOISY = "real", "real+noise"
 NOISE = 0.1  # of the intensities' range: standard deviation of the noise that makes the floor
+VERSION = 2  # changes where the same scans would give other numbers
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,13 @@ def evaluate(
             against = one if metric.within else other
             rows.append(_row(metric, one, against, wanted, len(training.scans), paper, seed))
     return rows
+
+
+def notes(training: RealScans, held_out: RealScans | None) -> list[str]:
+    """What the numbers of animals mean for all that `evaluate` gives, in plain words."""
+    sides = [(held_out, "held-out animals"), (training, "training animals")]
+    told = [small_sample_warning(len(set(side.animals)), of) for side, of in sides if side]
+    return [note for note in told if note][:1]  # the set that the other scans are compared with leads
 
 
 def _noisy(real: _Set, seed: int) -> _Set:
@@ -179,8 +187,11 @@ def columns_sidecar() -> dict[str, Any]:
             },
         },
         "value": {"Description": "Mean over pairs of scans, drawn at random without repetition."},
-        "low": {"Description": "Lower bound of the value's 95 % interval: bootstrap over animals."},
-        "high": {"Description": "Upper bound of the value's 95 % interval: bootstrap over animals."},
+        "low": {
+            "Description": "Lower bound of the value's 95 % interval: bootstrap over animals. n/a with "
+            f"fewer than {MIN_INTERVAL}."
+        },
+        "high": {"Description": "Upper bound of it."},
         "sd": {
             "Description": "Sample standard deviation over the pairs. Pairs share scans, so it describes "
             "the spread and is not a standard error."
@@ -194,8 +205,8 @@ def columns_sidecar() -> dict[str, Any]:
         "direction": {
             "Description": "Which values are better.",
             "Levels": {
-                "higher": "The higher, the better.",
-                "lower": "The lower, the better.",
+                "higher": "The higher, the better, up to the value of the model 'real'.",
+                "lower": "The lower, the better, down to the value of the model 'real'.",
                 "closer to real": "The closer to the value of the model 'real', the better.",
             },
         },

@@ -155,7 +155,7 @@ def group_report(
         [scan.reference for scan in shown],
         [scan.masks.get("dseg") for scan in shown],
         sections,
-        _metrics_section(table, facts) if evaluated else None,
+        _metrics_section(table, facts, evaluated.get("notes", ())) if evaluated else None,
         provenance,
         group_methods(
             n_scans=len(sides.training),
@@ -289,8 +289,8 @@ def _comparison(sides: Split, evaluated: Mapping[str, Any]) -> ComparisonFacts |
     return ComparisonFacts(len(set(animals_of(sides.held_out))), *pairs)
 
 
-def _metrics_section(table: Path, models: Sequence[ModelFacts]) -> MetricsSection:
+def _metrics_section(table: Path, models: Sequence[ModelFacts], notes: Sequence[str]) -> MetricsSection:
     beside = table.with_suffix(".json")
     descriptions = read_json(beside)["metric"]["Levels"] if beside.is_file() else {}
     titles = {model.spec.name: model.spec.title for model in models}
-    return MetricsSection([_typed(row) for row in read_tsv(table)], titles, descriptions)
+    return MetricsSection([_typed(row) for row in read_tsv(table)], titles, descriptions, notes)

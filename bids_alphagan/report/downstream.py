@@ -99,7 +99,7 @@ def view(section: DownstreamSection) -> dict[str, Any]:
     lines = _lines(section)
     settings, n_animals, n_seeds = _facts(section)
     return {
-        "verdicts": [_verdict(section, model) for model in section.told],
+        "verdicts": [verdict(section, model) for model in section.told],
         "chart": _chart(lines),
         "panels": _PANELS.values(),
         "lines": lines,
@@ -119,7 +119,6 @@ def view(section: DownstreamSection) -> dict[str, Any]:
 
 def _lines(section: DownstreamSection) -> list[dict[str, Any]]:
     """For each training set: its name in print, colour, and Dice and gain of each panel (None: unknown)."""
-    colours = dict(zip(section.told, charts.ACCENTS * len(section.told), strict=False))
     sizes = {model: told["sizes"] for model, told in section.told.items()}
     lines: dict[tuple[str | None, str], dict[str, Any]] = {}
     for row in section.rows:
@@ -133,7 +132,7 @@ def _lines(section: DownstreamSection) -> list[dict[str, Any]]:
             (model, arm),
             {
                 "name": name,
-                "colour": colours[model] if model else charts.INK,
+                "colour": charts.colour(model),
                 "dice": dict.fromkeys(_PANELS),
                 "gain": dict.fromkeys(_PANELS),
             },
@@ -152,7 +151,7 @@ def training_set(arm: str, n_real: int, n_synthetic: int) -> str:
     return " + ".join(parts) + (", augmented" if arm.endswith("+a") else "")
 
 
-def _verdict(section: DownstreamSection, model: str) -> dict[str, Any]:
+def verdict(section: DownstreamSection, model: str) -> dict[str, Any]:
     """The answer of the comparison that the report leads with."""
     headline = section.told[model]["headline"]
     keys = ("arm", "compared_with", "tissue", "measure")

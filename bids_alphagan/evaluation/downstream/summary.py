@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from bids_alphagan.evaluation.bootstrap import MIN_INTERVAL
 from bids_alphagan.evaluation.downstream.arms import Arm, references
 from bids_alphagan.evaluation.downstream.measures import GLOBAL
 from bids_alphagan.layout.names import TISSUES
 
 LEVEL = 0.95
 RESAMPLES = 10_000
-MIN_INTERVAL = 3  # animals; the range of two holds the mean of all in one case of two
 # By chance alone, n animals all agree on the direction of a gain in 2 of 2^n cases: 1 in 16 for five animals.
 MIN_RESOLVED = 6
 
