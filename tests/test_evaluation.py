@@ -12,6 +12,7 @@ from bids_alphagan.evaluation import (
     evaluate,
     notes,
     pairwise,
+    paper_columns,
     paper_table,
 )
 from bids_alphagan.evaluation.metrics import METRICS
@@ -228,7 +229,8 @@ def test_table_2_has_the_means_and_the_spread_of_passes() -> None:
     rows = paper(real, {"m": fake}, 3, 1)  # 12 pairs in three passes
     lines = paper_table(rows)
     assert [line["model"] for line in lines] == ["real", "m"]
-    assert list(lines[1]) == ["model", *METRICS]
+    assert list(lines[1]) == ["model", *METRICS] == list(paper_columns())
+    assert paper_columns()["PSNR"]["Units"] == "dB"
     pairs = draw_pairs(animals(4, name="m"), animals(4), 12, seed=0, apart=False)
     errors = np.array([np.abs(fake[i] - real[j]).mean() for i, j in pairs]).reshape(3, 4)
     spread = errors.mean(axis=1).std(ddof=1)

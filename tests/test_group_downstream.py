@@ -15,7 +15,7 @@ import torch
 from bids_alphagan import cli
 from bids_alphagan.evaluation.downstream import experiment
 from bids_alphagan.files import read_json, read_tsv, write_json
-from bids_alphagan.group_downstream import TABLES
+from bids_alphagan.layout.derivatives import DOWNSTREAM_TABLES as TABLES
 from bids_alphagan.layout.derivatives import real_uri, write_masks, write_prepared
 from bids_alphagan.layout.names import ScanName, sidecar
 from bids_alphagan.layout.prepared import subject_scans
@@ -171,6 +171,29 @@ def test_stopped_and_resumed_is_the_same(
     assert "3 of 6 trainings are there" in capsys.readouterr().err
     for name in TABLES:
         assert (place / "out" / name).read_text() == (whole / "out" / name).read_text()
+
+
+def test_a_cohort_of_another_split_is_told_of(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What to give for the cohort to fit again: the very options that differ, and no other."""
+    for words, told in (
+        (("--protocol", "paper"), "the --protocol and --held-out of then (4 training scans then, 6 now),"),
+        (("--held-out", "0.2"), "the --protocol and --held-out of then (4 training scans then, 5 now),"),
+        (("--participant-label", "01", "02", "05"), "Give the labels, --suffix, --protocol and --held-out"),
+        (("--seed", "1"), "Give --seed 0, or make them anew: --steps train synthesise --model sigmarat2."),
+    ):
+        assert app(place, *words, steps=("report",)) == 2
+        said = capsys.readouterr().err
+        assert told in said
+        assert ("seed" in said) == ("--seed" in words)
+
+
+def test_tables_of_a_former_cohort_are_removed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app(place, steps=("downstream",)) == 0
+    next((place / "out" / "derivatives").rglob("sub-synth0003*_T2w.nii.gz")).unlink()
+    assert app(place, steps=("report",)) == 0
+    assert "removed, for they are of other scans: group_downstream.tsv" in capsys.readouterr().err
+    assert not list((place / "out").glob("group_downstream*"))
+    assert not list((place / "out").glob("group_table4*"))
 
 
 def refused(place: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -354,6 +354,16 @@ def test_the_metrics_section_tells_what_limits_it(tmp_path: Path, model: ModelSe
     assert "Note With only 2 animals" in " ".join(read(tmp_path / "g.html").words.split())
 
 
+def test_the_papers_table_is_shown_where_there_is_one(tmp_path: Path, model: ModelSection) -> None:
+    rows = [{"model": name, "NCC": f"{value} ± 0.01"} for name, value in (("real", 0.9), ("adni", 0.6))]
+    path = tmp_path / "g.html"
+    write_group_report(path, [], [], [model], metrics_section(table2=rows), {}, "text", [])
+    words = " ".join(read(path).words.split())
+    assert "Table 2 has it Scans NCC Real 0.9 ± 0.01 ADNI 0.6 ± 0.01 Mean" in words
+    write_group_report(path, [], [], [model], metrics_section(), {}, "text", [])
+    assert "Table 2" not in path.read_text()
+
+
 def test_scans_are_shown_in_ras(tmp_path: Path) -> None:
     data = np.zeros(SHAPE, np.float32)
     data[0, 0, 0] = 1  # x to the left, y to posterior: this voxel is the rightmost, foremost, lowest one

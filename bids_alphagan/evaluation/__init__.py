@@ -163,6 +163,17 @@ def paper_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(table.values())
 
 
+def paper_columns() -> dict[str, Any]:
+    """Describe the columns of `paper_table`, in the form of a BIDS sidecar."""
+    spread = (
+        "Mean over pairs ± standard deviation of the means of passes (as sd_passes in group_metrics.tsv)."
+    )
+    metrics = {m.name: f"{m.label}. {_pairing(m)} {spread} {m.reference}" for m in METRICS.values()}
+    units = {m.name: {} if m.unit == "1" else {"Units": m.unit} for m in METRICS.values()}
+    described = {name: {"Description": text, **units[name]} for name, text in metrics.items()}
+    return {"model": columns_sidecar()["model"], **described}
+
+
 def columns_sidecar() -> dict[str, Any]:
     """Describe the columns of group_metrics.tsv, in the form of a BIDS sidecar."""
     return {

@@ -9,7 +9,7 @@ from typing import Any
 from bids_alphagan import gate, judgement, rejected
 from bids_alphagan.config import Config
 from bids_alphagan.files import read_json, read_tsv
-from bids_alphagan.layout.derivatives import EVALUATION_RECORD, SYNTHESIS_RECORD, model_folder
+from bids_alphagan.layout.derivatives import EVALUATION_RECORD, METRICS_TABLES, SYNTHESIS_RECORD, model_folder
 from bids_alphagan.layout.names import ScanName, sidecar
 from bids_alphagan.layout.prepared import PreparedScan, compared, scan_masks, subject_scans, synthetic_scans
 from bids_alphagan.models import MODELS, from_record
@@ -293,4 +293,6 @@ def _metrics_section(table: Path, models: Sequence[ModelFacts], notes: Sequence[
     beside = table.with_suffix(".json")
     descriptions = read_json(beside)["metric"]["Levels"] if beside.is_file() else {}
     titles = {model.spec.name: model.spec.title for model in models}
-    return MetricsSection([_typed(row) for row in read_tsv(table)], titles, descriptions, notes)
+    table2 = table.with_name(METRICS_TABLES[1])
+    paper = read_tsv(table2) if table2.is_file() else []
+    return MetricsSection([_typed(row) for row in read_tsv(table)], titles, descriptions, notes, paper)

@@ -25,12 +25,14 @@ class MetricsSection:
     models: key in the rows' `model` to the name in print.
     descriptions: what each metric is, for the table's foot.
     notes: what limits the numbers, shown loudly.
+    table2: rows of group_table2.tsv, all of it text; none but for the paper's protocol.
     """
 
     rows: Sequence[Mapping[str, Any]]
     models: Mapping[str, str]
     descriptions: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    table2: Sequence[Mapping[str, str]] = ()
 
 
 def view(section: MetricsSection) -> dict[str, Any]:
@@ -59,6 +61,7 @@ def view(section: MetricsSection) -> dict[str, Any]:
         "lines": lines,
         "descriptions": section.descriptions,
         "notes": section.notes,
+        "table2": [{**row, "model": sets.get(row["model"], row["model"])} for row in section.table2],
     }
 
 
