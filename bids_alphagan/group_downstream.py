@@ -83,6 +83,13 @@ def downstream(config: Config, sides: Split, cohorts: Mapping[str, Path]) -> Non
     )
     for model, found in record["models"].items():
         log.info("%s: %s", model, found["headline"]["text"])
+    for note in notes_of(record["models"]):
+        log.warning("downstream: %s", note)
+
+
+def notes_of(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What limits the numbers, each said once: real scans alone are the same for all models."""
+    return list(dict.fromkeys(note for told in models.values() for note in told.get("notes", [])))
 
 
 def experiment(
@@ -111,7 +118,8 @@ def experiment(
         wanted = {"arm": leading, "compared_with": "r1", "tissue": GLOBAL, "measure": "dice"}
         first = next(one for one in result.sentences if wanted.items() <= one.items())
         results[model] = result
-        told[model] = {**result.record, "headline": first, "sentences": result.sentences}
+        notes = parts.hardly_learned(result.summary, settings.steps)
+        told[model] = {**result.record, "headline": first, "sentences": result.sentences, "notes": notes}
     parts.write_tables(results, *tables)
     return told
 

@@ -117,6 +117,10 @@ def test_tables_report_and_what_is_kept(place: Path, capsys: pytest.CaptureFixtu
     assert "10.48550/arXiv.2211.02701" in page
     assert "10.1007/978-3-030-12029-0_40" not in page
     assert "r1+s2 is left out: it needs 8 synthetic scans, there are 5" in page
+    told = "Networks that learned from real scans alone hardly find "
+    assert told in page  # after two steps
+    assert "after 2 steps" in page
+    assert told in capsys.readouterr().err
 
     files = [*(out / name for name in TABLES), *(out / "models" / "downstream").iterdir()]
     before = {path: path.stat().st_mtime_ns for path in files}

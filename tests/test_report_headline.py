@@ -109,6 +109,15 @@ def test_does_it_help(gain: float, resolved: str, mark: str) -> None:
     assert "--steps evaluate report" in four[0].text
 
 
+def test_networks_that_have_not_learned_leave_the_question_open(tmp_path: Path) -> None:
+    made = helped(0.05, "yes", notes=["They hardly find WM."])
+    [(_, four)] = headline.view(LABELS, None, None, made)
+    assert four[3].mark == OPEN
+    assert "hardly learned" in four[3].text
+    write_group_report(tmp_path / "g.html", [], [], [], None, {}, "", downstream_section=made)
+    assert "Note They hardly find WM." in " ".join(read(tmp_path / "g.html").words.split())
+
+
 def test_what_was_left_out_is_open_and_not_unasked() -> None:
     refused = {name: {"reason": "Too few.", "notes": [], "tables": {}} for name in records()}
     [(_, four)] = headline.view(LABELS, None, StatisticsSection(refused, LABELS, Path("x")), None)

@@ -31,7 +31,7 @@ class DownstreamSection:
     rows: those of group_downstream.tsv with numbers as such, None where there is none.
     told: by the model's key in `rows`, what its experiment says of itself: "headline" and "sentences" as of
         `evaluation.downstream.summary.sentences`, "sizes" (real and synthetic scans by arm), "left_out" (why,
-        by arm), "settings" ("steps", "residual_units").
+        by arm), "settings" ("steps", "residual_units"), "notes" (what limits the numbers).
     models: the models' names in print.
     descriptions: of the table's columns, for its foot.
     """
@@ -113,8 +113,14 @@ def view(section: DownstreamSection) -> dict[str, Any]:
             if (one["tissue"], one["measure"]) == ("global", _MEASURE)
         ],
         "left_out": {name: why for told in section.told.values() for name, why in told["left_out"].items()},
+        "notes": list(dict.fromkeys(note for told in section.told.values() for note in notes(told))),
         "descriptions": section.descriptions,
     }
+
+
+def notes(told: Mapping[str, Any]) -> list[str]:
+    """What limits the numbers of one model's experiment."""
+    return list(told.get("notes", []))
 
 
 def _lines(section: DownstreamSection) -> list[dict[str, Any]]:
