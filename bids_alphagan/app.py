@@ -18,7 +18,7 @@ from bids_alphagan.errors import UserError
 from bids_alphagan.files import file_digest, read_json
 from bids_alphagan.layout import derivatives, raw
 from bids_alphagan.layout.derivatives import SYNTHESIS_RECORD, cohort_folder, model_folder
-from bids_alphagan.layout.prepared import PreparedScan, prepared_scans
+from bids_alphagan.layout.prepared import PreparedScan, check_synthetic, prepared_scans
 from bids_alphagan.model_training import device, follow, follows, train
 from bids_alphagan.runs import check_output, once, provenance, start_run
 from bids_alphagan.segmenters import Segmenter, resolve_segmenter
@@ -96,6 +96,7 @@ def run_group(config: Config) -> int:
     if {"synthesise", "report"} & set(config.steps):
         judgement.write_table(config.output_dir, judged, limits, list(made))
     if made:
+        check_synthetic(made)
         remove_stale(config.output_dir, sides.scans, made)
     if "evaluate" in config.steps:
         evaluate(config, sides, made)

@@ -44,4 +44,4 @@ def remove_stale(output_dir: Path, scans: Sequence[PreparedScan], cohorts: Mappi
             table.with_suffix(".json").unlink(missing_ok=True)
         if there:
             told = ", ".join(table.name for table in there)
-            log.warning("removed, for they are of other scans: %s. To make them anew: --steps %s", told, step)
+            log.warning("removed, for they were of other scans: %s (--steps %s makes them anew)", told, step)

@@ -39,6 +39,7 @@ def test_every_metric_keeps_the_contract(name: str) -> None:
     assert metric.name == name
     assert metric.direction in {"higher", "lower", "closer to real"}
     assert "doi:10." in metric.reference
+    assert ("Ferreira" in metric.reference) == (name in {"NCC", "MAE"})  # the paper's; others have their own
     first, second = torch.from_numpy(smooth(3, 1)), torch.from_numpy(smooth(3, 2))
     forward = metric.function(first, second)
     assert forward.shape == (3,)

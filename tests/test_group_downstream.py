@@ -191,11 +191,33 @@ def test_a_cohort_of_another_split_is_told_of(place: Path, capsys: pytest.Captur
         assert ("seed" in said) == ("--seed" in words)
 
 
+@pytest.mark.parametrize("step", ["evaluate", "downstream", "report"])
+def test_damaged_synthetic_scans_are_all_named_and_nothing_is_lost(
+    place: Path, capsys: pytest.CaptureFixture[str], step: str
+) -> None:
+    out = place / "out"
+    assert app(place, steps=("downstream",)) == 0
+    first, second = (next(out.rglob(f"sub-synth000{k}_T2w.nii.gz")) for k in (1, 3))
+    first.write_bytes(first.read_bytes()[:200])
+    image = nib.load(second)
+    save(nib.Nifti1Image(np.full(image.shape, np.nan, np.float32), image.affine), second)
+    capsys.readouterr()
+    assert app(place, steps=(step,)) == 2
+    said = capsys.readouterr().err
+    error = said[said.index("bids-alphagan: error") :]
+    assert error.count("\n") == 1
+    assert "2 synthetic scans of sigmarat2 cannot be used" in error
+    assert str(first) in error
+    assert f"{second}: 504 voxels are NaN" in error
+    assert f"remove the folder {out / 'derivatives' / 'sigmarat2'} and run --steps synthesise" in error
+    assert all((out / name).is_file() for name in TABLES)
+
+
 def test_tables_of_a_former_cohort_are_removed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app(place, steps=("downstream",)) == 0
     next((place / "out" / "derivatives").rglob("sub-synth0003*_T2w.nii.gz")).unlink()
     assert app(place, steps=("report",)) == 0
-    assert "removed, for they are of other scans: group_downstream.tsv" in capsys.readouterr().err
+    assert "removed, for they were of other scans: group_downstream.tsv" in capsys.readouterr().err
     assert not list((place / "out").glob("group_downstream*"))
     assert not list((place / "out").glob("group_table4*"))
 
