@@ -34,14 +34,16 @@ def remove_stale(output_dir: Path, scans: Sequence[PreparedScan], cohorts: Mappi
     for name, tables in STATISTICS_TABLES.items():
         now = {"compared": alike, "masks": masks}
         made.append((statistic_record(output_dir, name), now, tables, "evaluate"))
+    gone: dict[str, list[str]] = {}
     for record, now, tables, step in made:
         then = read_json(record)["record"] if record.is_file() else {}
         if all(then.get(key) == value for key, value in now.items()):
             continue
-        there = [output_dir / name for name in tables if (output_dir / name).is_file()]
-        for table in there:
-            table.unlink()
-            table.with_suffix(".json").unlink(missing_ok=True)
-        if there:
-            told = ", ".join(table.name for table in there)
-            log.warning("removed, for they were of other scans: %s (--steps %s makes them anew)", told, step)
+        for table in (output_dir / name for name in tables):
+            if table.is_file():
+                table.unlink()
+                table.with_suffix(".json").unlink(missing_ok=True)
+                gone.setdefault(step, []).append(table.name)
+    for step, names in gone.items():
+        told = ", ".join(names)
+        log.warning("removed, for they were of other scans: %s (--steps %s makes them anew)", told, step)

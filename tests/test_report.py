@@ -534,13 +534,15 @@ def test_reports_need_neither_torch_nor_the_pipeline() -> None:
 def test_a_browser_shows_the_whole_page(
     tmp_path: Path, scan: ScanSection, model: ModelSection, width: int
 ) -> None:
-    """In headless Chromium: no script error, every picture decoded, nothing wider than the screen."""
+    """In headless Chromium: no script error, every picture decoded, no page too wide, no chart tiny."""
     probe = """<script>
     var failures = []; addEventListener("error", function (e) { failures.push(e.message); });
     addEventListener("load", function () {
       var shown = Array.from(document.images).filter(function (i) { return i.naturalWidth > 0; }).length;
+      var charts = Array.from(document.querySelectorAll("figure:not(.scan) img"));
+      var tiny = charts.filter(function (i) { return i.clientWidth < 640; }).length;
       document.title = [failures.length, document.images.length - shown,
-        document.documentElement.scrollWidth > innerWidth].join(" ");
+        document.documentElement.scrollWidth > innerWidth, tiny].join(" ");
     });</script>"""
     pages = [tmp_path / "p.html", tmp_path / "g.html"]
     long = replace(scan, title="sub-01_ses-02_acq-" + "verylong" * 12 + "_bold")
@@ -560,4 +562,4 @@ def test_a_browser_shows_the_whole_page(
         ]
         flags += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", "--dump-dom"]
         done = subprocess.run(["chromium", *flags, page.as_uri()], capture_output=True, text=True, timeout=60)
-        assert "<title>0 0 false</title>" in done.stdout
+        assert "<title>0 0 false 0</title>" in done.stdout

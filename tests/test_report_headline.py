@@ -57,9 +57,9 @@ def test_one_difference_is_enough() -> None:
 @pytest.mark.parametrize(
     ("changes", "mark", "told"),
     [
-        ({"n": 20, "distinct": 20}, GOOD, "20 of 20 scans are different from each other"),
+        ({"n": 20, "distinct": 20}, GOOD, "All 20 scans are different from each other"),
         ({"n": 20, "distinct": 19}, OPEN, "19 of 20"),
-        ({"n": 20, "distinct": 1}, BAD, "1 of 20"),
+        ({"n": 20, "distinct": 1}, BAD, "Only 1 of 20 scans is different"),
     ],
 )
 def test_is_it_diverse(changes: dict[str, Any], mark: str, told: str) -> None:

@@ -97,8 +97,11 @@ def _diverse(model: str, metrics: MetricsSection | None, record: Mapping[str, An
     section, mark, told = "memorisation", GOOD, []
     if line:
         n, distinct = line["n"], line["distinct"]
-        told.append(f"{distinct} of {n} scans are different from each other")
+        told.append(f"All {n} scans are different from each other")
         if distinct < n:
+            told = [
+                f"Only {distinct} of {n} scans {'is' if distinct == 1 else 'are'} different from the others"
+            ]
             mark = BAD if n - distinct > _REPEATED * n else OPEN
     if metrics and cells:
         own, real = cells
