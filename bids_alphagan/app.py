@@ -18,12 +18,13 @@ from bids_alphagan.errors import UserError
 from bids_alphagan.files import file_digest, read_json
 from bids_alphagan.layout import derivatives, raw
 from bids_alphagan.layout.derivatives import SYNTHESIS_RECORD, cohort_folder, model_folder
-from bids_alphagan.layout.prepared import PreparedScan, prepared_scans
+from bids_alphagan.layout.prepared import PreparedScan, check_synthetic, prepared_scans
 from bids_alphagan.model_training import device, follow, follows, train
 from bids_alphagan.runs import check_output, once, provenance, start_run
 from bids_alphagan.scratch import use_scratch
 from bids_alphagan.segmenters import Segmenter, resolve_segmenter
-from bids_alphagan.splits import split
+from bids_alphagan.splits import Split, split
+from bids_alphagan.stale import remove_stale
 from bids_alphagan.templates import Template, find_template
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def run_group(config: Config) -> int:
     if "downstream" in config.steps:
         group_downstream.check(config, sides)
     if not {"train", "synthesise"} & set(config.steps):
-        cohorts(config, sides.training)
+        cohorts(config, sides)
     start_run(config)
     derivatives.describe_output(config.output_dir, config.bids_dir)
     sides.record(config)
@@ -93,9 +94,12 @@ def run_group(config: Config) -> int:
     if "synthesise" in config.steps:
         for model in config.model:
             synthesise(config, model, sides.training, template, segmenter, limits)
-    made = cohorts(config, sides.training) if set(config.steps) - {"train"} else {}
+    made = cohorts(config, sides) if set(config.steps) - {"train"} else {}
     if {"synthesise", "report"} & set(config.steps):
         judgement.write_table(config.output_dir, judged, limits, list(made))
+    if made:
+        check_synthetic(made)
+        remove_stale(config.output_dir, sides.scans, made)
     if "evaluate" in config.steps:
         evaluate(config, sides, made)
     if "downstream" in config.steps:
@@ -233,12 +237,17 @@ def origin(config: Config, model: str, scans: Sequence[PreparedScan]) -> dict[st
     generator = model_folder(config.output_dir, model) / GENERATOR_FILE
     return {
         "generator": file_digest(generator) if generator.is_file() else None,
-        "scans": [f"{scan.name.stem}_{scan.name.suffix}" for scan in scans],
+        "scans": scan_names(scans),
         "seed": config.seed,
     }
 
 
-def cohorts(config: Config, scans: Sequence[PreparedScan]) -> dict[str, Path]:
+def scan_names(scans: Sequence[PreparedScan]) -> list[str]:
+    """Scans as a cohort's record names them."""
+    return [f"{scan.name.stem}_{scan.name.suffix}" for scan in scans]
+
+
+def cohorts(config: Config, sides: Split) -> dict[str, Path]:
     """The cohorts that were drawn from today's generators, scans and seed, by model, in the paper's order.
 
     Raises UserError where one of a model that was asked for is not there.
@@ -248,17 +257,34 @@ def cohorts(config: Config, scans: Sequence[PreparedScan]) -> dict[str, Path]:
         place = cohort_folder(config.output_dir, model)
         record = model_folder(config.output_dir, model) / SYNTHESIS_RECORD
         then = read_json(record)["record"] if record.is_file() and place.is_dir() else None
-        now = origin(config, model, scans)
+        now = origin(config, model, sides.training)
         changed = [key for key in now if then and then[key] != now[key]]
         if then and not changed:
             found[model] = place
             continue
         why = f"were made with other {' and '.join(changed)}" if changed else "are not there"
         if model in config.model:
+            mend = back(then, now, sides) if then else ""
+            again = f"--steps train synthesise --model {model}."
             raise UserError(
-                f"{place}: synthetic scans of {model} {why}. Make them first: --steps train synthesise "
-                f"--model {model}, with the same labels and --seed as here."
+                f"{place}: synthetic scans of {model} {why}. "
+                + (f"{mend}, or make them anew: {again}" if mend else f"Make them first: {again}")
             )
         if changed:
             log.warning("%s is left out: its synthetic scans %s", model, why)
     return found
+
+
+def back(then: Mapping[str, Any], now: Mapping[str, Any], sides: Split) -> str:
+    """Which options to give so that a cohort fits again, from what it was made of; "" where none does it."""
+    options = []
+    if then["scans"] != now["scans"]:
+        everything = scan_names(sides.scans)
+        told = f"({len(then['scans'])} training scans then, {len(now['scans'])} now)"
+        if set(then["scans"]) <= set(everything):
+            options.append(f"the --protocol and --held-out of then {told}")
+        else:
+            options.append(f"the labels, --suffix, --protocol and --held-out of then {told}")
+    if then["seed"] != now["seed"]:
+        options.append(f"--seed {then['seed']}")
+    return f"Give {' and '.join(options)}" if options else ""

@@ -8,7 +8,7 @@ from typing import Any
 from bids_alphagan.config import Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import read_json
-from bids_alphagan.layout.derivatives import DOWNSTREAM_RECORD, model_folder
+from bids_alphagan.layout.derivatives import DOWNSTREAM_RECORD, DOWNSTREAM_TABLES, model_folder
 from bids_alphagan.layout.names import ScanName
 from bids_alphagan.layout.prepared import PreparedScan, scan_masks, segmented, synthetic_scans
 from bids_alphagan.model_training import device
@@ -16,8 +16,6 @@ from bids_alphagan.runs import once
 from bids_alphagan.splits import Split, animals_of
 
 log = logging.getLogger(__name__)
-
-TABLES = ("group_downstream.tsv", "group_downstream_scans.tsv", "group_table4.tsv")
 
 
 def check(config: Config, sides: Split) -> None:
@@ -59,7 +57,7 @@ def settings_of(config: Config) -> Any:
 
 
 def downstream(config: Config, sides: Split, cohorts: Mapping[str, Path]) -> None:
-    """Segment held-out animals by networks trained with and without each cohort; write `TABLES`.
+    """Segment held-out animals by networks trained with and without each cohort; write DOWNSTREAM_TABLES.
 
     Finished networks' results stay in models/downstream: a run that was stopped goes on from there.
     """
@@ -76,7 +74,7 @@ def downstream(config: Config, sides: Split, cohorts: Mapping[str, Path]) -> Non
         "intensity percentile": config.intensity_percentile,
         "seed": config.seed,
     }
-    tables = [config.output_dir / name for name in TABLES]
+    tables = [config.output_dir / name for name in DOWNSTREAM_TABLES]
     record = once(
         config.output_dir / "models" / DOWNSTREAM_RECORD,
         inputs,
@@ -85,6 +83,13 @@ def downstream(config: Config, sides: Split, cohorts: Mapping[str, Path]) -> Non
     )
     for model, found in record["models"].items():
         log.info("%s: %s", model, found["headline"]["text"])
+    for note in notes_of(record["models"]):
+        log.warning("downstream: %s", note)
+
+
+def notes_of(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What limits the numbers, each said once: real scans alone are the same for all models."""
+    return list(dict.fromkeys(note for told in models.values() for note in told.get("notes", [])))
 
 
 def experiment(
@@ -113,7 +118,8 @@ def experiment(
         wanted = {"arm": leading, "compared_with": "r1", "tissue": GLOBAL, "measure": "dice"}
         first = next(one for one in result.sentences if wanted.items() <= one.items())
         results[model] = result
-        told[model] = {**result.record, "headline": first, "sentences": result.sentences}
+        notes = parts.hardly_learned(result.summary, settings.steps)
+        told[model] = {**result.record, "headline": first, "sentences": result.sentences, "notes": notes}
     parts.write_tables(results, *tables)
     return told
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from bids_alphagan.config import Config
 from bids_alphagan.errors import UserError
-from bids_alphagan.files import read_tsv, replacing, write_json, write_tsv
-from bids_alphagan.layout.derivatives import EVALUATION_RECORD, statistic_record
+from bids_alphagan.files import read_json, read_tsv, replacing, write_json, write_tsv
+from bids_alphagan.layout.derivatives import EVALUATION_RECORD, METRICS_TABLES, statistic_record
 from bids_alphagan.layout.prepared import compared, masks_compared
 from bids_alphagan.model_training import device
 from bids_alphagan.runs import once
@@ -41,13 +41,15 @@ def metrics(scans: "Scans") -> None:
     from bids_alphagan import evaluation
 
     config, sides = scans.config, scans.sides
-    table, table2 = (config.output_dir / f"group_{name}.tsv" for name in ("metrics", "table2"))
+    table, table2 = (config.output_dir / name for name in METRICS_TABLES)
 
     def work() -> dict[str, Any]:
         held = scans.held_out
+        training = evaluation.RealScans(scans.training, animals_of(sides.training))
+        others = None if held is None else evaluation.RealScans(held, animals_of(sides.held_out))
         rows = evaluation.evaluate(
-            evaluation.RealScans(scans.training, animals_of(sides.training)),
-            None if held is None else evaluation.RealScans(held, animals_of(sides.held_out)),
+            training,
+            others,
             scans.synthetic,
             protocol=config.protocol,
             pairs_per_scan=config.pairs_per_scan,
@@ -57,18 +59,26 @@ def metrics(scans: "Scans") -> None:
         )
         write_tsv(table, rows)
         write_json(table.with_suffix(".json"), evaluation.columns_sidecar())
-        table2.unlink(missing_ok=True)  # of another protocol
         if config.protocol == "paper":
             write_tsv(table2, evaluation.paper_table(rows))
-        return {**config.settings("evaluate"), "compared": compared(sides.scans, scans.paths)}
+            write_json(table2.with_suffix(".json"), evaluation.paper_columns())
+        else:
+            for path in (table2, table2.with_suffix(".json")):  # of another protocol
+                path.unlink(missing_ok=True)
+        notes = evaluation.notes(training, others)
+        return {**config.settings("evaluate"), "compared": compared(sides.scans, scans.paths), "notes": notes}
 
     inputs = {
         "settings": config.settings("evaluate"),
         "compared": compared(sides.scans, scans.paths),
         "held out": [scan.name.stem for scan in sides.held_out],
         "seed": config.seed,
+        "version": evaluation.VERSION,
     }
-    once(config.output_dir / "models" / EVALUATION_RECORD, inputs, [table], work)
+    tables = [table, table2] if config.protocol == "paper" else [table]
+    record = once(config.output_dir / "models" / EVALUATION_RECORD, inputs, tables, work)
+    for note in record["notes"]:
+        log.warning("metrics: %s", note)
     for row in (row for row in read_tsv(table) if row["value"] != "n/a"):
         log.info("%-10s %-8s %.4g", row["model"], row["metric"], float(row["value"]))
 
@@ -84,6 +94,7 @@ def statistic(name: str, scans: "Scans") -> dict[str, list[dict[str, Any]]]:
     what = STATISTICS[name]
     stamp = statistic_record(config.output_dir, name)
     pictures = stamp.with_suffix(".npz")
+    drawn = stamp.is_file() and read_json(stamp)["record"].get("pictures", False)
     of = {"compared": compared(sides.scans, scans.paths), "masks": masks_compared(sides.scans, scans.cohorts)}
 
     def work() -> dict[str, Any]:
@@ -94,7 +105,8 @@ def statistic(name: str, scans: "Scans") -> dict[str, list[dict[str, Any]]]:
         if found.pictures:
             with replacing(pictures) as path, path.open("wb") as stream:
                 np.savez_compressed(stream, allow_pickle=False, **found.pictures)
-        return {**of, "tables": found.tables, "notes": found.notes, "more": found.more, "reason": None}
+        told = {"tables": found.tables, "notes": found.notes, "more": found.more, "reason": None}
+        return {**of, **told, "pictures": bool(found.pictures)}
 
     inputs = {
         **of,
@@ -104,7 +116,7 @@ def statistic(name: str, scans: "Scans") -> dict[str, list[dict[str, Any]]]:
         "version": what.version,
     }
     try:
-        record = once(stamp, inputs, [], work)
+        record = once(stamp, inputs, [pictures] if drawn else [], work)
     except Exception as error:  # a fault of ours, or of memory: the other statistics are not to blame
         log.exception("%s failed and is left out", name)
         stamp.unlink(missing_ok=True)

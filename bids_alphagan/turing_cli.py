@@ -11,6 +11,8 @@ from bids_alphagan.errors import UserError
 from bids_alphagan.turing import KitOptions, make, score_kit
 from bids_alphagan.turing.volumes import PLANES
 
+MOST_MB = 2000  # a page that browsers still open
+
 EPILOG = """\
 examples:
   bids-alphagan-turing make OUTPUT_DIR kit         kit/turing.html for raters, kit-key.json for you alone
@@ -68,13 +70,15 @@ def _seed(text: str) -> int:
 
 
 def _size(text: str) -> float:
-    return _number(text, float, 1)
+    return _number(text, float, 1, MOST_MB)
 
 
-def _number(text: str, kind: type, least: int) -> Any:
+def _number(text: str, kind: type, least: int, most: int | None = None) -> Any:
     value = kind(text)  # argparse tells of a ValueError
     if not value >= least:
         raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+    if most is not None and value > most:
+        raise argparse.ArgumentTypeError(f"{text} is more than {most}")
     return value
 
 

@@ -96,17 +96,22 @@ def test_intervals_over_pairs_hold_the_truth_as_often_as_they_say() -> None:
 
 
 def test_pairs_within_a_set_are_drawn_together() -> None:
-    """Of two animals, both must be drawn for their one pair to be there: no value but its own comes out."""
-    found = mean_over_pairs(np.array([0.3]), np.array([[0, 1]]), ["a", "b"])
+    """Of three animals, two must be drawn for their one pair to be there: no other value comes out."""
+    found = mean_over_pairs(np.array([0.3]), np.array([[0, 1]]), ["a", "b", "c"])
     assert (found.value, found.low, found.high) == pytest.approx((0.3, 0.3, 0.3))
     assert 0 < found.resamples < 2000
-    assert found.animals == (2,)
+    assert found.animals == (3,)
 
 
-def test_nothing_is_said_of_one_animal_or_no_pair() -> None:
-    pairs = np.array([[0, 0], [0, 1]])
-    assert np.isnan(mean_over_pairs(np.ones(2), pairs, ["a"], ["b", "c"]).low)
-    none = mean_over_pairs(np.ones(0), pairs[:0], ["a", "b"])
+def test_nothing_is_said_of_two_animals_or_no_pair() -> None:
+    pairs = np.array([[0, 0], [0, 1], [0, 2], [1, 0]])
+    two, three = (
+        mean_over_pairs(np.arange(4.0), pairs, first, ["c", "d", "e"])
+        for first in (["a", "b"], ["a", "b", "f"])
+    )
+    assert np.isnan([two.low, two.high]).all()
+    assert three.low < three.value < three.high
+    none = mean_over_pairs(np.ones(0), pairs[:0], ["a", "b", "c"])
     assert np.isnan([none.value, none.low, none.high]).all()
 
 
@@ -117,8 +122,9 @@ def test_the_seed_decides() -> None:
     assert one.low != other.low
 
 
-def test_one_animal_has_no_interval() -> None:
-    found = bootstrap(lambda i: float(len(i)), ["a", "a", "a"])
+@pytest.mark.parametrize("labels", [["a", "a", "a"], ["a", "a", "b"]])
+def test_two_animals_have_no_interval(labels: list[str]) -> None:
+    found = bootstrap(lambda i: float(len(i)), labels)
     assert found.value == 3
     assert np.isnan([found.low, found.high]).all()
 
@@ -139,7 +145,9 @@ def test_few_animals_are_told_of() -> None:
     assert "12 real animals" in str(small_sample_warning(12))
     assert "hints" in str(small_sample_warning(4))
     assert "hints" not in str(small_sample_warning(12))
-    assert "nothing can be said" in str(small_sample_warning(1, "held-out animals"))
+    assert "hints" in str(small_sample_warning(3))
+    for n in (1, 2):
+        assert f"only {n} of the held-out animals" in str(small_sample_warning(n, "held-out animals"))
 
 
 def test_the_jackknife_of_means_is_the_t_interval_of_animals() -> None:

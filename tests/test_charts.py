@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from test_report import metrics_section
+from test_report_downstream import section
 
-from bids_alphagan.report import charts, figures
+from bids_alphagan.choices import MODEL_NAMES
+from bids_alphagan.report import charts, downstream, figures, metrics
 
 
 def read_png(uri: str) -> Image.Image:
@@ -47,3 +50,30 @@ def test_first_values_do_not_flatten_a_loss_curve() -> None:
     few.plot(curve[:20])
     charts._frame(few, [curve[:20]])
     assert few.get_ylim()[1] > 1000
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are made from now on."""
+    made: list[Figure] = []
+    monkeypatch.setattr(charts, "svg", lambda figure: made.append(figure) or "")
+    return made
+
+
+def test_the_ceiling_is_a_line_in_each_metric_s_panel(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = drawn(monkeypatch)
+    metrics.view(metrics_section())
+    for panel, value in zip(made[0].axes, (0.8, 0.9, 0.01), strict=True):
+        dotted = [line for line in panel.lines if line.get_linestyle() == ":"]
+        assert [list(line.get_xdata()) for line in dotted] == [[value, value]]
+
+
+def test_a_model_has_one_colour_in_all_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever other models and rows are there."""
+    made = drawn(monkeypatch)
+    metrics.view(metrics_section())
+    downstream.view(section(0.1, "yes"))
+    dots = [{line.get_color() for line in f.axes[0].lines if line.get_marker() == "o"} for f in made]
+    own, other = charts.colour("sigmarat2"), charts.colour("adni")
+    assert dots == [{charts.INK, own, other}, {charts.INK, own}]
+    assert len({charts.colour(name) for name in (*MODEL_NAMES, "real", None)}) == len(MODEL_NAMES) + 1
+    assert charts.colour("real") == charts.colour("real+noise") == charts.INK

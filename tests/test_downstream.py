@@ -34,6 +34,7 @@ from bids_alphagan.evaluation.downstream import (
 from bids_alphagan.evaluation.downstream.arms import check_split, choose, possible, read_arm, references
 from bids_alphagan.evaluation.downstream.measures import dice, measure, surface_distance
 from bids_alphagan.evaluation.downstream.summary import (
+    hardly_learned,
     headline,
     over_animals,
     over_seeds,
@@ -218,6 +219,18 @@ def test_a_sentence_says_whether_the_gain_is_resolved_and_why_not(gains, resolve
     assert text.startswith(
         "Trained on all real scans and synthetic scans (as many as all real), the network's"
     )
+
+
+def test_networks_that_have_not_learned_are_told_of() -> None:
+    """By real scans alone, each tissue for itself: what synthetic scans do with it is no matter."""
+    row = {"arm": "r1", "measure": "dice"}
+    rows = [row | {"tissue": tissue, "mean": mean} for tissue, mean in (("GM", 0.31), ("WM", 0.02))]
+    rows += [{"arm": "s1", "measure": "dice", "tissue": "CSF", "mean": 0.1}]
+    rows += [row | {"measure": "surface_distance", "tissue": "GM", "mean": 0.2}]
+    [note] = hardly_learned(rows, 20)
+    assert "hardly find WM (0.020): a Dice below 0.3 after 20 steps" in note
+    assert "--downstream-steps" in note
+    assert hardly_learned([one for one in rows if one["tissue"] != "WM"], 20) == []
 
 
 def test_a_loss_is_told_with_its_interval_turned_round() -> None:

@@ -10,7 +10,9 @@ from bids_alphagan.evaluation import (
     columns_sidecar,
     draw_pairs,
     evaluate,
+    notes,
     pairwise,
+    paper_columns,
     paper_table,
 )
 from bids_alphagan.evaluation.metrics import METRICS
@@ -37,6 +39,7 @@ def test_every_metric_keeps_the_contract(name: str) -> None:
     assert metric.name == name
     assert metric.direction in {"higher", "lower", "closer to real"}
     assert "doi:10." in metric.reference
+    assert ("Ferreira" in metric.reference) == (name in {"NCC", "MAE"})  # the paper's; others have their own
     first, second = torch.from_numpy(smooth(3, 1)), torch.from_numpy(smooth(3, 2))
     forward = metric.function(first, second)
     assert forward.shape == (3,)
@@ -212,7 +215,6 @@ def test_evaluate_means_over_pairs() -> None:
     assert found["m", "MAE"]["n"] == 6
     assert found["m", "MAE"]["value"] == pytest.approx(between.mean(), rel=1e-5)
     assert found["m", "MAE"]["sd"] == pytest.approx(between.std(ddof=1), rel=1e-4)
-    assert found["m", "MAE"]["low"] < found["m", "MAE"]["value"] < found["m", "MAE"]["high"]
     own = [np.abs(real[i] - real[j]).mean() for i, j in ((0, 1), (0, 2), (1, 2))]
     assert found["real", "MAE"]["value"] == pytest.approx(np.mean(own), rel=1e-5)
     single = ms_ssim(torch.from_numpy(fake[:1]), torch.from_numpy(fake[1:])).item()
@@ -228,7 +230,8 @@ def test_table_2_has_the_means_and_the_spread_of_passes() -> None:
     rows = paper(real, {"m": fake}, 3, 1)  # 12 pairs in three passes
     lines = paper_table(rows)
     assert [line["model"] for line in lines] == ["real", "m"]
-    assert list(lines[1]) == ["model", *METRICS]
+    assert list(lines[1]) == ["model", *METRICS] == list(paper_columns())
+    assert paper_columns()["PSNR"]["Units"] == "dB"
     pairs = draw_pairs(animals(4, name="m"), animals(4), 12, seed=0, apart=False)
     errors = np.array([np.abs(fake[i] - real[j]).mean() for i, j in pairs]).reshape(3, 4)
     spread = errors.mean(axis=1).std(ddof=1)
@@ -283,3 +286,20 @@ def test_a_set_of_one_scan_has_no_pairs_within() -> None:
     assert (found["m", "MS-SSIM"]["value"], found["m", "MS-SSIM"]["n"]) == (None, 0)
     assert found["m", "NCC"]["n"] == 2
     assert found["m", "NCC"]["low"] is None  # one scan says nothing of the others
+
+
+def test_two_animals_give_no_interval_and_a_note() -> None:
+    """On either side of the pairs: two held-out animals, or two synthetic scans."""
+    training, held, fake = smooth(4, 1), smooth(4, 2), smooth(4, 3)
+    enough = held_out(training, held[:3], {"m": fake[:3]})
+    for key in (("real", "NCC"), ("m", "NCC"), ("m", "MS-SSIM")):
+        assert enough[key]["low"] < enough[key]["value"] < enough[key]["high"]
+    few = held_out(training, held[:2], {"m": fake})
+    assert few["m", "NCC"]["value"] is not None
+    assert [few[key][end] for key in (("real", "NCC"), ("m", "NCC")) for end in ("low", "high")] == [None] * 4
+    assert held_out(training, held, {"m": fake[:2]})["m", "NCC"]["low"] is None
+    sides = {n: RealScans(held, animals(n)) for n in (2, 3, 30)}
+    assert "only 2 of the held-out animals" in notes(sides[30], sides[2])[0]
+    assert "only 3 held-out animals" in notes(sides[30], sides[3])[0]
+    assert "only 3 training animals" in notes(sides[3], None)[0]
+    assert notes(sides[30], sides[30]) == []

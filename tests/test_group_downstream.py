@@ -15,7 +15,7 @@ import torch
 from bids_alphagan import cli
 from bids_alphagan.evaluation.downstream import experiment
 from bids_alphagan.files import read_json, read_tsv, write_json
-from bids_alphagan.group_downstream import TABLES
+from bids_alphagan.layout.derivatives import DOWNSTREAM_TABLES as TABLES
 from bids_alphagan.layout.derivatives import real_uri, write_masks, write_prepared
 from bids_alphagan.layout.names import ScanName, sidecar
 from bids_alphagan.layout.prepared import subject_scans
@@ -117,6 +117,10 @@ def test_tables_report_and_what_is_kept(place: Path, capsys: pytest.CaptureFixtu
     assert "10.48550/arXiv.2211.02701" in page
     assert "10.1007/978-3-030-12029-0_40" not in page
     assert "r1+s2 is left out: it needs 8 synthetic scans, there are 5" in page
+    told = "Networks that learned from real scans alone hardly find "
+    assert told in page  # after two steps
+    assert "after 2 steps" in page
+    assert told in capsys.readouterr().err
 
     files = [*(out / name for name in TABLES), *(out / "models" / "downstream").iterdir()]
     before = {path: path.stat().st_mtime_ns for path in files}
@@ -171,6 +175,51 @@ def test_stopped_and_resumed_is_the_same(
     assert "3 of 6 trainings are there" in capsys.readouterr().err
     for name in TABLES:
         assert (place / "out" / name).read_text() == (whole / "out" / name).read_text()
+
+
+def test_a_cohort_of_another_split_is_told_of(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What to give for the cohort to fit again: the very options that differ, and no other."""
+    for words, told in (
+        (("--protocol", "paper"), "the --protocol and --held-out of then (4 training scans then, 6 now),"),
+        (("--held-out", "0.2"), "the --protocol and --held-out of then (4 training scans then, 5 now),"),
+        (("--participant-label", "01", "02", "05"), "Give the labels, --suffix, --protocol and --held-out"),
+        (("--seed", "1"), "Give --seed 0, or make them anew: --steps train synthesise --model sigmarat2."),
+    ):
+        assert app(place, *words, steps=("report",)) == 2
+        said = capsys.readouterr().err
+        assert told in said
+        assert ("seed" in said) == ("--seed" in words)
+
+
+@pytest.mark.parametrize("step", ["evaluate", "downstream", "report"])
+def test_damaged_synthetic_scans_are_all_named_and_nothing_is_lost(
+    place: Path, capsys: pytest.CaptureFixture[str], step: str
+) -> None:
+    out = place / "out"
+    assert app(place, steps=("downstream",)) == 0
+    first, second = (next(out.rglob(f"sub-synth000{k}_T2w.nii.gz")) for k in (1, 3))
+    first.write_bytes(first.read_bytes()[:200])
+    image = nib.load(second)
+    save(nib.Nifti1Image(np.full(image.shape, np.nan, np.float32), image.affine), second)
+    capsys.readouterr()
+    assert app(place, steps=(step,)) == 2
+    said = capsys.readouterr().err
+    error = said[said.index("bids-alphagan: error") :]
+    assert error.count("\n") == 1
+    assert "2 synthetic scans of sigmarat2 cannot be used" in error
+    assert str(first) in error
+    assert f"{second}: 504 voxels are NaN" in error
+    assert f"remove the folder {out / 'derivatives' / 'sigmarat2'} and run --steps synthesise" in error
+    assert all((out / name).is_file() for name in TABLES)
+
+
+def test_tables_of_a_former_cohort_are_removed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app(place, steps=("downstream",)) == 0
+    next((place / "out" / "derivatives").rglob("sub-synth0003*_T2w.nii.gz")).unlink()
+    assert app(place, steps=("report",)) == 0
+    assert "removed, for they were of other scans: group_downstream.tsv" in capsys.readouterr().err
+    assert not list((place / "out").glob("group_downstream*"))
+    assert not list((place / "out").glob("group_table4*"))
 
 
 def refused(place: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -174,7 +174,8 @@ def metrics() -> list[dict]:
     ):
         for name, value in zip(("real", "sigmarat2", "adni"), values, strict=True):
             interval = {"value": value, "low": value - 0.012, "high": value + 0.012}
-            told = {"n": 9, "unit": "1", "against": "held-out", "direction": direction}
+            against = "itself" if metric == "MS-SSIM" else "held-out"
+            told = {"n": 9, "unit": "1", "against": against, "direction": direction}
             rows.append({"model": name, "metric": metric, **interval, **told})
     return rows
 
@@ -301,14 +302,19 @@ def test_group_report_is_complete_and_self_contained(
     assert path.stat().st_size < 2e6
 
 
+def stars(path: Path, model: ModelSection, rows: list[dict]) -> list[str]:
+    """The values with a star, from the top."""
+    write_group_report(path, [], [], [model], replace(metrics_section(), rows=rows), {}, "text", [])
+    return re.findall(r'<td class="value best">\s*<span class="figure">([^<]+)', path.read_text())
+
+
 def test_metrics_table_marks_the_best_model_by_direction(tmp_path: Path, model: ModelSection) -> None:
     rows = metrics()
+    for row in rows[:3]:
+        row["value"] -= 0.15 if row["model"] == "adni" else 0  # as alike as real ones
     rows[-1] |= {"value": None, "low": None, "high": None, "n": 0}
-    told = replace(metrics_section(), rows=rows)
-    write_group_report(tmp_path / "g.html", [], [], [model], told, {}, "text", [])
-    text = (tmp_path / "g.html").read_text()
-    best = re.findall(r'<td class="value best">\s*<span class="figure">([^<]+)', text)
-    assert best == ["0.700", "0.600"]  # MS-SSIM nearest to 0.8; NCC highest; one MAE alone is no contest
+    # MS-SSIM nearest to 0.8 is 0.800 of ADNI; NCC nearest to 0.9; one MAE alone is no contest
+    assert stars(tmp_path / "g.html", model, rows) == ["0.800", "0.600"]
     words = " ".join(read(tmp_path / "g.html").words.split())
     assert "n/a" in words
     assert "→ closer to real" in words
@@ -316,6 +322,46 @@ def test_metrics_table_marks_the_best_model_by_direction(tmp_path: Path, model: 
     assert "↓ lower" in words
     assert "0.800 0.788 to 0.812 9 pairs" in words
     assert "animals that no model has seen" in words
+
+
+def test_no_star_beyond_what_real_animals_reach(tmp_path: Path, model: ModelSection) -> None:
+    """One scan over and over: nearer to other animals than these to each other, and all the same."""
+    far = {"NCC": (0.92, 0.7), "MAE": (0.005, 0.02)}  # metric: of the collapsed model, of the sound one
+    rows = [row | {"direction": "lower" if row["metric"] == "MAE" else row["direction"]} for row in metrics()]
+    for row in rows:
+        if row["metric"] in far and row["model"] != "real":
+            row["value"] = far[row["metric"]][row["model"] == "adni"]
+    rows = [row | {"high": row["value"] + 0.001, "low": row["value"] - 0.001} for row in rows]
+    for row in rows[:3]:
+        row["value"] = {"real": 0.8, "sigmarat2": 0.79, "adni": 0.7}[row["model"]]
+    assert stars(tmp_path / "g.html", model, rows) == ["0.7900", "0.7000", "0.0200"]
+    text = (tmp_path / "g.html").read_text()
+    assert text.count("beyond real</small>") == 2
+    inside = [row | {"high": 1.0, "low": 0.0} if row["model"] == "real" else row for row in rows]
+    assert stars(tmp_path / "g.html", model, inside)[1:] == ["0.9200", "0.0050"]  # it may be chance
+    assert "beyond real</small>" not in (tmp_path / "g.html").read_text()
+
+
+def test_no_star_for_a_model_whose_scans_are_too_alike(tmp_path: Path, model: ModelSection) -> None:
+    rows = metrics()  # the second model's MS-SSIM is 0.95, and 0.8 in real scans
+    assert stars(tmp_path / "g.html", model, rows) == ["0.700", "0.500", "0.020"]
+    assert "too alike</small>" in (tmp_path / "g.html").read_text()
+
+
+def test_the_metrics_section_tells_what_limits_it(tmp_path: Path, model: ModelSection) -> None:
+    told = metrics_section(notes=["With only 2 animals"])
+    write_group_report(tmp_path / "g.html", [], [], [model], told, {}, "text", [])
+    assert "Note With only 2 animals" in " ".join(read(tmp_path / "g.html").words.split())
+
+
+def test_the_papers_table_is_shown_where_there_is_one(tmp_path: Path, model: ModelSection) -> None:
+    rows = [{"model": name, "NCC": f"{value} ± 0.01"} for name, value in (("real", 0.9), ("adni", 0.6))]
+    path = tmp_path / "g.html"
+    write_group_report(path, [], [], [model], metrics_section(table2=rows), {}, "text", [])
+    words = " ".join(read(path).words.split())
+    assert "Table 2 has it Scans NCC Real 0.9 ± 0.01 ADNI 0.6 ± 0.01 Mean" in words
+    write_group_report(path, [], [], [model], metrics_section(), {}, "text", [])
+    assert "Table 2" not in path.read_text()
 
 
 def test_scans_are_shown_in_ras(tmp_path: Path) -> None:
@@ -488,13 +534,15 @@ def test_reports_need_neither_torch_nor_the_pipeline() -> None:
 def test_a_browser_shows_the_whole_page(
     tmp_path: Path, scan: ScanSection, model: ModelSection, width: int
 ) -> None:
-    """In headless Chromium: no script error, every picture decoded, nothing wider than the screen."""
+    """In headless Chromium: no script error, every picture decoded, no page too wide, no chart tiny."""
     probe = """<script>
     var failures = []; addEventListener("error", function (e) { failures.push(e.message); });
     addEventListener("load", function () {
       var shown = Array.from(document.images).filter(function (i) { return i.naturalWidth > 0; }).length;
+      var charts = Array.from(document.querySelectorAll("figure:not(.scan) img"));
+      var tiny = charts.filter(function (i) { return i.clientWidth < 640; }).length;
       document.title = [failures.length, document.images.length - shown,
-        document.documentElement.scrollWidth > innerWidth].join(" ");
+        document.documentElement.scrollWidth > innerWidth, tiny].join(" ");
     });</script>"""
     pages = [tmp_path / "p.html", tmp_path / "g.html"]
     long = replace(scan, title="sub-01_ses-02_acq-" + "verylong" * 12 + "_bold")
@@ -514,4 +562,4 @@ def test_a_browser_shows_the_whole_page(
         ]
         flags += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", "--dump-dom"]
         done = subprocess.run(["chromium", *flags, page.as_uri()], capture_output=True, text=True, timeout=60)
-        assert "<title>0 0 false</title>" in done.stdout
+        assert "<title>0 0 false 0</title>" in done.stdout

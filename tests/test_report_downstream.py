@@ -9,7 +9,7 @@ import pytest
 import tiny
 from test_report import EVIL, read
 
-from bids_alphagan.report import write_group_report
+from bids_alphagan.report import charts, write_group_report
 from bids_alphagan.report.downstream import REAL_ALONE, DownstreamSection, training_set, view
 
 
@@ -75,7 +75,7 @@ def test_the_chart_names_training_sets_and_draws_what_is_not_resolved_hollow() -
         assert [line["name"] for line in made["lines"]] == ["12 real", "12 real + 11 synthetic"]
         assert made["lines"][1]["dice"]["WM"] is None
     hollow = {
-        name: len(re.findall(r"fill-opacity: 0|fill: none; stroke: #1f9e89", text))
+        name: len(re.findall(rf"fill-opacity: 0|fill: none; stroke: {charts.colour('sigmarat2')}", text))
         for name, text in drawn.items()
     }
     assert hollow["no"] > hollow["yes"]

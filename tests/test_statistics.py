@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cohorts
@@ -11,8 +12,10 @@ import pytest
 from bids_alphagan import group_evaluation
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import read_json, read_tsv, write_json
+from bids_alphagan.layout.derivatives import STATISTICS_TABLES
 from bids_alphagan.layout.names import sidecar
 from bids_alphagan.layout.prepared import synthetic_scans
+from bids_alphagan.stale import remove_stale
 from bids_alphagan.statistics import STATISTICS
 
 N, OTHERS = 15, range(20, 26)
@@ -123,6 +126,64 @@ def test_nothing_is_computed_twice_and_all_is_mended(copy: Path, monkeypatch: py
     evaluate(copy)
     assert {name: (copy / f"group_{name}.tsv").read_text() for name in TABLES} == before
     assert verdicts(copy) == told
+
+
+def test_lost_pictures_come_back(copy: Path) -> None:
+    pictures = copy / "models" / "memorisation.npz"
+    before = {name: array.copy() for name, array in np.load(pictures).items()}
+    pictures.unlink()
+    evaluate(copy)
+    after = np.load(pictures)
+    assert list(after) == list(before)
+    assert all(np.array_equal(after[name], before[name]) for name in before)
+
+
+def test_tables_of_other_scans_are_removed_and_told_of(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _, sides = cohorts.configured(copy)
+    place = {cohorts.MODEL: copy / "derivatives" / cohorts.MODEL}
+
+    def tables() -> list[str]:
+        return sorted(path.name for path in copy.glob("group_*.*"))
+
+    before = tables()
+    remove_stale(copy, sides.scans, place)
+    assert tables() == before
+    assert caplog.text == ""
+    write_json(copy / "models" / "downstream.json", {"fingerprint": "", "record": {"content": "another"}})
+    for name in ("group_table4.tsv", "group_table4.json", "group_split.tsv"):
+        (copy / name).write_text("")
+    with caplog.at_level(logging.WARNING):
+        remove_stale(copy, sides.scans, place)
+    assert tables() == sorted([*before, "group_split.tsv"])
+    assert "group_table4.tsv" in caplog.text
+    assert "--steps downstream" in caplog.text
+    next(place[cohorts.MODEL].glob("sub-*/anat/*_dseg.nii.gz")).unlink()
+    remove_stale(copy, sides.scans, place)
+    assert tables() == ["group_metrics.json", "group_metrics.tsv", "group_split.tsv"]  # they read no masks
+    synthetic_scans(place[cohorts.MODEL])[0].unlink()
+    remove_stale(copy, sides.scans, place)
+    assert tables() == ["group_split.tsv"]
+
+
+def test_every_statistics_tables_are_known_by_name() -> None:
+    told = {name: [f"group_{table}.tsv" for table in one.tables] for name, one in STATISTICS.items()}
+    assert told == {name: list(tables) for name, tables in STATISTICS_TABLES.items()}
+
+
+@pytest.mark.parametrize("protocol", ["paper", "held-out"])
+def test_every_table_has_its_sidecar(tmp_path: Path, protocol: str) -> None:
+    """By the paper's protocol there is one more, of which nothing stays after another protocol."""
+    root = tmp_path / "out"
+    cohorts.real(root, range(5))
+    place = {cohorts.MODEL: cohorts.synthetic(root, [cohorts.animal(n) for n in (20, 21, 22)])}
+    for one in dict.fromkeys(["paper", protocol]):
+        config, sides = cohorts.configured(root, 0)
+        group_evaluation.evaluate(replace(config, protocol=one), sides, place)
+    tables = sorted(root.glob("group_*.tsv"))
+    assert (root / "group_table2.tsv" in tables) == (protocol == "paper")
+    assert sorted(root.glob("group_*.json")) == [table.with_suffix(".json") for table in tables]
+    for table in tables:
+        assert list(read_tsv(table)[0]) == list(read_json(table.with_suffix(".json")))
 
 
 def test_a_changed_cohort_is_judged_anew(copy: Path) -> None:

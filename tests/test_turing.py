@@ -18,6 +18,7 @@ from bids_alphagan.errors import UserError
 from bids_alphagan.turing import KitOptions, make, selection, volumes
 from bids_alphagan.turing.selection import Chosen, Grid
 from bids_alphagan.turing_cli import main
+from bids_alphagan.volume import load, read_cube, restore
 
 FEW = ("--n-real", "6", "--n-per-model", "4")
 
@@ -144,6 +145,39 @@ def test_exact_zeros_and_clipping_leave_no_mark(tmp_path: Path) -> None:
     assert {scan["Truth"] for scan in truth.values()} == {"real", "adni"}
 
 
+def test_real_scans_pass_through_the_networks_cube(tmp_path: Path) -> None:
+    """A model that gives back a real scan's cube: the two cannot be told apart by any voxel.
+
+    The cube leaves its marks in every synthetic scan where real ones are longer than it: they are resampled.
+    """
+    for k in range(2):
+        prepared(tmp_path, f"sub-{k}_T2w", head(k, (40, 9, 7)))
+    real = selection.real_candidates(tmp_path, None)
+    for k, scan in enumerate(real):
+        like = load(scan.path)
+        made = restore(read_cube(scan.prepared.preproc), like, scan.prepared.record)
+        assert not np.array_equal(np.asarray(made.dataobj), np.asarray(like.dataobj))
+        synthetic(tmp_path, "adni", k, np.asarray(made.dataobj))
+    made = make(tmp_path, tmp_path.with_name(f"{tmp_path.name}-kit"), KitOptions(2, 2))
+    truth, shown = read_key(made.page.parent)["Scans"], embedded(made.page)
+    sides = [
+        {scan.tobytes() for name, scan in shown.items() if (truth[name]["Truth"] == "real") == real_one}
+        for real_one in (True, False)
+    ]
+    assert sides[0] == sides[1]
+    assert len(sides[0]) == 2
+
+
+def test_a_damaged_record_of_a_real_scan_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = output(tmp_path / "out")
+    path = next(out.glob("sub-01/anat/*desc-preproc_T2w.json"))
+    whole = json.loads(path.read_text())
+    for damage in ({"IntensityUpperPercentile": "x"}, {"SourceGrid": 3}, {"IntensityRange": None}):
+        path.write_text(json.dumps({"Preparation": whole["Preparation"] | damage}))
+        assert run(out, tmp_path / "kit") == 2
+        assert "sub-01_desc-reference_T2w.nii.gz: cannot be used" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("plane", "at"), [("axial", (8, 0, 6)), ("coronal", (7, 0, 6)), ("sagittal", (6, 0, 7))]
 )
@@ -221,6 +255,10 @@ def _inside(tmp_path: Path) -> list[str]:
     [
         (["--n-real", "7"], "7 scans of real were asked for and there are 6: give --n-real 6"),
         (["--n-per-model", "5"], "5 scans of sigmarat1 were asked for and there are 4"),
+        (
+            ["--models", "adni", "--n-real", "7"],
+            "no synthetic scans of adni. There are: sigmarat1, sigmarat2",
+        ),
         (["--models", "sigmarat2", "adni"], "no synthetic scans of adni. There are: sigmarat1, sigmarat2"),
         (["--suffix", "bold"], "no prepared scans of kind bold"),
     ],
@@ -286,7 +324,14 @@ def test_outputs_that_are_not_there_or_damaged(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    "words", [["--n-real", "0"], ["--n-per-model", "x"], ["--plane", "oblique"], ["--se"]]
+    "words",
+    [
+        ["--n-real", "0"],
+        ["--n-per-model", "x"],
+        ["--plane", "oblique"],
+        ["--se"],
+        *(["--max-mb", size] for size in ("inf", "1e308", "nan", "0.5")),
+    ],
 )
 def test_options_that_make_no_sense(tmp_path: Path, words: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

@@ -199,6 +199,10 @@ def flip(told: dict[str, Any]) -> None:
         (resealed(lambda t: t["answers"][0].update(confidence=6)), "has a confidence of 6"),
         (resealed(lambda t: t["answers"][0].update(confidence=True)), "has no proper answer"),
         (lambda t: t["answers"][0].pop("milliseconds"), "milliseconds"),
+        *(
+            (resealed(lambda t, time=time: t["answers"][0].update(milliseconds=time)), "no proper time")
+            for time in (10**400, float("inf"), float("nan"), -1, 1.5, "6", True, 10**12)
+        ),
         (resealed(lambda t: t.update(rater=" ")), "who answered"),
         (resealed(lambda t: t.update(expertise="guru")), "who answered"),
         (lambda t: t.update(answers=None), "is damaged or was changed"),
@@ -220,10 +224,17 @@ def test_files_that_cannot_be_scored_are_told_of(tmp_path: Path, change: Change,
 @pytest.mark.parametrize("text", ["", "{", "[]", '"a"', "[" * 100000, "\x00\xff"])
 def test_other_files_are_told_of(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text, encoding="latin-1")
-    with pytest.raises(UserError, match=r"x\.json: (is not|cannot)"):
+    with pytest.raises(UserError, match=r"x\.json: (is not|cannot)") as told:
         read_all([tmp_path / "x.json"], KEY["Kit"], list(KEY["Scans"]))
+    assert "?." not in str(told.value)
     with pytest.raises(UserError, match="cannot be read"):
         read_all([tmp_path / "none.json"], KEY["Kit"], list(KEY["Scans"]))
+
+
+@pytest.mark.parametrize("years", [-1, 10**400, 1.5, "x", True])
+def test_years_that_cannot_be_are_not_told(tmp_path: Path, years: object) -> None:
+    [found], left_out = read(tmp_path, kits.told(KEY, "A", kits.misses(real=2)) | {"years": years})
+    assert (found.years, left_out) == (None, [])
 
 
 def test_a_copy_counts_once_and_a_second_try_is_an_error(tmp_path: Path) -> None:
@@ -305,7 +316,19 @@ def test_wrong_keys_kits_folders_and_margins(kit: Path, capsys: pytest.CaptureFi
     assert "give the key that was made with it" in refused(
         str(kit), good, "--key", str(kits.save(kit.parent / "k.json", moved))
     )
-    for damage in ("[]", "{}", "{", '{"Format": "bids-alphagan turing key 1", "Kit": "a", "Scans": {}}'):
+    untold = json.loads(key.read_text())
+    untold["Scans"][next(iter(untold["Scans"]))]["Truth"] = None
+    for damage in (
+        json.dumps(untold),
+        "[" * 100000,
+        "[]",
+        "{}",
+        "{",
+        '{"Format": "bids-alphagan turing key 1", "Kit": "a", "Scans": {}}',
+    ):
         key.write_text(damage)
         assert "not a key" in refused(str(kit), good)
+    page = kit / "turing.html"
+    page.write_text(page.read_text().replace('{"kit": ', '{"kit": [[', 1))
+    assert "is kit unknown" in refused(str(kit), good, "--key", str(kit.parent / "k.json"))
     assert not kit.with_name("kit-scores").exists()

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bids_alphagan.evaluation.bootstrap import mean_over_pairs
+from bids_alphagan.evaluation.bootstrap import MIN_INTERVAL, mean_over_pairs, small_sample_warning
 from bids_alphagan.evaluation.metrics import METRICS, Metric
 
 REAL, NOISY = "real", "real+noise"
 NOISE = 0.1  # of the intensities' range: standard deviation of the noise that makes the floor
+VERSION = 2  # changes where the same scans would give other numbers
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,13 @@ def evaluate(
             against = one if metric.within else other
             rows.append(_row(metric, one, against, wanted, len(training.scans), paper, seed))
     return rows
+
+
+def notes(training: RealScans, held_out: RealScans | None) -> list[str]:
+    """What the numbers of animals mean for all that `evaluate` gives, in plain words."""
+    sides = [(held_out, "held-out animals"), (training, "training animals")]
+    told = [small_sample_warning(len(set(side.animals)), of) for side, of in sides if side]
+    return [note for note in told if note][:1]  # the set that the other scans are compared with leads
 
 
 def _noisy(real: _Set, seed: int) -> _Set:
@@ -155,6 +163,17 @@ def paper_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(table.values())
 
 
+def paper_columns() -> dict[str, Any]:
+    """Describe the columns of `paper_table`, in the form of a BIDS sidecar."""
+    spread = (
+        "Mean over pairs ± standard deviation of the means of passes (as sd_passes in group_metrics.tsv)."
+    )
+    metrics = {m.name: f"{m.label}. {_pairing(m)} {spread} {m.reference}" for m in METRICS.values()}
+    units = {m.name: {} if m.unit == "1" else {"Units": m.unit} for m in METRICS.values()}
+    described = {name: {"Description": text, **units[name]} for name, text in metrics.items()}
+    return {"model": columns_sidecar()["model"], **described}
+
+
 def columns_sidecar() -> dict[str, Any]:
     """Describe the columns of group_metrics.tsv, in the form of a BIDS sidecar."""
     return {
@@ -179,8 +198,11 @@ def columns_sidecar() -> dict[str, Any]:
             },
         },
         "value": {"Description": "Mean over pairs of scans, drawn at random without repetition."},
-        "low": {"Description": "Lower bound of the value's 95 % interval: bootstrap over animals."},
-        "high": {"Description": "Upper bound of the value's 95 % interval: bootstrap over animals."},
+        "low": {
+            "Description": "Lower bound of the value's 95 % interval: bootstrap over animals. n/a with "
+            f"fewer than {MIN_INTERVAL}."
+        },
+        "high": {"Description": "Upper bound of it."},
         "sd": {
             "Description": "Sample standard deviation over the pairs. Pairs share scans, so it describes "
             "the spread and is not a standard error."
@@ -194,8 +216,8 @@ def columns_sidecar() -> dict[str, Any]:
         "direction": {
             "Description": "Which values are better.",
             "Levels": {
-                "higher": "The higher, the better.",
-                "lower": "The lower, the better.",
+                "higher": "The higher, the better, up to the value of the model 'real'.",
+                "lower": "The lower, the better, down to the value of the model 'real'.",
                 "closer to real": "The closer to the value of the model 'real', the better.",
             },
         },

@@ -17,6 +17,7 @@ RESAMPLES = 2000
 LEVEL = 0.95
 FEWEST = 3  # animals in a set, below which a spread over them says nothing
 FEW, VERY_FEW = 20, 8  # animals: below these an interval is named rough, or no more than a hint
+MIN_INTERVAL = 3  # animals; below it there is none: the range of two holds the mean of all in one case of two
 
 Labels = Sequence[object] | np.ndarray
 Indices = np.ndarray
@@ -26,7 +27,8 @@ Indices = np.ndarray
 class Interval:
     """A value and the limits that `level` of the resamples lie between; low and high are NaN where undefined.
 
-    animals: how many there were in each set. resamples: those that gave a number.
+    Undefined is it with fewer than MIN_INTERVAL animals in any set, too. animals: how many there were in each
+    set. resamples: those that gave a number.
     """
 
     value: float
@@ -165,8 +167,11 @@ def small_sample_warning(animals: int, of: str = "real animals") -> str | None:
     """A sentence that says what so few animals mean for intervals and tests; None where they are enough."""
     if animals >= FEW:
         return None
-    if animals < 2:
-        return f"With {animals} of the {of}, nothing can be said about how sure these numbers are."
+    if animals < MIN_INTERVAL:
+        return (
+            f"With only {animals} of the {of} there are no intervals: nothing can be said about how sure "
+            "these numbers are, and a difference that is not found may well be there."
+        )
     if animals < VERY_FEW:
         return (
             f"There are only {animals} {of}: the intervals are hints, too narrow more often than not, and a "
@@ -219,7 +224,7 @@ def _interval(
     if method not in ("percentile", "bca"):
         raise ValueError(f"method must be 'percentile' or 'bca', not {method!r}")
     known = drawn[np.isfinite(drawn)]
-    if min(animals, default=0) < 2 or not len(known) or not np.isfinite(value):
+    if min(animals, default=0) < MIN_INTERVAL or not len(known) or not np.isfinite(value):
         return Interval(value, float("nan"), float("nan"), level, method, len(known), animals)
     tails = np.array([(1 - level) / 2, (1 + level) / 2])
     if method == "bca":

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bids_alphagan.evaluation import distribution, pairwise, similarity
 
+ERRORS = "Wang and Bovik 2009, doi:10.1109/MSP.2008.930649"  # not in the paper
 PAPER = "Ferreira et al. 2022, doi:10.3390/app12104844"
 
 
@@ -78,7 +79,7 @@ METRICS: dict[str, Metric] = {
         label="Root mean squared error",
         unit="1",
         direction="lower",
-        reference=PAPER,
+        reference=ERRORS,
         within=False,
         perfect=0.0,
         function=similarity.root_mean_squared_error,
@@ -89,7 +90,7 @@ METRICS: dict[str, Metric] = {
         label="Peak signal-to-noise ratio",
         unit="dB",
         direction="higher",
-        reference=PAPER,
+        reference=ERRORS,
         within=False,
         perfect=similarity.MOST_DB,
         function=similarity.peak_signal_to_noise,

@@ -17,6 +17,13 @@ BIDS_VERSION = "1.10.0"
 _MAKER = "bids-alphagan"
 EVALUATION_RECORD = "evaluation.json"  # in models: how group_metrics.tsv came about
 DOWNSTREAM_RECORD = "downstream.json"  # in models: how group_downstream.tsv came about
+METRICS_TABLES = ("group_metrics.tsv", "group_table2.tsv")
+DOWNSTREAM_TABLES = ("group_downstream.tsv", "group_downstream_scans.tsv", "group_table4.tsv")
+STATISTICS_TABLES = {  # by statistic, as `statistics.STATISTICS` names them and their tables
+    "distribution": ("group_distribution.tsv",),
+    "anatomy": ("group_anatomy.tsv",),
+    "memorisation": ("group_memorisation.tsv", "group_memorisation_summary.tsv"),
+}
 SYNTHESIS_RECORD = "synthesis.json"  # in a model's folder: how its cohort came about
 # No trailing slashes: the validator would still read the folder.
 _IGNORED = ("*.html", "figures", "models", "group_*")

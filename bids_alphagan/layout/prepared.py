@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bids_alphagan.config import Config
-from bids_alphagan.errors import UserError
+from bids_alphagan.errors import ScanError, UserError
 from bids_alphagan.files import digest, file_digest, read_json
 from bids_alphagan.layout.names import SUFFIXES, ScanName, require_known, sidecar
+from bids_alphagan.volume import read_reference
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,29 @@ def scan_masks(root: Path, name: ScanName, desc: str | None = None) -> dict[str,
 def synthetic_scans(cohort: Path) -> list[Path]:
     """The scans (not the masks) of a cohort, in order."""
     return [path for path in sorted(cohort.glob("sub-*/*/sub-*.nii.gz")) if _is_scan(path)]
+
+
+def check_synthetic(cohorts: Mapping[str, Path]) -> None:
+    """Raise UserError, naming every one, where synthetic scans are damaged: before any is looked at.
+
+    None is left out: a cohort with fewer scans is another one than its sidecars and tables tell of, and the
+    same scans can be drawn again.
+    """
+    for model, place in cohorts.items():
+        damaged = []
+        for path in synthetic_scans(place):
+            try:
+                read_reference(path)
+            except ScanError as error:
+                damaged.append(str(error))
+        if damaged:
+            more = f" And {len(damaged) - 3} more." if len(damaged) > 3 else ""
+            raise UserError(
+                f"{len(damaged)} synthetic scan{'s' if len(damaged) > 1 else ''} of {model} cannot be used. "
+                f"{' '.join(damaged[:3])}{more} To draw the same scans again, remove the folder {place} and "
+                "run --steps synthesise with the options of then. If they come back like this, the model "
+                "makes them so: train it anew."
+            )
 
 
 def compared(scans: Sequence[PreparedScan], synthetic: Mapping[str, Sequence[Path]]) -> str:

@@ -1,6 +1,5 @@
 """Reports: data in, one self-contained HTML file out."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ from markupsafe import Markup, escape
 from bids_alphagan import __version__
 from bids_alphagan.files import read_tsv, write_text
 from bids_alphagan.quality import MEASURES
-from bids_alphagan.report import charts, downstream, figures, gate, metrics, scroll, statistics
+from bids_alphagan.report import charts, downstream, figures, gate, headline, metrics, scroll, statistics
+from bids_alphagan.report.numbers import decimals, number
 
 MAX_EXAMPLES = 4  # rows per gallery: more make the page heavy and show no more
 
@@ -134,6 +134,12 @@ def write_group_report(
         galleries=_galleries(examples),
         scroll=_scroll(examples),
         models=models,
+        answers=headline.view(
+            {model.name: model.label for model in models},
+            metrics_section,
+            statistics_section,
+            downstream_section,
+        ),
         curves=[_loss_curves(model) for model in models],
         progress=[figures.progress(model.samples) for model in models],
         metrics=metrics.view(metrics_section) if metrics_section else None,
@@ -208,7 +214,7 @@ def _render(path: Path, template: str, **content: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"prose": _prose, "number": _number, "decimals": _decimals}
+    environment.filters |= {"prose": _prose, "number": number, "decimals": decimals}
     write_text(path, environment.get_template(template).render(version=__version__, **content))
 
 
@@ -221,17 +227,3 @@ def _prose(text: str) -> Markup:
     ]
     headed = [re.sub(r"\AReferences\n", "<strong>References</strong>\n", p) for p in linked]
     return Markup("".join(f"<p>{p.replace(chr(10), '<br>')}</p>" for p in headed))
-
-
-def _number(value: Any) -> str:
-    """Four significant digits, without exponents for everyday sizes."""
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
-
-
-def _decimals(cell: Mapping[str, Any]) -> int:
-    """Decimal places that show two significant digits of the interval's width, or four of the value."""
-    width = 0 if cell["low"] is None else cell["high"] - cell["low"]
-    scale, digits = (width, 2) if width else (cell["value"], 4)
-    return max(0, digits - 1 - math.floor(math.log10(abs(scale)))) if scale else digits

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from bids_alphagan.choices import MODEL_NAMES
 from bids_alphagan.report.figures import COLOURS, TISSUES, data_uri, load
 
 # Stand-ins that `svg` turns into the colours of the reader's theme.
@@ -19,6 +20,12 @@ THEME = (
     "<style>:root{--ink:#39424e;--grid:#d9dee5}"
     "@media (prefers-color-scheme:dark){:root{--ink:#c3cbd6;--grid:#333c48}}</style>"
 )
+
+
+def colour(model: str | None) -> str:
+    """A model's colour, the same in every chart of every page; the page's ink for real scans."""
+    known = model in MODEL_NAMES
+    return ACCENTS[MODEL_NAMES.index(model) % len(ACCENTS)] if known else INK
 
 
 def histograms(reference: Path, preproc: Path, maps: Mapping[str, np.ndarray]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from bids_alphagan import gate, judgement, rejected
 from bids_alphagan.config import Config
 from bids_alphagan.files import read_json, read_tsv
-from bids_alphagan.layout.derivatives import EVALUATION_RECORD, SYNTHESIS_RECORD, model_folder
+from bids_alphagan.layout.derivatives import EVALUATION_RECORD, METRICS_TABLES, SYNTHESIS_RECORD, model_folder
 from bids_alphagan.layout.names import ScanName, sidecar
 from bids_alphagan.layout.prepared import PreparedScan, compared, scan_masks, subject_scans, synthetic_scans
 from bids_alphagan.models import MODELS, from_record
@@ -155,7 +155,7 @@ def group_report(
         [scan.reference for scan in shown],
         [scan.masks.get("dseg") for scan in shown],
         sections,
-        _metrics_section(table, facts) if evaluated else None,
+        _metrics_section(table, facts, evaluated.get("notes", ())) if evaluated else None,
         provenance,
         group_methods(
             n_scans=len(sides.training),
@@ -289,8 +289,10 @@ def _comparison(sides: Split, evaluated: Mapping[str, Any]) -> ComparisonFacts |
     return ComparisonFacts(len(set(animals_of(sides.held_out))), *pairs)
 
 
-def _metrics_section(table: Path, models: Sequence[ModelFacts]) -> MetricsSection:
+def _metrics_section(table: Path, models: Sequence[ModelFacts], notes: Sequence[str]) -> MetricsSection:
     beside = table.with_suffix(".json")
     descriptions = read_json(beside)["metric"]["Levels"] if beside.is_file() else {}
     titles = {model.spec.name: model.spec.title for model in models}
-    return MetricsSection([_typed(row) for row in read_tsv(table)], titles, descriptions)
+    table2 = table.with_name(METRICS_TABLES[1])
+    paper = read_tsv(table2) if table2.is_file() else []
+    return MetricsSection([_typed(row) for row in read_tsv(table)], titles, descriptions, notes, paper)

@@ -31,7 +31,7 @@ class DownstreamSection:
     rows: those of group_downstream.tsv with numbers as such, None where there is none.
     told: by the model's key in `rows`, what its experiment says of itself: "headline" and "sentences" as of
         `evaluation.downstream.summary.sentences`, "sizes" (real and synthetic scans by arm), "left_out" (why,
-        by arm), "settings" ("steps", "residual_units").
+        by arm), "settings" ("steps", "residual_units"), "notes" (what limits the numbers).
     models: the models' names in print.
     descriptions: of the table's columns, for its foot.
     """
@@ -99,7 +99,7 @@ def view(section: DownstreamSection) -> dict[str, Any]:
     lines = _lines(section)
     settings, n_animals, n_seeds = _facts(section)
     return {
-        "verdicts": [_verdict(section, model) for model in section.told],
+        "verdicts": [verdict(section, model) for model in section.told],
         "chart": _chart(lines),
         "panels": _PANELS.values(),
         "lines": lines,
@@ -113,13 +113,18 @@ def view(section: DownstreamSection) -> dict[str, Any]:
             if (one["tissue"], one["measure"]) == ("global", _MEASURE)
         ],
         "left_out": {name: why for told in section.told.values() for name, why in told["left_out"].items()},
+        "notes": list(dict.fromkeys(note for told in section.told.values() for note in notes(told))),
         "descriptions": section.descriptions,
     }
 
 
+def notes(told: Mapping[str, Any]) -> list[str]:
+    """What limits the numbers of one model's experiment."""
+    return list(told.get("notes", []))
+
+
 def _lines(section: DownstreamSection) -> list[dict[str, Any]]:
     """For each training set: its name in print, colour, and Dice and gain of each panel (None: unknown)."""
-    colours = dict(zip(section.told, charts.ACCENTS * len(section.told), strict=False))
     sizes = {model: told["sizes"] for model, told in section.told.items()}
     lines: dict[tuple[str | None, str], dict[str, Any]] = {}
     for row in section.rows:
@@ -133,7 +138,7 @@ def _lines(section: DownstreamSection) -> list[dict[str, Any]]:
             (model, arm),
             {
                 "name": name,
-                "colour": colours[model] if model else charts.INK,
+                "colour": charts.colour(model),
                 "dice": dict.fromkeys(_PANELS),
                 "gain": dict.fromkeys(_PANELS),
             },
@@ -152,7 +157,7 @@ def training_set(arm: str, n_real: int, n_synthetic: int) -> str:
     return " + ".join(parts) + (", augmented" if arm.endswith("+a") else "")
 
 
-def _verdict(section: DownstreamSection, model: str) -> dict[str, Any]:
+def verdict(section: DownstreamSection, model: str) -> dict[str, Any]:
     """The answer of the comparison that the report leads with."""
     headline = section.told[model]["headline"]
     keys = ("arm", "compared_with", "tissue", "measure")

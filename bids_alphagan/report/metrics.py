@@ -11,7 +11,7 @@ from bids_alphagan.report import charts
 
 CEILING, FLOOR = "real", "real+noise"
 _IN_PRINT = {CEILING: "Real", FLOOR: "Real with noise"}
-_BETTER = {"higher": "↑ higher", "lower": "↓ lower"}
+_BETTER = {"higher": "↑ higher, up to real", "lower": "↓ lower, down to real"}
 _ACROSS = 3  # charts in a row
 
 
@@ -24,18 +24,22 @@ class MetricsSection:
     rows: those of group_metrics.tsv with numbers as such, None where there is none.
     models: key in the rows' `model` to the name in print.
     descriptions: what each metric is, for the table's foot.
+    notes: what limits the numbers, shown loudly.
+    table2: rows of group_table2.tsv, all of it text; none but for the paper's protocol.
     """
 
     rows: Sequence[Mapping[str, Any]]
     models: Mapping[str, str]
     descriptions: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    table2: Sequence[Mapping[str, str]] = ()
 
 
 def view(section: MetricsSection) -> dict[str, Any]:
     """All that the page shows: a chart and a line of the table for each metric."""
     there = {row["model"] for row in section.rows}
     sets = {name: label for name, label in (_IN_PRINT | dict(section.models)).items() if name in there}
-    lines = []
+    alike, lines = too_alike(section), []
     for metric in dict.fromkeys(row["metric"] for row in section.rows):
         cells = {row["model"]: row for row in section.rows if row["metric"] == metric}
         direction = next(iter(cells.values()))["direction"]
@@ -44,7 +48,9 @@ def view(section: MetricsSection) -> dict[str, Any]:
                 "metric": metric,
                 "unit": next(iter(cells.values()))["unit"],
                 "better": _BETTER.get(direction, f"→ {direction}"),
-                "best": _best(cells, [name for name in section.models if name in cells], direction),
+                "best": _best(cells, [name for name in section.models if name not in alike]),
+                "beyond": [name for name in section.models if _beyond(cells, name)],
+                "word": "too alike" if direction == "closer to real" else "beyond real",
                 "cells": [cells.get(name) for name in sets],
             }
         )
@@ -54,24 +60,43 @@ def view(section: MetricsSection) -> dict[str, Any]:
         "chart": _chart(section.rows, sets, [line["metric"] for line in lines]),
         "lines": lines,
         "descriptions": section.descriptions,
+        "notes": section.notes,
+        "table2": [{**row, "model": sets.get(row["model"], row["model"])} for row in section.table2],
     }
 
 
-def _best(cells: Mapping[str, Mapping[str, Any]], models: Sequence[str], direction: str) -> str | None:
-    """The model with the best value, where there are several to choose from."""
+def too_alike(section: MetricsSection) -> list[str]:
+    """Models whose scans resemble each other more than real animals do, by a metric of pairs within a set."""
+    tables = [
+        {row["model"]: row for row in section.rows if row["metric"] == metric}
+        for metric in dict.fromkeys(row["metric"] for row in section.rows if row["against"] == "itself")
+    ]
+    return [name for name in section.models if any(_beyond(cells, name) for cells in tables)]
+
+
+def _best(cells: Mapping[str, Mapping[str, Any]], models: Sequence[str]) -> str | None:
+    """Of several models the one nearest to the ceiling and not beyond it; `models`: those that may be it.
+
+    What is better than real animals are to each other is no animal: it is a copy, or an average of many.
+    """
     real = cells.get(CEILING, {}).get("value")
-    scores = {name: _distance(cells[name]["value"], direction, real) for name in models}
-    known = {name: score for name, score in scores.items() if score is not None}
-    return min(known, key=known.__getitem__) if len(known) > 1 else None
-
-
-def _distance(value: float | None, direction: str, real: float | None) -> float | None:
-    """How far a value is from good: the smaller the better, whatever the metric's direction."""
-    if value is None:
+    known = [name for name, cell in cells.items() if name not in _IN_PRINT and cell["value"] is not None]
+    if real is None or len(known) < 2:
         return None
-    if direction == "closer to real":
-        return None if real is None else abs(value - real)
-    return -value if direction == "higher" else value
+    fair = {n: abs(cells[n]["value"] - real) for n in known if n in models and not _beyond(cells, n)}
+    return min(fair, key=fair.__getitem__, default=None)
+
+
+def _beyond(cells: Mapping[str, Mapping[str, Any]], name: str) -> bool:
+    """Whether a model is better than real scans: past the good end of their interval, or value without one.
+
+    Within a set, the end of scans that are all alike counts as the good one.
+    """
+    if name not in cells or cells.get(CEILING, {}).get("value") is None or cells[name]["value"] is None:
+        return False
+    real, sign = cells[CEILING], -1 if cells[name]["direction"] == "lower" else 1
+    end = real["high"] if sign > 0 else real["low"]
+    return bool(sign * cells[name]["value"] > sign * (real["value"] if end is None else end))
 
 
 def _chart(rows: Sequence[Mapping[str, Any]], sets: Mapping[str, str], metrics: Sequence[str]) -> str | None:
@@ -113,7 +138,7 @@ def _chart(rows: Sequence[Mapping[str, Any]], sets: Mapping[str, str], metrics: 
 
 def _dot(axes: Axes, place: int, row: Mapping[str, Any]) -> None:
     """The value, and its interval where it has one; real scans in the page's ink, models in colours."""
-    colour = charts.INK if row["model"] in _IN_PRINT else charts.ACCENTS[(place - 1) % len(charts.ACCENTS)]
+    colour = charts.colour(row["model"])
     if row["low"] is not None:
         axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2, alpha=0.6)
     inside = "none" if row["model"] == FLOOR else colour

@@ -13,6 +13,8 @@ ANSWERS_FORMAT = "bids-alphagan turing answers 1"
 EXPERTISE = ("none", "low", "medium", "high")
 CONFIDENCES = range(1, 6)  # guessing ... certain
 _LARGEST = 10_000_000  # bytes
+_LONGEST = 366 * 86_400_000  # milliseconds on one scan: a page that was left open for a year
+_OLDEST = 100  # years of work
 
 
 class UnusableError(Exception):
@@ -63,7 +65,7 @@ def _parse(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UnusableError(f"cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise UnusableError(f"is not JSON ({error}): cut off, or another file?") from error
+        raise UnusableError(f"is not JSON ({error}): it was cut off, or is another file") from error
     if not isinstance(told, dict):
         raise UnusableError("is not an answers file of bids-alphagan-turing")
     return told
@@ -82,6 +84,8 @@ def _checked(path: Path, told: Mapping[str, Any], scans: Sequence[str]) -> Answe
             raise ValueError(f"scan {one['scan']} has no proper answer")
         if one["confidence"] not in CONFIDENCES:
             raise ValueError(f"scan {one['scan']} has a confidence of {one['confidence']}")
+        if type(one["milliseconds"]) is not int or not 0 <= one["milliseconds"] <= _LONGEST:
+            raise ValueError(f"scan {one['scan']} has no proper time in milliseconds")
     # A terminal would obey some characters that cannot be seen.
     rater = "".join(c for c in str(told["rater"]) if c.isprintable()).strip()
     years = told.get("years")
@@ -94,10 +98,10 @@ def _checked(path: Path, told: Mapping[str, Any], scans: Sequence[str]) -> Answe
         session=str(told["session"]),
         rater=rater,
         expertise=str(told["expertise"]),
-        years=years if type(years) is int else None,
+        years=years if type(years) is int and 0 <= years <= _OLDEST else None,
         synthetic={one["scan"]: one["answer"] == "synthetic" for one in given},
         confidence={one["scan"]: one["confidence"] for one in given},
-        minutes=sum(int(one["milliseconds"]) for one in given) / 60000,
+        minutes=sum(one["milliseconds"] for one in given) / 60000,
     )
 
 

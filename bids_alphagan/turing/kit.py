@@ -10,6 +10,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,9 +142,10 @@ def _choose(output_dir: Path, options: KitOptions, seed: int) -> tuple[list[Chos
     assert real[0].prepared
     suffix = real[0].prepared.name.suffix
     grid = selection.common_grid(real)
+    models = selection.models_of(output_dir, options.models)
     rng = np.random.default_rng(seed)
     chosen = selection.choose(real, options.n_real, grid, rng, "--n-real")
-    for model in selection.models_of(output_dir, options.models):
+    for model in models:
         drawn = selection.synthetic_candidates(output_dir, model, suffix)
         if not drawn:
             raise UserError(f"{output_dir / 'derivatives' / model}: no synthetic scans of kind {suffix}.")
@@ -225,7 +227,8 @@ def page_id(page: Path) -> str | None:
     with page.open(encoding="utf-8", errors="replace") as stream:
         for line in stream:
             if line.startswith('{"kit": '):
-                return str(json.loads(line)["kit"])
+                with suppress(ValueError, RecursionError):
+                    return str(json.loads(line)["kit"])
     return None
 
 
@@ -240,9 +243,11 @@ def read_key(path: Path) -> dict[str, Any]:
         if key["Format"] != KEY_FORMAT:
             raise ValueError(f"its format is {key['Format']!r}")
         truths = {name: scan["Truth"] for name, scan in key["Scans"].items()}
+        if not all(isinstance(truth, str) for truth in truths.values()):
+            raise ValueError("it does not say of every scan what it is")
         if not (isinstance(key["Kit"], str) and REAL in truths.values() and len(set(truths.values())) > 1):
             raise ValueError("it lacks the kit's id, real scans or synthetic ones")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{path}: not a key of bids-alphagan-turing, or damaged ({what}).") from error
     return dict(key)

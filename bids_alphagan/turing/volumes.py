@@ -70,8 +70,18 @@ def prepare(scans: Sequence[Chosen], grid: Grid, most_bytes: int, plane: str = "
 
 def white_percentile(scans: Sequence[Chosen]) -> float:
     """Just below what the real scans were clipped at, so that clipping leaves no mark."""
-    clips = [scan.prepared.record["IntensityUpperPercentile"] for scan in scans if scan.prepared]
-    return min([WHITE, *(clip - 0.5 for clip in clips)])
+    white = WHITE
+    for scan in scans:
+        try:
+            if scan.prepared:
+                white = min(white, scan.prepared.record["IntensityUpperPercentile"] - 0.5)
+        except (KeyError, TypeError) as error:
+            raise _unusable(scan, error) from error
+    return white
+
+
+def _unusable(scan: Chosen, error: Exception) -> UserError:
+    return UserError(f"{scan.path}: cannot be used ({error}). Make or copy it again.")
 
 
 def read(scan: Chosen) -> np.ndarray:
@@ -83,8 +93,8 @@ def read(scan: Chosen) -> np.ndarray:
             like = load(scan.path)
             passed = restore(read_cube(scan.prepared.preproc), like, scan.prepared.record)
             image = nib.Nifti1Image.from_bytes(passed.to_bytes())  # as if it had been a file
-    except (ScanError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{scan.path}: cannot be used ({error}). Make or copy it again.") from error
+    except (ScanError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise _unusable(scan, error) from error
     data = np.asarray(image.dataobj, dtype=np.float32)
     return apply_orientation(data.reshape(data.shape[:3]), io_orientation(image.affine))
 

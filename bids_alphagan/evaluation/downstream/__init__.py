@@ -9,7 +9,7 @@ from bids_alphagan.evaluation.downstream.arms import ARMS, PAPER_TESTS, Arm, che
 from bids_alphagan.evaluation.downstream.experiment import Result, run
 from bids_alphagan.evaluation.downstream.network import Settings
 from bids_alphagan.evaluation.downstream.scans import Scan, real_scans, synthetic_scans
-from bids_alphagan.evaluation.downstream.summary import headline
+from bids_alphagan.evaluation.downstream.summary import hardly_learned, headline
 from bids_alphagan.evaluation.downstream.tables import write_tables
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Scan",
     "Settings",
     "check_split",
+    "hardly_learned",
     "headline",
     "read_arm",
     "real_scans",

@@ -129,7 +129,7 @@ def possible(arms: Sequence[Arm], n_real: int, n_synthetic: int) -> tuple[list[A
         least = min(n for arm, n in needed.items() if arm.synthetic)
         raise UserError(
             f"downstream: there are {n_synthetic} synthetic scans with masks, and the smallest test takes "
-            f"{least}. Draw more: --steps synthesise --n-synthetic {max(needed.values())}."
+            f"{least}. Draw more: --steps synthesise downstream --n-synthetic {max(needed.values())}."
         )
     return kept, left_out
 

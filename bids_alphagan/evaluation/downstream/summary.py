@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from bids_alphagan.evaluation.bootstrap import MIN_INTERVAL
 from bids_alphagan.evaluation.downstream.arms import Arm, references
 from bids_alphagan.evaluation.downstream.measures import GLOBAL
 from bids_alphagan.layout.names import TISSUES
 
 LEVEL = 0.95
 RESAMPLES = 10_000
-MIN_INTERVAL = 3  # animals; the range of two holds the mean of all in one case of two
 # By chance alone, n animals all agree on the direction of a gain in 2 of 2^n cases: 1 in 16 for five animals.
 MIN_RESOLVED = 6
+
+LEAST_DICE = 0.3  # of real scans alone; below it a network has hardly learned a tissue
 
 
 class Measure(NamedTuple):
@@ -159,6 +161,22 @@ def sentences(summary: Sequence[Mapping[str, Any]], arms: Sequence[Arm]) -> list
         | {"text": sentence(row, labels[row["arm"]], labels[row["compared_with"]])}
         for row in summary
         if row["gain"] is not None
+    ]
+
+
+def hardly_learned(summary: Sequence[Mapping[str, Any]], steps: int) -> list[str]:
+    """A note where the networks that learned from all real scans alone hardly find a tissue; else nothing.
+
+    summary: of `summarise`. steps: that each network took.
+    """
+    alone = {row["tissue"]: row["mean"] for row in summary if (row["arm"], row["measure"]) == ("r1", "dice")}
+    poor = [f"{tissue} ({mean:.3f})" for tissue, mean in alone.items() if mean < LEAST_DICE]
+    if not poor:
+        return []
+    return [
+        f"Networks that learned from real scans alone hardly find {', '.join(poor)}: a Dice below "
+        f"{LEAST_DICE} after {steps} steps. What they gain or lose from synthetic scans says little. Give "
+        "more --downstream-steps."
     ]
 
 
