@@ -15,7 +15,6 @@ from bids_alphagan.errors import UserError
 
 RESAMPLES = 2000
 LEVEL = 0.95
-FEWEST = 3  # animals in a set, below which a spread over them says nothing
 FEW, VERY_FEW = 20, 8  # animals: below these an interval is named rough, or no more than a hint
 MIN_INTERVAL = 3  # animals; below it there is none: the range of two holds the mean of all in one case of two
 
@@ -145,7 +144,7 @@ def jackknife(
     groups = [_members(units(labels, len(labels))) for labels in animals]
     value = np.asarray(statistic(*(np.arange(len(labels)) for labels in animals)), float)
     fewest = min(len(group) for group in groups)
-    if fewest < FEWEST:
+    if fewest < MIN_INTERVAL:
         return np.full_like(value, np.nan), np.full_like(value, np.nan)
     variance = np.zeros_like(value)
     for number, group in enumerate(groups):

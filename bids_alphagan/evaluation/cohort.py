@@ -31,6 +31,7 @@ class Memorisation:
     """What was found of a cohort of n scans.
 
     matches: of each scan, in order; `worst` has those of smallest p first. copies: how many of them.
+    nearer: how many times nearer to one training animal than to the next a scan must be to count as one.
     closer: share of scans whose nearest real animal is a training animal; expected: that share if the
     generator knew neither set, training animals over all animals; p: of `closer`, one-sided. All None
     without held-out animals. repetitions: scans that nearly are another of the cohort. distinct: how many
@@ -39,6 +40,7 @@ class Memorisation:
 
     matches: list[Match]
     copies: int
+    nearer: float
     closer: float | None
     expected: float | None
     p: float | None
@@ -80,9 +82,9 @@ def find_copies(
     library = Library.of(synthetic[(slice(None), *real.box)], real.mean, real.region, each)
     pairs, distinct = _repetitions(nearest(queries, library, real.region, each), real, alpha)
     copies = sum(match.copy for match in judged)
-    return Memorisation(
-        judged, copies, share, expected, p, pairs, distinct, _notes(real, len(synthetic), alpha)
-    )
+    nearer = real.null.nearer(alpha / len(synthetic))
+    notes = _notes(real, nearer)
+    return Memorisation(judged, copies, nearer, share, expected, p, pairs, distinct, notes)
 
 
 def _closer(
@@ -136,7 +138,7 @@ def _repetitions(own: Nearest, real: RealScans, alpha: float) -> tuple[list[Repe
     return rows, len(np.unique(group))
 
 
-def _notes(real: RealScans, n: int, alpha: float) -> list[str]:
+def _notes(real: RealScans, nearer: float) -> list[str]:
     animals = len(np.unique(real.null.animals))
     held = 0 if real.held_out is None else len(np.unique(real.held_out.animals))
     notes = []
@@ -150,13 +152,10 @@ def _notes(real: RealScans, n: int, alpha: float) -> list[str]:
             f"Only {held} animal{'s were' if held > 1 else ' was'} held out: that the scans lie closer to "
             "the training set can be shown only where it is very clear."
         )
-    nearer = real.null.nearer(alpha / n)
-    usual = float(np.exp(np.median(real.null.ratios)))
-    few = f"real animals: {usual:.2g} times, by the median of {animals}"
-    told = (
-        f"Here a scan counts as a copy when it is {nearer:.2g} times nearer to one training animal than to "
-    )
-    told += f"the next ({few})."
     if nearer > BLUNT:
-        told += " A copy with much noise or blur may pass: with more real animals fewer do."
-    return [*notes, told]
+        notes.append(
+            f"Only a scan that is {nearer:.2g} times nearer to one training animal than to the next counts "
+            "as a copy here, so that copies with much noise or blur may pass. More real animals than these "
+            f"{animals}, or fewer synthetic scans, make the test sharper."
+        )
+    return notes

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from bids_alphagan.report import downstream
 from bids_alphagan.report.downstream import DownstreamSection
+from bids_alphagan.report.memorisation import REPEATED
 from bids_alphagan.report.metrics import CEILING, MetricsSection, too_alike
 from bids_alphagan.report.numbers import decimals, number
 from bids_alphagan.report.statistics import StatisticsSection
@@ -15,7 +16,6 @@ from bids_alphagan.report.statistics import StatisticsSection
 GOOD, BAD, OPEN, UNASKED = "✓", "✗", "?", "–"
 _TONES = {GOOD: "ok", BAD: "failed", OPEN: "warned", UNASKED: "soft"}
 _ENOUGH = 8  # animals; that fewer show no difference says little
-_REPEATED = 0.1  # share of scans that may repeat another before a cohort is called poor
 _CHANCE = 0.05
 
 
@@ -102,7 +102,7 @@ def _diverse(model: str, metrics: MetricsSection | None, record: Mapping[str, An
             told = [
                 f"Only {distinct} of {n} scans {'is' if distinct == 1 else 'are'} different from the others"
             ]
-            mark = BAD if n - distinct > _REPEATED * n else OPEN
+            mark = BAD if n - distinct > REPEATED * n else OPEN
     if metrics and cells:
         own, real = cells
         told.append(f"{own['metric']} is {_value(own)}, and {_value(real)} in real scans")

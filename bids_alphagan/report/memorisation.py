@@ -12,7 +12,7 @@ from bids_alphagan.report import figures
 
 _LIMIT = 0.5  # of the intensities' range: a difference that is drawn in full colour
 _DIFFERENCE = LinearSegmentedColormap.from_list("difference", ["#4cc3ff", figures.BACKGROUND, "#ff8a5c"])
-COLLAPSED = 0.75  # of the scans: a cohort of fewer different ones counts as a failure
+REPEATED = 0.1  # of the scans: a cohort in which more repeat another counts as a failure
 _SHOWN = 2  # of the most suspicious scans where none is a copy
 _TITLES = ("synthetic, aligned", "nearest training scan", "difference")
 
@@ -31,7 +31,7 @@ def view(record: Mapping[str, Any], labels: Mapping[str, str], pictures: Path) -
             {
                 **line,
                 "label": labels[model],
-                "bad": line["copies"] > 0 or line["distinct"] < COLLAPSED * line["n"],
+                "bad": line["copies"] > 0 or line["n"] - line["distinct"] > REPEATED * line["n"],
                 "verdict": _verdict(line, labels[model]),
                 "closeness": _closeness(line),
                 "pairs": [

@@ -38,6 +38,10 @@ SUMMARY_COLUMNS: Columns = {
     "n_training_animals": {"Description": "Number of animals that the model learned from."},
     "n_held_out_animals": {"Description": "Number of animals that no model has seen."},
     "copies": {"Description": "How many scans count as copies of a training scan."},
+    "nearer": {
+        "Description": "How many times nearer to one training animal than to the next a scan must be to "
+        "count as a copy."
+    },
     "closer": {
         "Description": "Share of scans whose nearest animal is a training animal, not a held-out one."
     },
@@ -71,6 +75,7 @@ def find(scans: Scans) -> Finding:
             "n_training_animals": len(set(animals_of(training))),
             "n_held_out_animals": len(set(animals_of(held))),
             "copies": found.copies,
+            "nearer": found.nearer,
             "closer": found.closer,
             "closer_expected": found.expected,
             "closer_p": found.p,
