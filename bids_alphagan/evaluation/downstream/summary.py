@@ -17,7 +17,6 @@ LEVEL = 0.95
 RESAMPLES = 10_000
 # By chance alone, n animals all agree on the direction of a gain in 2 of 2^n cases: 1 in 16 for five animals.
 MIN_RESOLVED = 6
-
 LEAST_DICE = 0.3  # of real scans alone; below it a network has hardly learned a tissue
 
 
