@@ -169,7 +169,8 @@ def hardly_learned(summary: Sequence[Mapping[str, Any]], steps: int) -> list[str
     summary: of `summarise`. steps: that each network took.
     """
     alone = {row["tissue"]: row["mean"] for row in summary if (row["arm"], row["measure"]) == ("r1", "dice")}
-    poor = [f"{tissue} ({mean:.3f})" for tissue, mean in alone.items() if mean < LEAST_DICE]
+    names = {GLOBAL: "all tissues together"}
+    poor = [f"{names.get(t, t)} ({mean:.3f})" for t, mean in alone.items() if mean < LEAST_DICE]
     if not poor:
         return []
     return [
