@@ -94,7 +94,6 @@ def statistic(name: str, scans: "Scans") -> dict[str, list[dict[str, Any]]]:
     what = STATISTICS[name]
     stamp = statistic_record(config.output_dir, name)
     pictures = stamp.with_suffix(".npz")
-    drawn = stamp.is_file() and read_json(stamp)["record"].get("pictures", False)
     of = {"compared": compared(sides.scans, scans.paths), "masks": masks_compared(sides.scans, scans.cohorts)}
 
     def work() -> dict[str, Any]:
@@ -116,6 +115,7 @@ def statistic(name: str, scans: "Scans") -> dict[str, list[dict[str, Any]]]:
         "version": what.version,
     }
     try:
+        drawn = stamp.is_file() and read_json(stamp)["record"].get("pictures", False)
         record = once(stamp, inputs, [pictures] if drawn else [], work)
     except Exception as error:  # a fault of ours, or of memory: the other statistics are not to blame
         log.exception("%s failed and is left out", name)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bids_alphagan.files import read_json
 from bids_alphagan.layout.derivatives import (
@@ -36,7 +37,7 @@ def remove_stale(output_dir: Path, scans: Sequence[PreparedScan], cohorts: Mappi
         made.append((statistic_record(output_dir, name), now, tables, "evaluate"))
     gone: dict[str, list[str]] = {}
     for record, now, tables, step in made:
-        then = read_json(record)["record"] if record.is_file() else {}
+        then = _record(record)
         if all(then.get(key) == value for key, value in now.items()):
             continue
         for table in (output_dir / name for name in tables):
@@ -47,3 +48,11 @@ def remove_stale(output_dir: Path, scans: Sequence[PreparedScan], cohorts: Mappi
     for step, names in gone.items():
         told = ", ".join(names)
         log.warning("removed, for they were of other scans: %s (--steps %s makes them anew)", told, step)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """What a step keeps of itself; nothing where it has not been run, or the file is damaged."""
+    try:
+        return dict(read_json(path)["record"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -330,7 +330,10 @@ def test_arms_without_enough_synthetic_scans_are_left_out_or_refused() -> None:
     kept, left_out = possible(PAPER_TESTS, 10, 12)
     assert [arm.name for arm in kept] == ["r1", "r1+s0.5", "r1+s1", "s1", "r0.5+s1", "r1+a"]
     assert left_out["r1+s1.5"] == "needs 15 synthetic scans, there are 12"
-    with pytest.raises(UserError, match=r"there are 3 synthetic.*smallest test takes 5.*--n-synthetic 20"):
+    with pytest.raises(
+        UserError,
+        match=r"there are 3 synthetic.*smallest test takes 5.*synthesise downstream --n-synthetic 20",
+    ):
         possible(PAPER_TESTS, 10, 3)
 
 

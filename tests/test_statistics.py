@@ -163,6 +163,10 @@ def test_tables_of_other_scans_are_removed_and_told_of(copy: Path, caplog: pytes
     synthetic_scans(place[cohorts.MODEL])[0].unlink()
     remove_stale(copy, sides.scans, place)
     assert tables() == ["group_split.tsv"]
+    (copy / "models" / "evaluation.json").write_text("{")  # nobody knows what its tables are of
+    (copy / "group_metrics.tsv").write_text("")
+    remove_stale(copy, sides.scans, place)
+    assert tables() == ["group_split.tsv"]
 
 
 def test_every_statistics_tables_are_known_by_name() -> None:

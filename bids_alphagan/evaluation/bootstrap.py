@@ -24,10 +24,10 @@ Indices = np.ndarray
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the limits that `level` of the resamples lie between; low and high are NaN where undefined.
+    """A value and the limits that `level` of the resamples lie between; low and high are NaN where undefined,
+    as with fewer than MIN_INTERVAL animals in any set.
 
-    Undefined is it with fewer than MIN_INTERVAL animals in any set, too. animals: how many there were in each
-    set. resamples: those that gave a number.
+    animals: how many there were in each set. resamples: those that gave a number.
     """
 
     value: float

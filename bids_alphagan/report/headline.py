@@ -164,5 +164,5 @@ def _helps(model: str, section: DownstreamSection | None) -> Answer:
     ends = "" if gain["low"] is None else f", {gain['low']:+.{places}f} to {gain['high']:+.{places}f}"
     told = f"Dice {gain['value']:+.{places}f}{ends} against real scans alone".replace("-", "−")
     if downstream.notes(section.told[model]):
-        mark, told = OPEN, f"{told}, by networks that have hardly learned"
+        mark, told = OPEN, f"{told}, by networks that have hardly learned a tissue"
     return Answer(question, mark, f"{found['word']}: {told}.", "downstream")

@@ -17,7 +17,6 @@ LEVEL = 0.95
 RESAMPLES = 10_000
 # By chance alone, n animals all agree on the direction of a gain in 2 of 2^n cases: 1 in 16 for five animals.
 MIN_RESOLVED = 6
-
 LEAST_DICE = 0.3  # of real scans alone; below it a network has hardly learned a tissue
 
 
@@ -170,7 +169,8 @@ def hardly_learned(summary: Sequence[Mapping[str, Any]], steps: int) -> list[str
     summary: of `summarise`. steps: that each network took.
     """
     alone = {row["tissue"]: row["mean"] for row in summary if (row["arm"], row["measure"]) == ("r1", "dice")}
-    poor = [f"{tissue} ({mean:.3f})" for tissue, mean in alone.items() if mean < LEAST_DICE]
+    names = {GLOBAL: "all tissues together"}
+    poor = [f"{names.get(t, t)} ({mean:.3f})" for t, mean in alone.items() if mean < LEAST_DICE]
     if not poor:
         return []
     return [
