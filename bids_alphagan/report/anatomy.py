@@ -47,8 +47,7 @@ def _chart(sets: Mapping[str, Sequence[Mapping[str, float]]], labels: Mapping[st
     figure.subplots_adjust(left=0.15, right=0.985, top=1 - 0.3 / height, bottom=0.5 / height, wspace=0.1)
     for axes, (structure, title) in zip(panels, _STRUCTURES.items(), strict=True):
         for place, (name, scans) in enumerate(sets.items()):
-            colour = charts.INK if name == "real" else charts.ACCENTS[(place - 1) % len(charts.ACCENTS)]
-            _strip(axes, place, np.array([scan[structure] for scan in scans]), colour)
+            _strip(axes, place, np.array([scan[structure] for scan in scans]), charts.colour(name))
         axes.axvline(
             np.mean([scan[structure] for scan in sets["real"]]),
             color=charts.INK,

@@ -43,14 +43,12 @@ def _chart(lines: Sequence[Mapping[str, Any]]) -> str | None:
     figure = Figure(figsize=(9, height))
     panels = figure.subplots(1, len(_MEASURES), sharey=True)
     figure.subplots_adjust(left=0.2, right=0.985, top=1 - 0.3 / height, bottom=0.3 / height, wspace=0.12)
-    colours = dict(zip(dict.fromkeys(line["model"] for line in shown if line["model"] not in _NAMES),
-                       charts.ACCENTS, strict=False))  # fmt: skip
     for axes, (measure, title) in zip(panels, _MEASURES.items(), strict=True):
         for place, line in enumerate(shown):
             perfect = {"density": 1.0, "coverage": line["expected_coverage"]}.get(measure)
             if perfect is not None:
                 axes.plot([perfect] * 2, [place - 0.32, place + 0.32], color=charts.INK, linewidth=1.2)
-            colour = colours.get(line["model"], charts.INK)
+            colour = charts.colour(line["model"])
             low, high = line.get(f"{measure}_low"), line.get(f"{measure}_high")
             if low is not None:
                 axes.plot([low, high], [place] * 2, color=colour, linewidth=2, alpha=0.35, zorder=1)
