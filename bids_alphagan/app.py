@@ -23,6 +23,7 @@ from bids_alphagan.model_training import device, follow, follows, train
 from bids_alphagan.runs import check_output, once, provenance, start_run
 from bids_alphagan.scratch import use_scratch
 from bids_alphagan.segmenters import Segmenter, resolve_segmenter
+from bids_alphagan.segmenters.consistency import check_alike
 from bids_alphagan.splits import Split, split
 from bids_alphagan.stale import remove_stale
 from bids_alphagan.templates import Template, find_template
@@ -79,6 +80,8 @@ def run_group(config: Config) -> int:
     sides = split(config, scans)
     with_masks = "synthesise" in config.steps and any(scan.masks for scan in scans)
     template, segmenter = masks_by(config) if with_masks else (None, None)
+    if segmenter is not None:
+        check_alike({scan.name.stem: scan.segmentation for scan in scans if scan.masks}, segmenter)
     limits = judgement.limits_of(config, sides.training)
     if "downstream" in config.steps:
         group_downstream.check(config, sides)

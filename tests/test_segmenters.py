@@ -92,6 +92,15 @@ def test_ants_is_reproducible_and_leaves_nothing(
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def test_ants_works_in_a_folder_of_any_name(
+    tiny: Segmentation, rat: Template, scan: Path, tmp_path: Path
+) -> None:
+    """ANTs reads commas and brackets in its arguments as its own."""
+    made = run(AntsSegmenter(rat, TINY), scan, tmp_path / "a b'c,1%d[ü]")
+    np.testing.assert_array_equal(made.dseg, tiny.dseg)
+    assert list((tmp_path / "a b'c,1%d[ü]").iterdir()) == []
+
+
 @pytest.mark.parametrize("axes", ["LAS", "PIR"])
 def test_storage_order_does_not_matter(
     axes: str, rat: Template, scan: Path, tiny: Segmentation, tmp_path: Path

@@ -20,6 +20,7 @@ from bids_alphagan.layout.names import ScanName
 from bids_alphagan.layout.raw import find_scans
 from bids_alphagan.preprocess import scan_workflow
 from bids_alphagan.segmenters import TISSUES, Segmentation, SpmSegmenter, resolve_segmenter
+from bids_alphagan.segmenters.folders import private_folder
 from bids_alphagan.segmenters.registration import Registration, write_transform
 from bids_alphagan.segmenters.spm import (
     BRAIN,
@@ -29,7 +30,6 @@ from bids_alphagan.segmenters.spm import (
     together,
     with_mixtures,
 )
-from bids_alphagan.segmenters.spm_program import private_folder
 from bids_alphagan.templates import Template
 from bids_alphagan.volume import voxels
 
@@ -108,7 +108,7 @@ class TestPrivateFolder:
         (tmp_path / ODD).mkdir()
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ODD))
         with private_folder(tmp_path / ODD) as folder:
-            assert re.fullmatch(r"/(var/)?tmp/spm-\w+", str(folder))
+            assert re.fullmatch(r"/(var/)?tmp/masks-\w+", str(folder))
 
     def test_nowhere_to_write(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("os.access", lambda *_: False)

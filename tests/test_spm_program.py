@@ -13,7 +13,7 @@ import fake_spm as fake
 import pytest
 
 from bids_alphagan.errors import UserError
-from bids_alphagan.segmenters import resolve_segmenter
+from bids_alphagan.segmenters import AntsSegmenter, resolve_segmenter
 from bids_alphagan.segmenters import spm_program as program
 from bids_alphagan.segmenters.spm_program import call, find_spm, spm_banner, spm_version
 from bids_alphagan.templates import Template
@@ -56,6 +56,49 @@ def test_spm_ends_with_the_app(number: int, fake_spm: Path, tmp_path: Path) -> N
     pytest.fail("SPM's private folder is still there")
 
 
+@pytest.mark.parametrize(
+    ("files", "variables", "told"),
+    [
+        (["bin/spm-octave"], {}, "GNU Octave was not found. Install GNU Octave, or name it with OCTAVE_EXEC"),
+        (["bin/spm-octave"], {"OCTAVE_EXEC": "/none/octave"}, "OCTAVE_EXEC=/none/octave is no program"),
+        (["bin/spm-octave"], {"FORCE_SPMMCR": "1"}, "no compiled SPM, which FORCE_SPMMCR asks for"),
+        (["run_spm25.sh"], {}, "its MATLAB runtime was not found. Name its folder with MCR_HOME"),
+        ([], {}, "no SPM that could be run. Give SPM's own folder, or unset SPM_HOME"),
+    ],
+)
+def test_an_spm_home_that_does_not_work_says_why(
+    files: list[str],
+    variables: dict[str, str],
+    told: str,
+    no_spm: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    home = tmp_path / "spm"
+    for name in files or ["README.md"]:
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).touch(0o755)
+    monkeypatch.setenv("SPM_HOME", str(home))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=re.escape(told)):
+        find_spm()
+
+
+def test_an_spm_home_that_is_not_there_is_named(
+    no_spm: None,
+    rat: Template,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("SPM_HOME", str(tmp_path / "none"))
+    assert isinstance(resolve_segmenter("auto", rat), AntsSegmenter)
+    assert f"SPM_HOME={tmp_path / 'none'} is not there" in caplog.text
+    with pytest.raises(UserError, match="none is not there"):
+        resolve_segmenter("spm", rat)
+
+
 def test_100_mb_of_output_take_no_memory(
     fake_spm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,7 +130,16 @@ class TestFindingSpm:
     def test_octave_is_needed(self, variable: str, fake_spm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         place = fake_spm.parent if variable == "PATH" else fake_spm.parent.parent
         monkeypatch.setenv(variable, str(place))
-        assert find_spm() is None
+
+        def is_not_found() -> bool:
+            """An SPM_HOME that does not work is told of; a program on the PATH is none."""
+            if variable == "PATH":
+                return find_spm() is None
+            with pytest.raises(UserError, match="SPM_HOME="):
+                find_spm()
+            return True
+
+        assert is_not_found()
         octave = fake.write(fake_spm.parent.parent / "octave" / "octave")
         monkeypatch.setenv("OCTAVE_EXEC", str(octave))
         assert find_spm() == (str(fake_spm), "script")
@@ -95,7 +147,7 @@ class TestFindingSpm:
         monkeypatch.setenv("PATH", os.pathsep.join([os.environ["PATH"], str(octave.parent)]))
         assert find_spm() == (str(fake_spm), "script")
         monkeypatch.setenv("FORCE_SPMMCR", "")
-        assert find_spm() is None
+        assert is_not_found()
 
     def test_matlab_comes_last(self, fake_spm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SPM_HOME", str(fake_spm.parent.parent))
@@ -109,7 +161,8 @@ class TestFindingSpm:
     def test_compiled_spm_needs_its_runtime(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         program = fake.write(tmp_path / "spm" / "run_spm25.sh")
         monkeypatch.setenv("SPM_HOME", str(tmp_path / "spm"))
-        assert find_spm() is None
+        with pytest.raises(UserError, match="MATLAB runtime was not found"):
+            find_spm()
         with pytest.raises(UserError, match=r"--spm-cmd: \S+/run_spm25.sh needs .*MCR_HOME"):
             find_spm(str(program))
         for release in ("R2023a", "R2024b"):

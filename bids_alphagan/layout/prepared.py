@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ from bids_alphagan.volume import read_reference
 
 @dataclass(frozen=True)
 class PreparedScan:
-    """A scan as the participant level left it; `record` is `volume.Conformed.record`."""
+    """A scan as the participant level left it.
+
+    record: `volume.Conformed.record`. segmentation: how its masks were made, as `Segmenter.describe`.
+    """
 
     name: ScanName
     reference: Path
@@ -23,6 +26,7 @@ class PreparedScan:
     masks: dict[str, Path]
     record: dict[str, Any]
     quality: dict[str, float]
+    segmentation: dict[str, Any] = field(default_factory=dict)
 
 
 def prepared_scans(config: Config) -> list[PreparedScan]:
@@ -92,14 +96,16 @@ def _prepared(root: Path, preproc: Path) -> PreparedScan:
     name = parsed.without("desc")
     masks = scan_masks(root, name)
     try:
-        quality = read_json(sidecar(masks["dseg"]))["Quality"] if "dseg" in masks else {}
+        facts = read_json(sidecar(masks["dseg"])) if "dseg" in masks else {}
+        quality = facts["Quality"] if facts else {}
         record = read_json(sidecar(preproc))["Preparation"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{preproc}: its sidecars do not say how it was prepared ({type(error).__name__}: {error}). "
             "OUTPUT_DIR must be the participant level's; run participant again where they were damaged."
         ) from error
-    return PreparedScan(name, root / name.image("reference"), preproc, masks, record, quality)
+    made = facts.get("Segmentation", {})
+    return PreparedScan(name, root / name.image("reference"), preproc, masks, record, quality, made)
 
 
 def scan_masks(root: Path, name: ScanName, desc: str | None = None) -> dict[str, Path]:

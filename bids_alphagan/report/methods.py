@@ -227,15 +227,18 @@ def _masks(masks: MaskFacts | None) -> list[str]:
     template = f"{masks.template} [@{'; '.join(sources)}]" if sources else masks.template
     if masks.segmenter.lower().startswith("spm"):
         how = (
-            f"by the unified segmentation of {masks.segmenter} {masks.version} [@spm] with the tissue "
-            f"probability maps of the template {template}"
+            f"by the unified segmentation of {masks.segmenter} {masks.version} [@spm], at ten times the "
+            "animal's size, from the tissue probability maps of the template "
+            f"{template}, which bias correction [@n4], an affine and a symmetric diffeomorphic registration "
+            "[@syn] by ANTs [@ants] had brought to the scan; voxels that it called mixtures of two tissues "
+            "were divided as the registered maps expect, and the brain mask is that of the registration"
         )
     else:
         how = (
             f"with {masks.segmenter} {masks.version} [@ants]: after bias correction [@n4], the template "
             f"{template} was registered to the scan by an affine and a symmetric "
             "diffeomorphic transform [@syn], which brought its tissue probability maps to the scan's own "
-            "grid"
+            "grid, where the scan's intensities moved the tissues' borders"
         )
     return [f"Masks of grey matter, white matter and cerebrospinal fluid were made {how}."]
 

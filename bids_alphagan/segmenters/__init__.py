@@ -1,6 +1,7 @@
 """Tissue segmentation: a scan on its own grid goes in, probability maps on that very grid come out."""
 
 import logging
+import os
 from pathlib import Path
 
 from bids_alphagan.errors import UserError
@@ -40,15 +41,17 @@ def resolve_segmenter(
     if choice == "ants":
         return AntsSegmenter(template, effort, threads)
     command = find_spm(spm_cmd)
+    home = os.environ.get("SPM_HOME")
+    absent = f" (SPM_HOME={home} is not there)" if home and not Path(home).is_dir() else ""
     if command:
         return SpmSegmenter(
             template, command, spm_version(command), threads, effort, cache, spm_time_limit * 60
         )
     if choice == "spm":
         raise UserError(
-            "SPM was not found. Name it with --spm-cmd (such as /opt/spm/bin/spm-octave), set SPM_HOME or "
-            "SPMMCRCMD, or choose --segmenter ants, which needs nothing else."
+            f"SPM was not found{absent}. Name it with --spm-cmd (such as /opt/spm/bin/spm-octave), set "
+            "SPM_HOME or SPMMCRCMD, or choose --segmenter ants, which needs nothing else."
         )
-    note = "SPM was not found: the tissue masks come from antspyx (--segmenter ants), not from SPM."
+    note = f"SPM was not found{absent}: the tissue masks come from antspyx (--segmenter ants), not from SPM."
     log.warning(note)
     return AntsSegmenter(template, effort, threads, note)

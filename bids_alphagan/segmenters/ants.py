@@ -9,7 +9,8 @@ import numpy as np
 
 from bids_alphagan.errors import ScanError
 from bids_alphagan.segmenters.base import TISSUES, Segmentation, finish, largest_component, read_ras
-from bids_alphagan.segmenters.intensities import refine
+from bids_alphagan.segmenters.folders import private_folder
+from bids_alphagan.segmenters.intensities import REFINEMENT, refine
 from bids_alphagan.segmenters.registration import FULL, HOW, Effort, fine_template, register
 from bids_alphagan.templates import Template
 
@@ -39,10 +40,15 @@ class AntsSegmenter:
             "Parameters": asdict(self.effort),
             "Template": self.template.name,
             "Registration": HOW,
+            "Refinement": REFINEMENT,
             **({"Note": self.note} if self.note else {}),
         }
 
     def __call__(self, scan: Path, scratch: Path) -> Segmentation:
+        with private_folder(scratch) as folder:
+            return self._segment(scan, folder)
+
+    def _segment(self, scan: Path, scratch: Path) -> Segmentation:
         data, affine, back = read_ras(scan)
         found = register(self.template, data, affine, self.effort, self.threads, scan, scratch)
         warped = found.maps(fine_template(self.template, found.affine))

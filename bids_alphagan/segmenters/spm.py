@@ -20,6 +20,7 @@ from scipy import ndimage
 from bids_alphagan.errors import ScanError
 from bids_alphagan.files import digest, file_digest
 from bids_alphagan.segmenters.base import TISSUES, Segmentation, finish, largest_component, read_ras
+from bids_alphagan.segmenters.folders import private_folder
 from bids_alphagan.segmenters.pose import Volumes
 from bids_alphagan.segmenters.registration import (
     FULL,
@@ -30,7 +31,7 @@ from bids_alphagan.segmenters.registration import (
     fine_template,
     register,
 )
-from bids_alphagan.segmenters.spm_program import ELSE, call, complaint, last_words, private_folder
+from bids_alphagan.segmenters.spm_program import ELSE, call, complaint, last_words
 from bids_alphagan.templates import Template
 from bids_alphagan.volume import load, save
 

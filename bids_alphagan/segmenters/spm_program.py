@@ -12,8 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,12 +20,10 @@ from typing import IO
 
 from bids_alphagan.errors import UserError
 from bids_alphagan.segmenters import guard
+from bids_alphagan.segmenters.folders import private_folder
 
 OLDEST = 12  # SPM8 and before read another batch
 KEPT = 100_000  # bytes of the output's end that are kept: a program in a loop may print gigabytes
-PLAIN = re.compile(
-    r"[A-Za-z0-9_./-]+"
-)  # paths that need no quoting in MATLAB code, SPM's batch and the shell
 
 # By wrapper script: the variable that names its interpreter, and the interpreter's usual names.
 INTERPRETERS = {
@@ -80,13 +77,32 @@ def find_spm(spm_cmd: str | None = None) -> tuple[str, ...] | None:
 
     Looked for in `spm_cmd` (as for nipype, e.g. ``/opt/spm/bin/spm-octave script``), SPMMCRCMD, SPM_HOME and
     on the PATH; with FORCE_SPMMCR only for a compiled SPM. Raises UserError when `spm_cmd` or SPMMCRCMD names
-    a program that does not exist, or that lacks its MATLAB runtime.
+    a program that does not exist, or that lacks its MATLAB runtime, and when SPM_HOME is a folder whose SPM
+    cannot be run and no other is found.
     """
     for source, command in (("--spm-cmd", spm_cmd), ("SPMMCRCMD", os.environ.get("SPMMCRCMD"))):
         if command:
             return _given(source, command)
     home = os.environ.get("SPM_HOME")
-    return (_in_home(Path(home).absolute()) if home else None) or _on_path()
+    found = (_in_home(Path(home).absolute()) if home else None) or _on_path()
+    if found is None and home and Path(home).is_dir():
+        raise UserError(f"SPM_HOME={home}: {_why_not(Path(home))}")
+    return found
+
+
+def _why_not(home: Path) -> str:
+    """Why no SPM in this folder can be run, and what to do."""
+    forced = "FORCE_SPMMCR" in os.environ
+    for program, name in (("spm-octave", "GNU Octave"), ("spm-matlab", "MATLAB")):
+        if not forced and (home / "bin" / program).is_file() and not interpreter(program):
+            variable = INTERPRETERS[program][0]
+            tried = os.environ.get(variable)
+            missing = f"{variable}={tried} is no program" if tried else f"{name} was not found"
+            return f"SPM is there, but {missing}. Install {name}, or name it with {variable}."
+    if list(home.glob("run_spm*.sh")):
+        return "a compiled SPM is there, but its MATLAB runtime was not found. Name its folder with MCR_HOME."
+    only = "compiled SPM, which FORCE_SPMMCR asks for" if forced else "SPM that could be run"
+    return f"there is no {only}. Give SPM's own folder, or unset SPM_HOME."
 
 
 def _given(source: str, command: str) -> tuple[str, ...]:
@@ -191,22 +207,6 @@ def spm_banner(command: Sequence[str]) -> tuple[str, str]:
 def spm_version(command: Sequence[str]) -> str:
     """SPM's version, as it says it. Raises UserError as `spm_banner` does."""
     return spm_banner(command)[0]
-
-
-@contextmanager
-def private_folder(scratch: Path) -> Iterator[Path]:
-    """A new folder whose path has no blanks, quotes or other letters that SPM's batch or a shell reads.
-
-    It is made in `scratch` where that has such a path, else where temporary files go, and removed in the end.
-    Raises OSError where there is no such place to write to.
-    """
-    for place in (scratch.absolute(), Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")):
-        if PLAIN.fullmatch(str(place)) and os.access(place, os.W_OK | os.X_OK):
-            break
-    else:
-        raise OSError(f"SPM needs a folder to write to whose path is plain ({PLAIN.pattern}): set TMPDIR.")
-    with tempfile.TemporaryDirectory(prefix="spm-", dir=place, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
 
 
 def call(command: Sequence[str], folder: Path, threads: int = 1, time_limit: float | None = None) -> Answer:
