@@ -8,11 +8,11 @@ import fake_spm as fake
 import nibabel as nib
 import numpy as np
 import pytest
+from phantoms import phantom
 
 from bids_alphagan.templates import Template, find_template
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-SMALL = ("--shape", "32", "32", "20", "--zooms", "0.75", "0.75", "1.0")
 
 
 @pytest.fixture(autouse=True)
@@ -20,14 +20,6 @@ def one_thread() -> None:
     """The app sets torch's threads by its options, for good; sums then have another order, and last bit."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
-
-
-def phantom(out: Path, *options: str) -> Path:
-    """Make a phantom data set by its own command."""
-    from bids_alphagan.phantom import main
-
-    assert main([str(out), *SMALL, *options]) == 0
-    return out
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import pytest
 import slurm_cluster
 import tiny
 import torch
-from conftest import phantom
+from phantoms import phantom
 from slurm_cluster import wait_for
 from test_preprocess import issues
 from training_runs import leaves
