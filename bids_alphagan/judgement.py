@@ -57,12 +57,21 @@ def judge_real(scans: Sequence[PreparedScan], limits: gate.Limits) -> list[dict[
 
 
 def write_table(
-    output_dir: Path, real: Sequence[dict[str, Any]], limits: gate.Limits, models: Sequence[str]
-) -> None:
-    """Write group_quality.tsv and .json from the real scans' rows and what was drawn from `models`."""
-    rows, used = list(real), {REAL: {name: limit.record() for name, limit in limits.items()}}
-    for model in models:
-        record = read_json(model_folder(output_dir, model) / SYNTHESIS_RECORD)["record"]
+    output_dir: Path,
+    real: Sequence[dict[str, Any]],
+    limits: gate.Limits,
+    models: Sequence[str],
+    refused: Mapping[str, Sequence[dict[str, Any]]] | None = None,
+) -> Path:
+    """Write group_quality.tsv and .json from the real scans' rows and what was drawn from `models`.
+
+    refused: all draws of further models, of which none passed.
+    """
+    today = {name: limit.record() for name, limit in limits.items()}
+    rows, used = list(real), {REAL: today}
+    records = {m: read_json(model_folder(output_dir, m) / SYNTHESIS_RECORD)["record"] for m in models}
+    records |= {model: {"draws": draws, "limits": today} for model, draws in (refused or {}).items()}
+    for model, record in records.items():
         used[model] = record.get("limits", {})
         rows += [
             _row(model, one["scan"], one["measures"], one["reasons"], one["draw"], one["seed"])
@@ -72,9 +81,10 @@ def write_table(
     if not rows:
         for path in (table, table.with_suffix(".json")):  # of another selection of scans
             path.unlink(missing_ok=True)
-        return
+        return table
     write_tsv(table, rows)
     write_json(table.with_suffix(".json"), _COLUMNS | {name: _column(name, used) for name in MEASURES})
+    return table
 
 
 def read_table(output_dir: Path) -> list[dict[str, Any]]:

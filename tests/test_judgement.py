@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 
@@ -10,6 +11,7 @@ from bids_alphagan import cli, judgement
 from bids_alphagan.files import read_json, read_tsv, write_json
 from bids_alphagan.layout.prepared import prepared_scans
 from bids_alphagan.quality import MEASURES
+from bids_alphagan.segmenters.base import TISSUES, Segmentation
 
 VALUES = {name: 0.5 + 0.01 * place for place, name in enumerate(MEASURES)}
 
@@ -110,3 +112,47 @@ def test_unusable_limits_end_the_call_before_anything_is_written(
     assert cli.main([str(tmp_path / "data"), str(out), *words]) == 2
     assert "unknown measure 'entropi'. Known are brain_volume" in capsys.readouterr().err
     assert tiny.snapshot(out) == before
+
+
+class Sound:
+    """A segmenter that finds half a brain in every draw, and the same measures."""
+
+    name = "sound"
+
+    def memory_gb(self, voxels: int) -> float:
+        return 0.1
+
+    def describe(self) -> dict[str, str]:
+        return {"Name": "sound"}
+
+    def __call__(self, scan: Path, folder: Path) -> Segmentation:
+        brain = np.zeros(tiny.SHAPE, bool)
+        brain[:4] = True
+        maps = {tissue: brain * np.float32(1 / 3) for tissue in TISSUES}
+        return Segmentation(maps, brain, brain.astype(np.uint8), {}, VALUES | {"brain_volume": 2.0})
+
+
+def test_when_every_draw_is_refused_the_table_tells_why(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole group level: the draws are sound, and pass but by limits that nothing can pass."""
+    monkeypatch.setattr("bids_alphagan.app.masks_by", lambda config: (None, Sound()))
+    (tmp_path / "limits.json").write_text('{"entropy": [0, 0.001]}')
+    group = [str(tmp_path / "data"), str(out), "group", "--grid", "16", "--device", "cpu", "--nprocs", "1"]
+    group += ["--iterations", "1", "--batch-size", "2", "--channels", "4"]
+    group += ["--n-synthetic", "2", "--max-draws", "3", "--steps", "train", "synthesise"]
+
+    assert cli.main([*group, "--gate-limits", str(tmp_path / "limits.json")]) == 2
+    error = capsys.readouterr().err
+    assert "none of 6 draws of sigmarat2 passed the check of its masks: mean entropy" in error
+    assert f"{out / 'group_quality.tsv'} has every draw with its reasons." in error
+    rows = read_tsv(out / "group_quality.tsv")
+    assert [row["source"] for row in rows] == ["real"] * 9 + ["sigmarat2"] * 6
+    assert {row["verdict"] for row in rows} == {"fail"}
+    assert all("is high: 0.55 bits, at most 0.001 by --gate-limits" in row["reasons"] for row in rows)
+    limits = read_json(out / "group_quality.json")["entropy"]["Limits"]
+    assert limits["sigmarat2"] == limits["real"]
+
+    assert cli.main(group) == 0
+    rows = read_tsv(out / "group_quality.tsv")
+    assert [row["verdict"] for row in rows if row["source"] == "sigmarat2"] == ["pass", "pass"]
