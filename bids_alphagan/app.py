@@ -88,7 +88,7 @@ def run_group(config: Config) -> int:
     start_run(config)
     derivatives.describe_output(config.output_dir, config.bids_dir)
     sides.record(config)
-    judged = judgement.judge_real(scans, limits)
+    judged = judgement.judge_real(sides.training, sides.held_out, limits)
 
     if "train" in config.steps:
         train(config, sides.training)

@@ -120,8 +120,8 @@ def synthesise(
 
     Raises
     ------
-    NonePassedError: not a single scan was acceptable; an earlier cohort stays as it is, and the rejected draws are
-        there to look at.
+    NonePassedError: not a single scan was acceptable; an earlier cohort stays as it is, and the rejected draws
+        are there to look at.
     """
     _open_staging(cohort)
     done = [i for i in range(1, n + 1) if (cohort.staging / f"sub-{cohort.name(i).subject}").is_dir()]

@@ -27,7 +27,7 @@ def out(tmp_path: Path) -> Path:
     out = tmp_path / "out"
     assert cli.main([str(data), str(out), *words]) == 0
     for label in labels:
-        measures = VALUES | {"brain_volume": 0.05 if label == "09" else 2.0}
+        measures = VALUES | {"brain_volume": 0.05 if label == "09" else 2.0, "csf_fraction": 0.1 * int(label)}
         dseg = out / f"sub-{label}" / "anat" / f"sub-{label}_dseg.nii.gz"
         tiny.scan(dseg, tiny.values())
         write_json(dseg.with_name(f"sub-{label}_dseg.json"), {"Quality": measures, "Segmentation": {}})
@@ -43,13 +43,17 @@ def test_real_scans_are_judged_by_their_own_limits(out: Path, caplog: pytest.Log
     scans = prepared_scans(settings)
     with caplog.at_level(logging.INFO, logger="bids_alphagan"):
         logging.getLogger("bids_alphagan").addHandler(caplog.handler)
-        rows = judgement.judge_real(scans, judgement.limits_of(settings, scans))
+        rows = judgement.judge_real(scans, [], judgement.limits_of(settings, scans))
+        held_out = judgement.judge_real(scans[:8], scans[8:], judgement.limits_of(settings, scans[:8]))[-1]
         logging.getLogger("bids_alphagan").removeHandler(caplog.handler)
     assert [row["verdict"] for row in rows] == ["pass"] * 8 + ["fail"]
     assert "8 of 9 real scans pass" in caplog.text
     assert (
-        "sub-09_T2w fails the gate, and is used all the same: volume of the brain mask is low" in caplog.text
+        "sub-09_T2w fails the gate, and the models learn from it all the same: volume of the brain mask is low"
+        in caplog.text
     )
+    assert (held_out["split"], held_out["verdict"]) == ("held-out", "fail")
+    assert "sub-09_T2w fails the gate, and the models are compared with it all the same" in caplog.text
 
 
 def test_the_table_has_real_scans_and_draws_with_the_limits_of_each(out: Path) -> None:
@@ -70,7 +74,7 @@ def test_the_table_has_real_scans_and_draws_with_the_limits_of_each(out: Path) -
     drawn_by = {"entropy": {"Low": None, "High": 9.0}}
     record = {"record": {"draws": draws, "limits": drawn_by}}
     write_json(out / "models" / "sigmarat2" / "synthesis.json", record)
-    judgement.write_table(out, judgement.judge_real(scans, limits), limits, ["sigmarat2"])
+    judgement.write_table(out, judgement.judge_real(scans, [], limits), limits, ["sigmarat2"])
     rows, described = read_tsv(out / "group_quality.tsv"), read_json(out / "group_quality.json")
     assert list(rows[0]) == list(described)
     assert [row["source"] for row in rows] == ["real"] * 9 + ["sigmarat2"] * 2
@@ -89,7 +93,7 @@ def test_a_table_of_other_scans_does_not_stay(out: Path) -> None:
     settings = config(out)
     scans = prepared_scans(settings)
     limits = judgement.limits_of(settings, scans)
-    judgement.write_table(out, judgement.judge_real(scans, limits), limits, [])
+    judgement.write_table(out, judgement.judge_real(scans, [], limits), limits, [])
     judgement.write_table(out, [], {}, [])
     assert not list(out.glob("group_quality*"))
     assert judgement.read_table(out) == []
@@ -99,7 +103,7 @@ def test_limits_of_a_file_reach_the_gate(out: Path, tmp_path: Path) -> None:
     (tmp_path / "limits.toml").write_text("brain_volume = [0.01, 9]\n")
     settings = config(out, "--gate-limits", str(tmp_path / "limits.toml"))
     scans = prepared_scans(settings)
-    rows = judgement.judge_real(scans, judgement.limits_of(settings, scans))
+    rows = judgement.judge_real(scans, [], judgement.limits_of(settings, scans))
     assert {row["verdict"] for row in rows} == {"pass"}
 
 
@@ -129,7 +133,9 @@ class Sound:
         brain = np.zeros(tiny.SHAPE, bool)
         brain[:4] = True
         maps = {tissue: brain * np.float32(1 / 3) for tissue in TISSUES}
-        return Segmentation(maps, brain, brain.astype(np.uint8), {}, VALUES | {"brain_volume": 2.0})
+        return Segmentation(
+            maps, brain, brain.astype(np.uint8), {}, VALUES | {"brain_volume": 2.0, "csf_fraction": 0.5}
+        )
 
 
 def test_when_every_draw_is_refused_the_table_tells_why(
@@ -152,6 +158,17 @@ def test_when_every_draw_is_refused_the_table_tells_why(
     assert all("is high: 0.55 bits, at most 0.001 by --gate-limits" in row["reasons"] for row in rows)
     limits = read_json(out / "group_quality.json")["entropy"]["Limits"]
     assert limits["sigmarat2"] == limits["real"]
+
+    # sub-03 and sub-07 are held out: no limit comes from them, whose spread would be 0.2 with them.
+    held_out = {
+        row["participant_id"] for row in read_tsv(out / "group_split.tsv") if row["split"] == "held-out"
+    }
+    assert held_out == {"sub-03", "sub-07"}
+    assert {row["scan"][:6] for row in rows if row["split"] == "held-out"} == held_out
+    assert [row["split"] for row in rows].count("training") == 7
+    spread = read_json(out / "group_quality.json")["csf_fraction"]["Limits"]["real"]["RealSD"]
+    assert spread == pytest.approx(1.4826 * 0.3)
+    assert "only 7 training scans" in error
 
     assert cli.main(group) == 0
     rows = read_tsv(out / "group_quality.tsv")

@@ -188,7 +188,7 @@ def test_limits_that_cannot_be_used_are_refused(tmp_path: Path, text: str, messa
 
 def test_few_scans_are_told_of(limits: gate.Limits) -> None:
     on_floors = sum(limit.origin == "floor" for limit in limits.values())
-    assert f"only 4 real scans, whose spread says little: {on_floors} of {len(limits)}" in gate.few_note(
+    assert f"only 4 training scans, whose spread says little: {on_floors} of {len(limits)}" in gate.few_note(
         4, limits
     )
     assert gate.few_note(gate.FEW, limits) is None
