@@ -187,6 +187,6 @@ def few_note(n: int, limits: Mapping[str, Limit]) -> str | None:
     on_floors = sum(limit.origin == "floor" for limit in limits.values())
     return (
         f"The gate's limits come from only {n} training scan{'' if n == 1 else 's'}, whose spread says "
-        f"little: {on_floors} of {len(limits)} rest on the least spread that is assumed for any data set. Check "
-        "them, and set them with --gate-limits where they do not fit."
+        f"little: {on_floors} of {len(limits)} rest on the least spread that is assumed for any data set. "
+        "Check them, and set them with --gate-limits where they do not fit."
     )

@@ -62,10 +62,10 @@ def judge_real(
     log.info("the gate: %d of %d real scans pass", sum(r["verdict"] == "pass" for r in rows), len(rows))
     for row in rows:
         if row["verdict"] == "fail":
-            how = (
-                "the models are compared with it" if row["split"] == HELD_OUT else "the models learn from it"
+            how = "are compared with it" if row["split"] == HELD_OUT else "learn from it"
+            log.warning(
+                "%s fails the gate, and the models %s all the same: %s", row["scan"], how, row["reasons"]
             )
-            log.warning("%s fails the gate, and %s all the same: %s", row["scan"], how, row["reasons"])
     return rows
 
 

@@ -120,7 +120,7 @@ def synthesise(
 
     Raises
     ------
-    NonePassedError: not a single scan was acceptable; an earlier cohort stays as it is, and the rejected draws
+    NonePassedError: no scan was acceptable; an earlier cohort stays as it is, and the rejected draws
         are there to look at.
     """
     _open_staging(cohort)

@@ -35,8 +35,8 @@ class GateSection:
     Attributes
     ----------
     sources: key in the rows' `source` to its name in print, the real scans first.
-    rows: those of group_quality.tsv: source, split, scan, verdict ('pass' or 'fail'), reasons (list of text), and
-        each measure's value or None.
+    rows: those of group_quality.tsv: source, split, scan, verdict ('pass' or 'fail'), reasons (list of
+        text), and each measure's value or None.
     limits: of each measure, as the real scans are judged by.
     failures: a few of each source, in its order.
     """
