@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tiny
 
-from bids_alphagan import cli, judgement
+from bids_alphagan import cli, gate, judgement
 from bids_alphagan.files import read_json, read_tsv, write_json
 from bids_alphagan.layout.prepared import prepared_scans
 from bids_alphagan.quality import MEASURES
+from bids_alphagan.report.collect import _gate_section
 from bids_alphagan.segmenters.base import TISSUES, Segmentation
 
 VALUES = {name: 0.5 + 0.01 * place for place, name in enumerate(MEASURES)}
@@ -113,6 +114,18 @@ def test_unusable_limits_end_the_call_before_anything_is_written(
     assert cli.main([str(tmp_path / "data"), str(out), *words]) == 2
     assert "unknown measure 'entropi'. Known are brain_volume" in capsys.readouterr().err
     assert tiny.snapshot(out) == before
+
+
+def test_the_report_shows_one_real_scan_for_each_worst_reason(out: Path) -> None:
+    settings = config(out)
+    scans = prepared_scans(settings)
+    limits = gate.thresholds([scan.quality for scan in scans], 5, {"csf_fraction": (0.85, None)})
+    rows = judgement.judge_real(scans, [], limits)
+    assert [row["verdict"] for row in rows] == ["fail"] * 9  # eight by too little fluid, sub-09 by its volume
+    judgement.write_table(out, rows, limits, [])
+    section = _gate_section(settings, scans, [], limits)
+    assert section is not None
+    assert [failure.title for failure in section.failures] == ["Real: sub-01", "Real: sub-09"]
 
 
 class Sound:
