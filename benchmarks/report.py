@@ -168,7 +168,8 @@ def main() -> None:
     sides = split(config, prepared_scans(config))
     cohorts = {model: cohort_folder(root, model) for model in models}
     limits = judgement.limits_of(config, sides.training)
-    judgement.write_table(root, judgement.judge_real(sides.scans, limits), limits, list(models))
+    judged = judgement.judge_real(sides.training, sides.held_out, limits)
+    judgement.write_table(root, judged, limits, list(models))
     seconds: dict[str, float] = {}
     timed(seconds, "evaluation", group_evaluation.evaluate, config, sides, cohorts)
     timed(seconds, "report", group_report, config, sides, cohorts, limits, provenance(config))

@@ -20,6 +20,7 @@ from bids_alphagan.layout import derivatives, raw
 from bids_alphagan.layout.derivatives import SYNTHESIS_RECORD, cohort_folder, model_folder
 from bids_alphagan.layout.prepared import PreparedScan, check_synthetic, prepared_scans
 from bids_alphagan.model_training import device, follow, follows, train
+from bids_alphagan.rejected import NonePassedError
 from bids_alphagan.runs import check_output, once, provenance, start_run
 from bids_alphagan.scratch import use_scratch
 from bids_alphagan.segmenters import Segmenter, resolve_segmenter
@@ -90,13 +91,18 @@ def run_group(config: Config) -> int:
     start_run(config)
     derivatives.describe_output(config.output_dir, config.bids_dir)
     sides.record(config)
-    judged = judgement.judge_real(scans, limits)
+    judged = judgement.judge_real(sides.training, sides.held_out, limits)
 
     if "train" in config.steps:
         train(config, sides.training)
     if "synthesise" in config.steps:
-        for model in config.model:
-            synthesise(config, model, sides.training, template, segmenter, limits)
+        for at, model in enumerate(config.model):
+            try:
+                synthesise(config, model, sides.training, template, segmenter, limits)
+            except NonePassedError as error:
+                before, refused = config.model[:at], {model: error.draws}
+                table = judgement.write_table(config.output_dir, judged, limits, before, refused)
+                raise UserError(f"{error} {table} has every draw with its reasons.") from error
     made = cohorts(config, sides) if set(config.steps) - {"train"} else {}
     if {"synthesise", "report"} & set(config.steps):
         judgement.write_table(config.output_dir, judged, limits, list(made))

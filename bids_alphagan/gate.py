@@ -17,7 +17,7 @@ import numpy as np
 from bids_alphagan.errors import UserError
 from bids_alphagan.quality import MEASURES
 
-FEW = 8  # real scans; the spread of fewer says little
+FEW = 8  # training scans; the spread of fewer says little
 Bounds = tuple[float | None, float | None]
 _LEAST, _MOST = 1e-9, 300.0  # of a size, and of its logarithm: beyond any, and numbers still
 _ORIGINS = {
@@ -181,12 +181,12 @@ def _is_bound(value: Any) -> bool:
 
 
 def few_note(n: int, limits: Mapping[str, Limit]) -> str | None:
-    """A warning where the real scans are too few for their spread to say much; None where they are not."""
+    """A warning where the limits come from `n` scans, too few for their spread to say much; else None."""
     if not limits or n >= FEW:
         return None
     on_floors = sum(limit.origin == "floor" for limit in limits.values())
     return (
-        f"The gate's limits come from only {n} real scan{'' if n == 1 else 's'}, whose spread says little: "
-        f"{on_floors} of {len(limits)} rest on the least spread that is assumed for any data set. Check "
-        "them, and set them with --gate-limits where they do not fit."
+        f"The gate's limits come from only {n} training scan{'' if n == 1 else 's'}, whose spread says "
+        f"little: {on_floors} of {len(limits)} rest on the least spread that is assumed for any data set. "
+        "Check them, and set them with --gate-limits where they do not fit."
     )

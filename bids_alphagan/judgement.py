@@ -14,18 +14,25 @@ from bids_alphagan.quality import MEASURES
 
 log = logging.getLogger(__name__)
 
-REAL = "real"
+REAL, HELD_OUT = "real", "held-out"
 TABLE = "group_quality.tsv"
 _COLUMNS: dict[str, dict[str, Any]] = {
     "source": {
         "Description": "Where the scan comes from.",
         "Levels": {REAL: "acquired", "adni, sigmarat1, sigmarat2": "drawn from that model"},
     },
+    "split": {
+        "Description": "Whether the models learn from a real scan; n/a for draws.",
+        "Levels": {
+            "training": "they do, and the gate's limits come from these scans",
+            "held-out": "no model sees it, and no limit comes from it",
+        },
+    },
     "scan": {"Description": "The scan's name; for a synthetic scan, which one the draw was to become."},
     "draw": {"Description": "Number of the draw, from 1; n/a for real scans."},
     "seed": {"Description": "Seed of the latent vector; n/a for real scans."},
     "verdict": {
-        "Description": "What the gate says. Synthetic scans that fail are drawn again; real ones stay in.",
+        "Description": "What the gate says. Synthetic scans that fail are drawn again; real ones are used.",
         "Levels": {"pass": "every measure lies within its limits", "fail": "one or more do not, or no masks"},
     },
     "reasons": {"Description": "Why it fails, the worst first, separated by semicolons."},
@@ -33,36 +40,51 @@ _COLUMNS: dict[str, dict[str, Any]] = {
 
 
 def limits_of(config: Config, scans: Sequence[PreparedScan]) -> gate.Limits:
-    """The limits: from the real scans, and --gate-limits. UserError where that file cannot be used."""
+    """The limits: from the training scans, and --gate-limits. UserError where that file cannot be used."""
     own = gate.read_limits(config.gate_limits) if config.gate_limits else {}
     return gate.thresholds([scan.quality for scan in scans if scan.quality], config.gate_width, own)
 
 
-def judge_real(scans: Sequence[PreparedScan], limits: gate.Limits) -> list[dict[str, Any]]:
+def judge_real(
+    training: Sequence[PreparedScan], held_out: Sequence[PreparedScan], limits: gate.Limits
+) -> list[dict[str, Any]]:
     """One row of the table for each real scan that has masks; says in the log who passes and who does not."""
-    rows = [
-        _row(REAL, f"{scan.name.stem}_{scan.name.suffix}", scan.quality, gate.reasons(scan.quality, limits))
-        for scan in scans
-        if scan.quality
-    ]
+    rows = []
+    for side, scans in (("training", training), (HELD_OUT, held_out)):
+        for scan in scans:
+            if scan.quality:
+                name, told = f"{scan.name.stem}_{scan.name.suffix}", gate.reasons(scan.quality, limits)
+                rows.append(_row(REAL, name, scan.quality, told, side=side))
     if not rows:
         return rows
-    if note := gate.few_note(len(rows), limits):
+    if note := gate.few_note(sum(row["split"] != HELD_OUT for row in rows), limits):
         log.warning(note)
     log.info("the gate: %d of %d real scans pass", sum(r["verdict"] == "pass" for r in rows), len(rows))
     for row in rows:
         if row["verdict"] == "fail":
-            log.warning("%s fails the gate, and is used all the same: %s", row["scan"], row["reasons"])
+            how = "are compared with it" if row["split"] == HELD_OUT else "learn from it"
+            log.warning(
+                "%s fails the gate, and the models %s all the same: %s", row["scan"], how, row["reasons"]
+            )
     return rows
 
 
 def write_table(
-    output_dir: Path, real: Sequence[dict[str, Any]], limits: gate.Limits, models: Sequence[str]
-) -> None:
-    """Write group_quality.tsv and .json from the real scans' rows and what was drawn from `models`."""
-    rows, used = list(real), {REAL: {name: limit.record() for name, limit in limits.items()}}
-    for model in models:
-        record = read_json(model_folder(output_dir, model) / SYNTHESIS_RECORD)["record"]
+    output_dir: Path,
+    real: Sequence[dict[str, Any]],
+    limits: gate.Limits,
+    models: Sequence[str],
+    refused: Mapping[str, Sequence[dict[str, Any]]] | None = None,
+) -> Path:
+    """Write group_quality.tsv and .json from the real scans' rows and what was drawn from `models`.
+
+    refused: all draws of further models, of which none passed.
+    """
+    today = {name: limit.record() for name, limit in limits.items()}
+    rows, used = list(real), {REAL: today}
+    records = {m: read_json(model_folder(output_dir, m) / SYNTHESIS_RECORD)["record"] for m in models}
+    records |= {model: {"draws": draws, "limits": today} for model, draws in (refused or {}).items()}
+    for model, record in records.items():
         used[model] = record.get("limits", {})
         rows += [
             _row(model, one["scan"], one["measures"], one["reasons"], one["draw"], one["seed"])
@@ -72,9 +94,10 @@ def write_table(
     if not rows:
         for path in (table, table.with_suffix(".json")):  # of another selection of scans
             path.unlink(missing_ok=True)
-        return
+        return table
     write_tsv(table, rows)
     write_json(table.with_suffix(".json"), _COLUMNS | {name: _column(name, used) for name in MEASURES})
+    return table
 
 
 def read_table(output_dir: Path) -> list[dict[str, Any]]:
@@ -96,9 +119,10 @@ def _row(
     reasons: Sequence[str],
     draw: int | None = None,
     seed: int | None = None,
+    side: str | None = None,
 ) -> dict[str, Any]:
     told = [" ".join(reason.replace(";", ",").split()) for reason in reasons]  # no tabs, no line breaks
-    head = {"source": source, "scan": scan, "draw": draw, "seed": seed}
+    head = {"source": source, "split": side, "scan": scan, "draw": draw, "seed": seed}
     verdict = {"verdict": "fail" if told else "pass", "reasons": "; ".join(told) or None}
     return head | verdict | {name: measures.get(name) for name in MEASURES}
 

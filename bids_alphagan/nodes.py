@@ -125,7 +125,10 @@ class SegmentTissue(_ScanInterface):
     def _process(self, folder: Path) -> None:
         scratch = folder / "scratch"
         scratch.mkdir(exist_ok=True)
-        made = self.inputs.segment(Path(self.inputs.reference), scratch)
+        try:
+            made = self.inputs.segment(Path(self.inputs.reference), scratch)
+        except ScanError as error:  # who reads it knows the scan by its own name, not by this copy's
+            raise ScanError(str(error).removeprefix(f"{self.inputs.reference}: ")) from error
         maps = {**made.probseg, "dseg": made.dseg, "brain": made.brain}
         if made.corrected is not None:
             maps["corrected"] = made.corrected

@@ -34,7 +34,9 @@ MEASURES = {
     "csf_fraction": Measure("share of CSF in the brain", "", "both", 0.03),
     "prior_dice": Measure("Dice overlap with the template's warped tissues", "", "low", 0.03),
     "entropy": Measure("mean entropy of the tissue probabilities", "bits", "high", 0.04),
-    "largest_component": Measure("share of the brain mask in its largest part", "", "low", 0.01),
+    "largest_component": Measure(
+        "share of the tissues in their largest part, before the masks are cleaned", "", "low", 0.01
+    ),
     "template_correlation": Measure(
         "rank correlation with the warped template inside the brain", "", "low", 0.04
     ),
@@ -76,13 +78,15 @@ def measure(
     prior_dseg: np.ndarray,
     template: np.ndarray,
     prior: Sequence[np.ndarray] | None = None,
+    found: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Measure a segmentation; the keys are those of MEASURES.
 
     image (x, y, z): the scan, shading corrected; zooms: voxel sizes in mm; probseg: GM, WM, CSF in [0, 1];
     dseg: 0 outside the brain, 1 GM, 2 WM, 3 CSF; prior_dseg, template: the template's labels and image on the
-    scan's grid; prior: its GM, WM, CSF maps there (default: the labels). The brain (dseg > 0) must not be
-    empty. Finite where the image is.
+    scan's grid; prior: its GM, WM, CSF maps there (default: the labels); found (bool, not empty): where the
+    segmenter saw tissue, loose parts included (default: the brain). The brain (dseg > 0) must not be empty.
+    Finite where the image is.
     """
     brain = dseg > 0
     prior = prior or [(prior_dseg == k).astype(float) for k in (1, 2, 3)]
@@ -93,7 +97,7 @@ def measure(
     between = sum(len(part) * (part.mean() - values.mean()) ** 2 for part in parts if len(part)) / len(values)
     p = np.stack([np.clip(tissue[brain], 1e-6, 1) for tissue in probseg])
     p /= p.sum(axis=0)
-    components = np.bincount(ndimage.label(brain)[0].ravel())[1:]
+    components = np.bincount(ndimage.label(brain if found is None else found)[0].ravel())[1:]
     inner = ndimage.binary_erosion(brain)
     # The neighbours' mean against the voxel itself: white noise gives 1, a blurred image nearly 0.
     detail = image - (sum(ndimage.correlate1d(image, [0.5, 0, 0.5], axis=axis) for axis in range(3)) / 3)

@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 
 from bids_alphagan import gate
+from bids_alphagan.errors import UserError
 from bids_alphagan.files import read_json, write_json
 from bids_alphagan.layout.names import TISSUES
 from bids_alphagan.volume import save, with_grid
@@ -31,6 +32,14 @@ class Rejection:
     seed: int
     reasons: list[str]
     measures: dict[str, float | None]
+
+
+class NonePassedError(UserError):
+    """Not a single draw of a cohort passed; `draws` has a row for each, as the cohort's record would."""
+
+    def __init__(self, message: str, draws: list[dict[str, Any]]) -> None:
+        super().__init__(message)
+        self.draws = draws
 
 
 def finite(measures: Mapping[str, float]) -> dict[str, float | None]:

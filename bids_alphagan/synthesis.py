@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bids_alphagan import gate, quality, rejected
-from bids_alphagan.errors import ScanError, UserError
+from bids_alphagan.errors import ScanError
 from bids_alphagan.files import read_json, write_json
 from bids_alphagan.layout.derivatives import (
     describe_cohort,
@@ -34,7 +34,7 @@ from bids_alphagan.layout.derivatives import (
 from bids_alphagan.layout.names import ScanName, sidecar, uri
 from bids_alphagan.layout.prepared import PreparedScan
 from bids_alphagan.logs import log_files, worker_log
-from bids_alphagan.rejected import Rejection, finite
+from bids_alphagan.rejected import NonePassedError, Rejection, finite
 from bids_alphagan.volume import load, restore
 
 log = logging.getLogger(__name__)
@@ -120,8 +120,8 @@ def synthesise(
 
     Raises
     ------
-    UserError: not a single scan was acceptable; an earlier cohort stays as it is, and the rejected draws are
-        there to look at.
+    NonePassedError: no scan was acceptable; an earlier cohort stays as it is, and the rejected draws
+        are there to look at.
     """
     _open_staging(cohort)
     done = [i for i in range(1, n + 1) if (cohort.staging / f"sub-{cohort.name(i).subject}").is_dir()]
@@ -268,10 +268,11 @@ def _finish(cohort: Cohort, n: int, waiting: dict[int, list[Rejection]], bids_di
         shutil.rmtree(cohort.staging)
         rejected.settle(cohort.rejected_staging, cohort.rejected, n, cohort.keep_rejected)
         worst = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
-        raise UserError(
+        raise NonePassedError(
             f"none of {len(draws)} draws of {cohort.folder.name} passed the check of its masks: {worst}. "
             f"{cohort.rejected} has examples. Train longer (--iterations), or look at the reports of the "
-            "participants first."
+            "participants first.",
+            draws,
         )
     _clear_staging(cohort, {row["participant_id"] for row in rows})
     if given_up:

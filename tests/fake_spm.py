@@ -110,6 +110,8 @@ def answer(text: str, mode: str) -> None:
         grid = image.shape[:2] if mode == "shape" else image.shape
         values = ndimage.affine_transform(maps.get_fdata()[..., k], to_tpm, output_shape=image.shape, order=1)
         values = values[..., 0] if len(grid) == 2 else values
+        if mode == "loose" and k == 0:
+            values[:5, :5, :4] = 1  # tissue in the air beside the head
         values = {"nan": values * np.nan, "zero": values * 0}.get(mode, values)
         nib.save(nib.Nifti1Image(values.astype("f4"), image.affine), path)
         if mode == "truncated":

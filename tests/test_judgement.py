@@ -3,13 +3,16 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 
-from bids_alphagan import cli, judgement
+from bids_alphagan import cli, gate, judgement
 from bids_alphagan.files import read_json, read_tsv, write_json
 from bids_alphagan.layout.prepared import prepared_scans
 from bids_alphagan.quality import MEASURES
+from bids_alphagan.report.collect import _gate_section
+from bids_alphagan.segmenters.base import TISSUES, Segmentation
 
 VALUES = {name: 0.5 + 0.01 * place for place, name in enumerate(MEASURES)}
 
@@ -25,7 +28,7 @@ def out(tmp_path: Path) -> Path:
     out = tmp_path / "out"
     assert cli.main([str(data), str(out), *words]) == 0
     for label in labels:
-        measures = VALUES | {"brain_volume": 0.05 if label == "09" else 2.0}
+        measures = VALUES | {"brain_volume": 0.05 if label == "09" else 2.0, "csf_fraction": 0.1 * int(label)}
         dseg = out / f"sub-{label}" / "anat" / f"sub-{label}_dseg.nii.gz"
         tiny.scan(dseg, tiny.values())
         write_json(dseg.with_name(f"sub-{label}_dseg.json"), {"Quality": measures, "Segmentation": {}})
@@ -41,13 +44,14 @@ def test_real_scans_are_judged_by_their_own_limits(out: Path, caplog: pytest.Log
     scans = prepared_scans(settings)
     with caplog.at_level(logging.INFO, logger="bids_alphagan"):
         logging.getLogger("bids_alphagan").addHandler(caplog.handler)
-        rows = judgement.judge_real(scans, judgement.limits_of(settings, scans))
+        rows = judgement.judge_real(scans, [], judgement.limits_of(settings, scans))
+        held_out = judgement.judge_real(scans[:8], scans[8:], judgement.limits_of(settings, scans[:8]))[-1]
         logging.getLogger("bids_alphagan").removeHandler(caplog.handler)
     assert [row["verdict"] for row in rows] == ["pass"] * 8 + ["fail"]
     assert "8 of 9 real scans pass" in caplog.text
-    assert (
-        "sub-09_T2w fails the gate, and is used all the same: volume of the brain mask is low" in caplog.text
-    )
+    assert "sub-09_T2w fails the gate, and the models learn from it all the same: volume of" in caplog.text
+    assert (held_out["split"], held_out["verdict"]) == ("held-out", "fail")
+    assert "sub-09_T2w fails the gate, and the models are compared with it all the same" in caplog.text
 
 
 def test_the_table_has_real_scans_and_draws_with_the_limits_of_each(out: Path) -> None:
@@ -68,7 +72,7 @@ def test_the_table_has_real_scans_and_draws_with_the_limits_of_each(out: Path) -
     drawn_by = {"entropy": {"Low": None, "High": 9.0}}
     record = {"record": {"draws": draws, "limits": drawn_by}}
     write_json(out / "models" / "sigmarat2" / "synthesis.json", record)
-    judgement.write_table(out, judgement.judge_real(scans, limits), limits, ["sigmarat2"])
+    judgement.write_table(out, judgement.judge_real(scans, [], limits), limits, ["sigmarat2"])
     rows, described = read_tsv(out / "group_quality.tsv"), read_json(out / "group_quality.json")
     assert list(rows[0]) == list(described)
     assert [row["source"] for row in rows] == ["real"] * 9 + ["sigmarat2"] * 2
@@ -87,7 +91,7 @@ def test_a_table_of_other_scans_does_not_stay(out: Path) -> None:
     settings = config(out)
     scans = prepared_scans(settings)
     limits = judgement.limits_of(settings, scans)
-    judgement.write_table(out, judgement.judge_real(scans, limits), limits, [])
+    judgement.write_table(out, judgement.judge_real(scans, [], limits), limits, [])
     judgement.write_table(out, [], {}, [])
     assert not list(out.glob("group_quality*"))
     assert judgement.read_table(out) == []
@@ -97,7 +101,7 @@ def test_limits_of_a_file_reach_the_gate(out: Path, tmp_path: Path) -> None:
     (tmp_path / "limits.toml").write_text("brain_volume = [0.01, 9]\n")
     settings = config(out, "--gate-limits", str(tmp_path / "limits.toml"))
     scans = prepared_scans(settings)
-    rows = judgement.judge_real(scans, judgement.limits_of(settings, scans))
+    rows = judgement.judge_real(scans, [], judgement.limits_of(settings, scans))
     assert {row["verdict"] for row in rows} == {"pass"}
 
 
@@ -110,3 +114,67 @@ def test_unusable_limits_end_the_call_before_anything_is_written(
     assert cli.main([str(tmp_path / "data"), str(out), *words]) == 2
     assert "unknown measure 'entropi'. Known are brain_volume" in capsys.readouterr().err
     assert tiny.snapshot(out) == before
+
+
+def test_the_report_shows_one_real_scan_for_each_worst_reason(out: Path) -> None:
+    settings = config(out)
+    scans = prepared_scans(settings)
+    limits = gate.thresholds([scan.quality for scan in scans], 5, {"csf_fraction": (0.85, None)})
+    rows = judgement.judge_real(scans, [], limits)
+    assert [row["verdict"] for row in rows] == ["fail"] * 9  # eight by too little fluid, sub-09 by its volume
+    judgement.write_table(out, rows, limits, [])
+    section = _gate_section(settings, scans, [], limits)
+    assert section is not None
+    assert [failure.title for failure in section.failures] == ["Real: sub-01", "Real: sub-09"]
+
+
+class Sound:
+    """A segmenter that finds half a brain in every draw, and the same measures."""
+
+    name = "sound"
+
+    def memory_gb(self, voxels: int) -> float:
+        return 0.1
+
+    def describe(self) -> dict[str, str]:
+        return {"Name": "sound"}
+
+    def __call__(self, scan: Path, folder: Path) -> Segmentation:
+        brain = np.zeros(tiny.SHAPE, bool)
+        brain[:4] = True
+        maps = {tissue: brain * np.float32(1 / 3) for tissue in TISSUES}
+        measures = VALUES | {"brain_volume": 2.0, "csf_fraction": 0.5}
+        return Segmentation(maps, brain, brain.astype(np.uint8), {}, measures)
+
+
+def test_when_every_draw_is_refused_the_table_tells_why(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole group level: the draws are sound, and pass but by limits that nothing can pass."""
+    monkeypatch.setattr("bids_alphagan.app.masks_by", lambda config: (None, Sound()))
+    (tmp_path / "limits.json").write_text('{"entropy": [0, 0.001]}')
+    group = [str(tmp_path / "data"), str(out), "group", "--grid", "16", "--device", "cpu", "--nprocs", "1"]
+    group += ["--iterations", "1", "--batch-size", "2", "--channels", "4"]
+    group += ["--n-synthetic", "2", "--max-draws", "3", "--steps", "train", "synthesise"]
+
+    assert cli.main([*group, "--gate-limits", str(tmp_path / "limits.json")]) == 2
+    error = capsys.readouterr().err
+    assert "none of 6 draws of sigmarat2 passed the check of its masks: mean entropy" in error
+    assert f"{out / 'group_quality.tsv'} has every draw with its reasons." in error
+    rows = read_tsv(out / "group_quality.tsv")
+    assert [row["source"] for row in rows] == ["real"] * 9 + ["sigmarat2"] * 6
+    assert {row["verdict"] for row in rows} == {"fail"}
+    assert all("is high: 0.55 bits, at most 0.001 by --gate-limits" in row["reasons"] for row in rows)
+    limits = read_json(out / "group_quality.json")["entropy"]["Limits"]
+    assert limits["sigmarat2"] == limits["real"]
+
+    # sub-03 and sub-07 are held out: no limit comes from them, whose spread would be 0.2 with them.
+    assert {row["scan"][:6] for row in rows if row["split"] == "held-out"} == {"sub-03", "sub-07"}
+    assert [row["split"] for row in rows].count("training") == 7
+    spread = read_json(out / "group_quality.json")["csf_fraction"]["Limits"]["real"]["RealSD"]
+    assert spread == pytest.approx(1.4826 * 0.3)
+    assert "only 7 training scans" in error
+
+    assert cli.main(group) == 0
+    rows = read_tsv(out / "group_quality.tsv")
+    assert [row["verdict"] for row in rows if row["source"] == "sigmarat2"] == ["pass", "pass"]

@@ -104,6 +104,10 @@ def test_a_brain_in_two_halves_or_of_twice_the_volume_fails(limits: dict) -> Non
     cut = dseg.copy()
     cut[11:13] = 0
     assert any("largest part" in told for told in gate.reasons(measures(image, cut), limits))
+    apart = (dseg > 0) | (np.arange(dseg.shape[0]) == 0)[:, None, None]  # a slab beside the brain
+    soft = [(dseg == k).astype(float) for k in (1, 2, 3)]
+    m = quality.measure(image, ZOOMS, soft, dseg, dseg, INTENSITY[dseg], found=apart)
+    assert m["largest_component"] == pytest.approx((dseg > 0).sum() / apart.sum())
     twice = {**measures(image, dseg), "brain_volume": 2 * measures(image, dseg)["brain_volume"]}
     assert gate.reasons(twice, limits)[0].startswith("volume of the brain mask is high")
 
@@ -188,7 +192,7 @@ def test_limits_that_cannot_be_used_are_refused(tmp_path: Path, text: str, messa
 
 def test_few_scans_are_told_of(limits: gate.Limits) -> None:
     on_floors = sum(limit.origin == "floor" for limit in limits.values())
-    assert f"only 4 real scans, whose spread says little: {on_floors} of {len(limits)}" in gate.few_note(
+    assert f"only 4 training scans, whose spread says little: {on_floors} of {len(limits)}" in gate.few_note(
         4, limits
     )
     assert gate.few_note(gate.FEW, limits) is None

@@ -141,17 +141,19 @@ def model(tmp_path: Path, scan: ScanSection) -> ModelSection:
 
 
 def gate_section(reasons: list[str], scan: ScanSection) -> GateSection:
-    """A real scan that fails for `reasons`, one that passes, and two draws, one of which is too small."""
+    """Two real scans that fail for `reasons`, two that pass, and two draws, one of which is too small."""
     small = "volume of the brain mask is low: 1.2 mL, at least 1.5 in real scans"
     limits = gate.thresholds([{"brain_volume": 2.0, "entropy": 0.5}], 3)
     rows = [
-        {"source": source, "scan": name, "verdict": "fail" if why else "pass", "reasons": why}
+        {"source": source, "split": split, "scan": name, "verdict": "fail" if why else "pass", "reasons": why}
         | {"brain_volume": volume, "entropy": None}
-        for source, name, why, volume in (
-            ("real", "sub-01_bold", reasons, 2.1),
-            ("real", "sub-02_bold", [], 2.0),
-            ("sigmarat2", "synth0001", [small], 1.2),
-            ("sigmarat2", "synth0001", [], 2.2),
+        for source, split, name, why, volume in (
+            ("real", "training", "sub-01_bold", reasons, 2.1),
+            ("real", "training", "sub-02_bold", [], 2.0),
+            ("real", "held-out", "sub-03_bold", reasons, 2.3),
+            ("real", "held-out", "sub-04_bold", [], 2.2),
+            ("sigmarat2", "n/a", "synth0001", [small], 1.2),
+            ("sigmarat2", "n/a", "synth0001", [], 2.2),
         )
     ]
     failures = [
@@ -219,8 +221,11 @@ def test_the_gate_s_section_has_rates_reasons_limits_and_pictures(
     write_group_report(tmp_path / "g.html", [], [], [model], [], {}, "text", gate_section=section)
     page = read(tmp_path / "g.html")
     words = " ".join(page.words.split())
-    assert "Real 2 1 50 % SigmaRat2 2 1 50 %" in words
-    assert "sub-01_bold This real scan fails" in words
+    assert "Real 4 2 50 % SigmaRat2 2 1 50 %" in words
+    assert "sub-01_bold This real scan fails, and the models learnt from it. mean entropy" in words
+    assert (
+        "sub-03_bold This real scan fails, and the synthetic scans are compared with it: it was held" in words
+    )
     assert "volume of the brain mask is low 1 " in words
     assert "at least 1.5 in real scans" in words
     assert "brain_volume volume of the brain mask, in mL 1.482 2 2.7 the least spread" in words

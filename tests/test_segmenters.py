@@ -127,3 +127,17 @@ def test_oblique_and_shifted_header(rat: Template, scan: Path, truth: np.ndarray
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), turn @ image.affine), tmp_path / "oblique.nii.gz")
     made = run(AntsSegmenter(rat, TINY), tmp_path / "oblique.nii.gz", tmp_path / "scratch")
     assert dice(made.brain, truth > 0) > 0.92
+
+
+def test_tissue_apart_from_the_brain_is_measured_and_is_not_in_the_mask(
+    rat: Template, scan: Path, fake_spm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = resolve_segmenter("spm", rat, str(fake_spm), quick=True)
+    sound = run(segmenter, scan, tmp_path)
+    monkeypatch.setenv("FAKE_SPM", "loose")
+    loose = run(segmenter, scan, tmp_path)
+    tissue = sum(sound.probseg.values()) > 0.5
+    assert sound.measures["largest_component"] > 0.99
+    expected = sound.measures["largest_component"] * tissue.sum() / (tissue.sum() + 5 * 5 * 4)
+    assert loose.measures["largest_component"] == pytest.approx(expected)
+    assert np.array_equal(loose.brain, sound.brain)

@@ -233,7 +233,7 @@ def test_one_failure_holds_back_no_other_scan(
     assert cli.main(words) == 1
     assert len(list((out / "logs").glob("crash-*segment*"))) == 1
     said = capsys.readouterr().err
-    assert len(re.findall(r"FAILED sub-01/.*All tissues are the same", said)) == 1
+    assert len(re.findall(r"FAILED sub-01/\S+: SPM.*All tissues are the same", said)) == 1
     assert "FAILED sub-02" not in said
     assert "Running job #1" not in said
     masks = [len(list(out.glob(f"sub-{label}/func/*_probseg.nii.gz"))) for label in ("01", "02")]

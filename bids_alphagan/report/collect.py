@@ -263,12 +263,12 @@ def _gate_section(
     there = {row["source"] for row in rows}
     sources = {judgement.REAL: "Real"} | {model: MODELS[model].title for model in models if model in there}
     verdicts = {row["scan"]: row["reasons"] for row in rows if row["source"] == judgement.REAL}
-    real = [(scan, verdicts.get(f"{scan.name.stem}_{scan.name.suffix}")) for scan in scans]
-    failures = [
-        Failure(f"Real: {scan.name.stem}", reasons, scan.reference, scan.masks)
-        for scan, reasons in real
-        if reasons
-    ][: rejected.EXAMPLES]
+    first: dict[str, Failure] = {}  # the first real scan with each worst reason
+    for scan in scans:
+        if reasons := verdicts.get(f"{scan.name.stem}_{scan.name.suffix}"):
+            failure = Failure(f"Real: {scan.name.stem}", reasons, scan.reference, scan.masks)
+            first.setdefault(gate.kind(reasons[0]), failure)
+    failures = list(first.values())[: rejected.EXAMPLES]
     for model in sources:
         drawn = {(row["scan"], row["draw"], row["seed"]) for row in rows if row["source"] == model}
         kept = [

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bids_alphagan.gate import Limit, kind
+from bids_alphagan.judgement import HELD_OUT
 from bids_alphagan.quality import MEASURES
 from bids_alphagan.report import charts, figures
 
@@ -34,8 +35,8 @@ class GateSection:
     Attributes
     ----------
     sources: key in the rows' `source` to its name in print, the real scans first.
-    rows: those of group_quality.tsv: source, scan, verdict ('pass' or 'fail'), reasons (list of text), and
-        each measure's value or None.
+    rows: those of group_quality.tsv: source, split, scan, verdict ('pass' or 'fail'), reasons (list of
+        text), and each measure's value or None.
     limits: of each measure, as the real scans are judged by.
     failures: a few of each source, in its order.
     """
@@ -65,7 +66,7 @@ def view(section: GateSection) -> dict[str, Any]:
             for source, mine in rows.items()
         ],
         "reasons": [(reason, [counts[s][reason] for s in rows]) for reason, _ in every.most_common()],
-        "real_failures": [(row["scan"], "; ".join(row["reasons"])) for row in real],
+        "real_failures": [(row["scan"], row["split"] == HELD_OUT, "; ".join(row["reasons"])) for row in real],
         "limits": [_limit(name, limit) for name, limit in section.limits.items()],
         "strips": strips(section) if section.limits else None,
         "failures": [(failure, _picture(failure)) for failure in section.failures],

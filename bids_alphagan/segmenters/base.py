@@ -75,11 +75,12 @@ def finish(
 ) -> Segmentation:
     """Bring tissue maps (x, y, z) into range, label the brain's voxels and measure the result.
 
-    `warped` holds the template's own maps and its anatomical image ('template') on the scan's grid. All are
-    in RAS; `back` turns the result to how the scan is stored.
+    `warped` holds the template's own maps and its anatomical image ('template') on the scan's grid. `brain`
+    may be cleaner than the maps, whose loose parts are measured. All are in RAS; `back` turns the result to
+    how the scan is stored.
     """
-    total = np.maximum(np.sum([maps[tissue] for tissue in TISSUES], axis=0), 1)
-    probseg = {tissue: np.asarray(maps[tissue] / total, dtype=np.float32) for tissue in TISSUES}
+    total = np.sum([maps[tissue] for tissue in TISSUES], axis=0)
+    probseg = {t: np.asarray(maps[t] / np.maximum(total, 1), dtype=np.float32) for t in TISSUES}
     dseg = labels(probseg, brain)
     measures = quality.measure(
         data,
@@ -89,6 +90,7 @@ def finish(
         prior_dseg=labels(warped, warped["brain"] > 0.5),
         template=warped["template"],
         prior=[warped[tissue] for tissue in TISSUES],
+        found=total > 0.5,
     )
     stored = {tissue: back(values) for tissue, values in probseg.items()}
     return Segmentation(stored, back(brain), back(dseg), provenance, measures, back(data))
