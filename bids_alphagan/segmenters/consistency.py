@@ -13,18 +13,18 @@ DECISIVE = ("Name", "Template", "Parameters", "RegistrationParameters")  # of wh
 def check_alike(made: Mapping[str, Mapping[str, Any]], segmenter: Segmenter) -> None:
     """Raise UserError where masks of real scans were made otherwise than `segmenter` would make them.
 
-    made: by scan, `Segmenter.describe` of then, as its sidecar has it.
+    made: by scan, `Segmenter.describe` of then, as its sidecar has it; empty where it says nothing.
     """
     about = segmenter.describe()
     now = _decisive(about)
-    others = [name for name, facts in made.items() if _decisive(facts) != now]
+    others = [name for name, facts in made.items() if facts and _decisive(facts) != now]
     if not others:
         return
     then = made[others[0]]
     was = f"{then.get('Name')} with the template {then.get('Template')}"
-    same = all(then.get(key) == about[key] for key in ("Name", "Template"))
+    same = all(then.get(key) == about.get(key) for key in ("Name", "Template"))
     to_be = "other settings (--quick-masks, --preset, or another version)" if same else about["Name"]
-    to_be += "" if same else f" with the template {about['Template']}"
+    to_be += "" if same else f" with the template {about.get('Template')}"
     note = f" {about['Note']}" if about.get("Note") else ""
     raise UserError(
         f"{others[0]} (and {len(others) - 1} more of {len(made)} real scans): their masks were made by "
