@@ -194,7 +194,9 @@ def neighbourhoods(
 
 def _radii(distances: np.ndarray, animals: np.ndarray, k: int) -> np.ndarray:
     """Each scan's distance to the k-th nearest other animal, which is as near as its nearest scan: (n,)."""
-    nearest = np.stack([distances[:, animals == a].min(axis=1) for a in range(animals.max() + 1)], axis=1)
+    order = np.argsort(animals, kind="stable")
+    first = np.searchsorted(animals[order], np.arange(animals.max() + 1))
+    nearest = np.minimum.reduceat(distances[:, order], first, axis=1)  # of each animal
     nearest[np.arange(len(animals)), animals] = np.inf
     return np.asarray(np.partition(nearest, k - 1, axis=1)[:, k - 1])
 
