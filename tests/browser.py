@@ -186,6 +186,15 @@ class Tab:
         return self.browser.call("Target.getTargets")["targetInfos"]
 
 
+def dom(page: Path, profile: Path, width: int = 900) -> str:
+    """A page as it stands after its scripts have run, by Chromium's own --dump-dom."""
+    assert PROGRAM
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    flags += ["--no-first-run", f"--user-data-dir={profile}", f"--window-size={width},900", "--dump-dom"]
+    words = [PROGRAM, *flags, page.as_uri()]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60).stdout
+
+
 @contextmanager
 def chromium(profile: Path) -> Iterator[Browser]:
     """Start a headless Chromium with its data in `profile`, and end it."""

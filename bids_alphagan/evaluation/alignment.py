@@ -97,11 +97,6 @@ def movement(parameters: Tensor) -> Tensor:
     return torch.cat([torch.linalg.matrix_exp(cross), parameters[:, :3, None]], dim=2)
 
 
-def sizes(moves: Tensor) -> Tensor:
-    """How much movements (b, 3, 4) enlarge lengths: (b,)."""
-    return torch.linalg.det(moves[:, :, :3]).abs() ** (1 / 3)
-
-
 def derivatives(volumes: Tensor, region: Region) -> Tensor:
     """How the region's values (b, v) change with shift (mm), rotation (radians), log size: (b, v, 7)."""
     spacing = tuple(float(zoom) for zoom in region.zooms)

@@ -139,7 +139,7 @@ def _repetitions(own: Nearest, real: RealScans, alpha: float) -> tuple[list[Repe
 
 
 def _notes(real: RealScans, nearer: float) -> list[str]:
-    animals = len(np.unique(real.null.animals))
+    animals = real.null.animals
     held = 0 if real.held_out is None else len(np.unique(real.held_out.animals))
     notes = []
     if not held:

@@ -13,10 +13,8 @@ One nearest animal that is in the training set under two names hides its copies:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from bids_alphagan.errors import UserError
 from bids_alphagan.evaluation.alignment import Library, Region, compose, inverse
@@ -33,27 +31,28 @@ FEWEST = 4  # training animals; of fewer, the nearest two say little about what 
 
 @dataclass(frozen=True)
 class Null:
-    """What is usual among real animals: log(r2 / r1) of each real scan, (n,), and its animal, (n,).
+    """What is usual of log(r2 / r1) among so many real animals.
 
     mean: of the exponential distribution; events: how many animals it rests on.
     """
 
-    ratios: np.ndarray
-    animals: np.ndarray
+    animals: int
     mean: float
     events: int
 
     @classmethod
     def of(cls, ratios: np.ndarray, animals: np.ndarray) -> "Null":
-        """Fit to the smallest TRIM of the ratios, the others censored there (as Facco et al. leave them out).
+        """Fit to log(r2 / r1) of each real scan (n,), whose animals are `animals` (n,).
+
+        The smallest TRIM of them are taken, the others censored there (as Facco et al. leave them out).
 
         Scans of one animal are alike, so the number of animals and not of scans is how much is known.
         """
         ordered = np.sort(ratios)
         kept = max(int(TRIM * len(ordered)), 1)
         mean = (ordered[:kept].sum() + (len(ordered) - kept) * ordered[kept - 1]) / kept
-        events = max(int(TRIM * len(np.unique(animals))), 1)
-        return cls(ratios, animals, max(float(mean), 1e-6), events)
+        n = len(np.unique(animals))
+        return cls(n, max(float(mean), 1e-6), max(int(TRIM * n), 1))
 
     def p(self, ratios: np.ndarray) -> np.ndarray:
         """Chance of a ratio as large: of the exponential whose mean is estimated from `events` values.
@@ -65,12 +64,6 @@ class Null:
     def nearer(self, p: float) -> float:
         """r2 / r1 of which a larger one has the chance `p`: the inverse of `p` for one scan."""
         return float(np.exp(self.events * self.mean * (p ** (-1 / self.events) - 1)))
-
-    def p_rank(self, ratios: np.ndarray) -> np.ndarray:
-        """Chance by counting real animals with such a ratio, without assumptions; at least 1 / (n + 1)."""
-        beaten = self.ratios[None, :] >= ratios[:, None]
-        per_animal = [beaten[:, self.animals == a].mean(axis=1) for a in np.unique(self.animals)]
-        return np.asarray((1 + np.sum(per_animal, axis=0)) / (1 + len(per_animal)))
 
 
 @dataclass(frozen=True)
@@ -174,10 +167,8 @@ class Match:
 
     similarity: correlation in [0, 1] after alignment, both blurred. ratio: r1 / r2, the distance to this scan
     over that to the next animal's; about 1 for a scan that is no copy. p: chance of such a ratio among real
-    animals; p_rank: the same by counting alone; p_adjusted: p by Holm's method over the cohort. copy:
-    p_adjusted is below alpha. mirrored: left and right are swapped. rotation, shift: about and along the
-    three axes, in degrees and mm; size: of the synthetic scan, over the training scan's; all as in `move`
-    (3, 4), from the training to the (mirrored) synthetic scan.
+    animals; p_adjusted: p by Holm's method over the cohort. copy: p_adjusted is below alpha. mirrored: left
+    and right are swapped. move: (3, 4), mm, from the training to the (mirrored) synthetic scan.
     """
 
     synthetic: int
@@ -185,19 +176,10 @@ class Match:
     similarity: float
     ratio: float
     p: float
-    p_rank: float
     p_adjusted: float
     copy: bool
     mirrored: bool
-    rotation: tuple[float, ...]
-    shift: tuple[float, ...]
-    size: float
     move: np.ndarray
-
-    def record(self) -> dict[str, Any]:
-        """As JSON, for sidecars: all but the indices and the matrix."""
-        hidden = {"synthetic", "training", "move"}
-        return {name: value for name, value in vars(self).items() if name not in hidden}
 
 
 def matches(found: Nearest, real: RealScans, alpha: float = ALPHA) -> list[Match]:
@@ -208,13 +190,12 @@ def matches(found: Nearest, real: RealScans, alpha: float = ALPHA) -> list[Match
     share of false discoveries would find a few more copies, but each is written beside a scan by name.
     """
     logs = _ratios(found)
-    p, p_rank = real.null.p(logs), real.null.p_rank(logs)
+    p = real.null.p(logs)
     adjusted = holm(p)
     rows = []
     for i in range(len(logs)):
         j = int(found.index[i, 0])
         move = _between(found.moves[i, 0], real.training.aligned.moves[j].double().numpy())
-        size = float(np.linalg.det(move[:, :3]) ** (1 / 3))
         rows.append(
             Match(
                 synthetic=i,
@@ -222,13 +203,9 @@ def matches(found: Nearest, real: RealScans, alpha: float = ALPHA) -> list[Match
                 similarity=float(found.similarity[i, 0]),
                 ratio=float(np.exp(-logs[i])),
                 p=float(p[i]),
-                p_rank=float(p_rank[i]),
                 p_adjusted=float(adjusted[i]),
                 copy=bool(adjusted[i] < alpha),
                 mirrored=bool(found.mirrored[i, 0]),
-                rotation=tuple(map(float, Rotation.from_matrix(move[:, :3] / size).as_rotvec(degrees=True))),
-                shift=tuple(map(float, move[:, 3])),
-                size=size,
                 move=move,
             )
         )
