@@ -5,6 +5,7 @@ its fields, or those of a step before it, has another value (see `Config.setting
 """
 
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -22,6 +23,15 @@ def _label(prefix: str) -> Callable[[str], str]:
         return text.removeprefix(f"{prefix}-")
 
     return strip
+
+
+def _with_absolute_program(command: str) -> str:
+    try:
+        program, *rest = shlex.split(command)
+    except ValueError:  # no command: who looks for the program says so
+        return command
+    is_relative = os.sep in program and not Path(program).is_absolute()
+    return shlex.join([str(Path(program).absolute()), *rest]) if is_relative else command
 
 
 @dataclass(frozen=True)
@@ -238,6 +248,8 @@ class Config(TrainingOptions, EvaluationOptions):
         paths: dict[str, Any] = {n: v.absolute() for n, v in values.items() if isinstance(v, Path)}
         if Path(self.template).is_dir():  # the run record is to work from any folder
             paths["template"] = str(Path(self.template).absolute())
+        if self.spm_cmd:
+            paths["spm_cmd"] = _with_absolute_program(self.spm_cmd)
         return replace(self, **paths)
 
     def settings(self, *steps: str) -> dict[str, Any]:

@@ -9,14 +9,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from bids_alphagan import cli
+from bids_alphagan import cli, gate
 from bids_alphagan.choices import DEFAULT_STEPS
 from bids_alphagan.config import Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import write_text
 from bids_alphagan.layout import raw
-from bids_alphagan.runs import check_output
-from bids_alphagan.slurm import DEFAULTS, FORMS, STAGES, scripts, stages
+from bids_alphagan.option_files import read_toml
+from bids_alphagan.runs import check_output, check_outside
+from bids_alphagan.slurm import DEFAULTS, FORMS, STAGES, Stage, scripts, stages, tasks_of
+from bids_alphagan.templates import check_spec
+from bids_alphagan.training_options import check_shares
+
+HOME = "TEMPLATEFLOW_HOME"
+PLACES = ("bids_dir", "output_dir")
+LIMITS = ("nprocs", "mem_mb", "devices")  # what settings.sh and train.sbatch fill in from Slurm
 
 EPILOG = """\
 VALUE is for every stage, STAGE=VALUE for one: --time 4:00:00 train=24:00:00 --partition cpu train=gpu
@@ -128,24 +135,29 @@ def write(options: argparse.Namespace, words: Sequence[str]) -> Path:
     Raises UserError for what the app or Slurm would not take; then nothing was written.
     """
     config = _config(options, words)
-    animals = raw.animals(config)
     folder = (options.scripts or config.output_dir / "code" / "slurm").absolute()
     image = options.image and options.image.absolute()
-    if image and not image.exists():
-        raise UserError(f"--image {image}: is not there.")
-    words = list(_absolute(words))
+    home = Path(os.environ[HOME]).absolute() if os.environ.get(HOME) else None
+    _check_places(config, folder)
+    if image:
+        _check_image(image, home, config)
+    words = list(_for_jobs(config, words))
     wanted = options.stages or ["participant", *DEFAULT_STEPS]
+    jobs = stages(wanted, {key: getattr(options, key) for key in FORMS}, options.warn)
+    _check_options(config, jobs, words)
+    animals = raw.animals(config)
+    tasks, throttle = tasks_of(options.array, -(-len(animals) // options.animals_per_task))
     made = scripts(
-        stages=stages(wanted, {key: getattr(options, key) for key in FORMS}, options.warn),
+        stages=jobs,
         bids_dir=str(config.bids_dir),
         output_dir=str(config.output_dir),
-        image=image and str(image),
+        image=str(image or ""),
         app=[sys.executable, "-m", "bids_alphagan"],
         options=words,
-        binds=_binds(config, words) if image else [],
         work_dir=str(config.work_dir or ""),
-        templateflow_home=os.environ.get("TEMPLATEFLOW_HOME", ""),
-        array=options.array,
+        templateflow_home=str(home or ""),
+        tasks=tasks,
+        throttle=throttle,
         per_task=options.animals_per_task,
         strict=options.strict,
         warn=options.warn,
@@ -163,57 +175,107 @@ def write(options: argparse.Namespace, words: Sequence[str]) -> Path:
 
 
 def _config(options: argparse.Namespace, words: Sequence[str]) -> Config:
-    """The options as the app understands them; UserError for what it, or a script, would not take."""
+    """The options as the app understands them; UserError for what cannot stand in a script."""
     own = [word for word in words if word.partition("=")[0] in ("--steps", "--version", "--help", "-h")]
     if own:
         raise UserError(f"{own[0]}: not here; --stages says what is to be done.")
-    if any(not text.isprintable() for text in (*words, *map(str, (options.bids_dir, options.output_dir)))):
+    given = (options.bids_dir, options.output_dir, options.scripts, options.image, os.environ.get(HOME))
+    if any(not text.isprintable() for text in (*words, *map(str, given))):
         raise UserError("paths and options with line breaks and the like cannot stand in a script.")
     call = [str(options.bids_dir), str(options.output_dir)]
     cli.parse([*call, "group", *words])
-    config = cli.parse([*call, "participant", *words])
+    return cli.parse([*call, "participant", *words])
+
+
+def _paths(config: Config) -> dict[str, str]:
+    """The files and folders that the options name, absolute, by flag."""
+    values = {_flag(f.name): getattr(config, f.name) for f in fields(config) if f.name not in PLACES}
+    values["--template"] = Path(config.template) if Path(config.template).is_dir() else None
+    return {flag: str(value) for flag, value in values.items() if isinstance(value, Path)}
+
+
+def _flag(word: str) -> str:
+    """The flag that a field's name, or a word of the command line, stands for."""
+    flag = word.partition("=")[0].replace("_", "-")
+    return "--work-dir" if flag == "-w" else flag if flag.startswith("-") else f"--{flag}"
+
+
+def _for_jobs(config: Config, words: Sequence[str]) -> Iterator[str]:
+    """The words, and as flags what a --config file says of paths and LIMITS. All paths are absolute.
+
+    Jobs run in a folder of their own, and what they are told of Slurm's limits would win over the file.
+    """
+    told = _paths(config) | ({"--spm-cmd": config.spm_cmd} if config.spm_cmd else {})
+    given, before = set(), ""
+    for word in words:
+        flag = _flag(word) if word.startswith("-") else ""
+        if before in told:
+            yield told[before]
+        elif flag in told and "=" in word:
+            yield f"{flag}={told[flag]}"
+        else:
+            yield word
+        given.add(flag)
+        before = "" if "=" in word else flag
+    for name in read_toml(config.config) if config.config else {}:
+        if name in LIMITS:
+            told[_flag(name)] = str(getattr(config, name))
+    yield from (f"{flag}={value}" for flag, value in told.items() if flag not in given)
+
+
+def _check_places(config: Config, folder: Path) -> None:
+    """UserError for a wrong input, or where outputs, or scripts and logs in `folder`, cannot be."""
     raw.check_dataset(config.bids_dir)
     check_output(config)
-    return config
+    check_outside(config.bids_dir, folder)
+    for path in (folder, folder.resolve()):
+        if "%" in str(path) or "\\" in str(path):
+            raise UserError(
+                f"{path}: Slurm takes % and \\ in the place of its logs for patterns. Give another "
+                "OUTPUT_DIR, or another folder for scripts and logs with --scripts."
+            )
 
 
-def _path_flags() -> set[str]:
-    named = {f"--{f.name.replace('_', '-')}" for f in fields(Config) if f.metadata.get("type") is Path}
-    return named | {"--template", "-w"}
-
-
-def _absolute(words: Sequence[str]) -> Iterator[str]:
-    """The words with absolute paths: jobs run in a folder of their own."""
-    before, flags = "", _path_flags()
-    for word in words:
-        flag, equals, value = word.partition("=")
-        flag = flag.replace("_", "-")
-        if equals and flag in flags:
-            yield f"{flag}={_path(flag, value)}"
-        else:
-            yield _path(before, word) if before in flags else word
-        before = word.replace("_", "-")
-
-
-def _path(flag: str, value: str) -> str:
-    is_name = flag == "--template" and not Path(value).is_dir()
-    return value if is_name else str(Path(value).absolute())
-
-
-def _binds(config: Config, words: Sequence[str]) -> list[str]:
-    """What an image has to see besides input, output and the paths among `words`: those in a --config file.
-
-    Raises UserError for what apptainer would split.
-    """
-    given = [getattr(config, f.name) for f in fields(config) if f.name not in ("bids_dir", "output_dir")]
-    paths = [str(path) for path in given if isinstance(path, Path)]
-    paths += [config.template] if Path(config.template).is_dir() else []
-    paths += [home] if (home := os.environ.get("TEMPLATEFLOW_HOME")) else []
-    for path in (str(config.bids_dir), str(config.output_dir), *paths):
+def _check_image(image: Path, home: Path | None, config: Config) -> None:
+    """UserError for what is no image, and for what apptainer cannot bind."""
+    if not image.exists():
+        raise UserError(f"--image {image}: is not there.")
+    if image.is_file():
+        with image.open("rb") as stream:
+            is_image = stream.read(64)[32:].startswith(b"SIF_MAGIC")  # after a line for the shell
+    else:
+        is_image = (image / ".singularity.d").is_dir()
+    if not is_image:
+        raise UserError(f"--image {image}: is not an image of apptainer, a SIF file or a sandbox.")
+    if home and not home.is_dir():
+        raise UserError(f"{HOME}={home}: no such folder, which jobs with an image need. Make or unset it.")
+    for path in map(str, filter(None, (config.bids_dir, config.output_dir, home, *_paths(config).values()))):
         if ":" in path or "," in path:
             raise UserError(f"{path}: apptainer cannot bind a path with a colon or a comma.")
-    named = {word.partition("=")[2] or word for word in words}
-    return [path for path in paths if path not in named]
+
+
+def _check_options(config: Config, jobs: Sequence[Stage], words: Sequence[str]) -> None:
+    """UserError for options that the app would refuse in a job, after hours in the queue."""
+    raw.read_filters(config)
+    if config.gate_limits:
+        gate.read_limits(config.gate_limits)
+    if config.segmenter != "none":
+        check_spec(config.template)
+    if config.use_plugin:
+        from bids_alphagan.preprocess import read_plugin
+
+        read_plugin(config.use_plugin)
+    group = [job for job in jobs if job.name != "participant"]
+    without = [job.name for job in group if not int(job.gpus) and "gpu" not in str(job.sbatch)]
+    if config.device == "cuda" and without:
+        raise UserError(
+            f"--device cuda: no GPU is asked for {', '.join(without)}. Leave it out: "
+            "a job takes a GPU where it has one."
+        )
+    for gpus in (int(job.gpus) for job in group if job.name == "train"):
+        devices = config.devices if "--devices" in map(_flag, words) else max(1, gpus)
+        seen = 0 if config.device == "cpu" else gpus
+        check_shares(devices, config.num_nodes, config.batch_size, None, seen)
 
 
 def _submit(folder: Path) -> None:

@@ -52,17 +52,21 @@ def check_output(config: Config) -> None:
     if target == source or target in source.parents:
         what = "the input itself" if target == source else "a folder above the input"
         raise UserError(f"{config.output_dir} is {what}. Give another OUTPUT_DIR, e.g. {source}-derivatives")
-    for folder in (target, config.work.resolve()):
-        inside = folder.relative_to(source).parts if source in folder.parents else ()
-        if inside and inside[0].startswith("sub-"):
-            raise UserError(
-                f"{folder} is inside the raw data. Give another folder, e.g. {source}-derivatives"
-            )
+    for folder in (config.output_dir, config.work):
+        check_outside(config.bids_dir, folder)
     if is_foreign(target):
         raise UserError(
             f"{config.output_dir} holds another data set (see its dataset_description.json), which would be "
             f"written over. Give another OUTPUT_DIR, e.g. {source}-derivatives"
         )
+
+
+def check_outside(bids_dir: Path, folder: Path) -> None:
+    """Raise UserError where a folder to write to is the raw data set itself, or in an animal's folder."""
+    source, place = bids_dir.resolve(), folder.resolve()
+    inside = place.relative_to(source).parts if source in place.parents else ()
+    if place == source or (inside and inside[0].startswith("sub-")):
+        raise UserError(f"{folder} is inside the raw data. Give another folder, e.g. {source}-derivatives")
 
 
 def _check_means(config: Config) -> None:

@@ -12,6 +12,7 @@ from bids_alphagan.choices import (
     USE_CHECKPOINT,
     VARIANTS,
 )
+from bids_alphagan.errors import UserError
 from bids_alphagan.options import option
 
 
@@ -169,3 +170,36 @@ class TrainingOptions:
         "auto",
         choices=("auto", "never"),
     )
+
+
+def check_shares(devices: int, nodes: int, batch_size: int, started: int | None, gpus: int) -> None:
+    """UserError where training cannot be spread as asked for.
+
+    started: the processes of the team that this one is of, None where it stands alone. gpus: those that it
+    sees, 0 where it is to compute without.
+    """
+    wanted = devices * nodes
+    if started and wanted not in (1, started):
+        raise UserError(
+            f"--devices {devices} --num-nodes {nodes} make {wanted} processes; {started} were started. "
+            "torchrun's --nproc-per-node or srun's --ntasks-per-node must be the number of devices."
+        )
+    if started is None and nodes > 1:
+        raise UserError(
+            f"--num-nodes {nodes}: start the same command on each machine, for each device, by torchrun "
+            f"(--nnodes {nodes} --nproc-per-node {devices}) or srun (--ntasks-per-node {devices})."
+        )
+    if started is None and 0 < gpus < devices:
+        raise UserError(
+            f"--devices {devices}: more than there are GPUs ({gpus}). Give as many, or --device cpu."
+        )
+    check_batch(batch_size, started or wanted)
+
+
+def check_batch(batch_size: int, devices: int) -> None:
+    """UserError where a batch cannot be shared equally."""
+    if batch_size % devices:
+        raise UserError(
+            f"--batch-size {batch_size} is shared by all devices and cannot be divided by {devices}: "
+            f"give a multiple of {devices}, or fewer devices."
+        )

@@ -13,13 +13,15 @@ APP=(apptainer run --cleanenv --nv --bind "$BIDS_DIR:$BIDS_DIR:ro" --bind "$OUTP
 for word in "${OPTIONS[@]}"; do # files and folders named there
   if [[ ${word#*=} == /* && -e ${word#*=} ]]; then APP+=(--bind "${word#*=}"); fi
 done
+if [[ $TEMPLATEFLOW_HOME == /* && -d $TEMPLATEFLOW_HOME ]]; then APP+=(--bind "$TEMPLATEFLOW_HOME"); fi
 APP+=("$IMAGE")
 # --cleanenv keeps the host's variables out; these must be let in: which GPUs are the job's, and the templates.
 for name in CUDA_VISIBLE_DEVICES TEMPLATEFLOW_HOME; do
   if [ -n "${!name}" ]; then export "APPTAINERENV_$name=${!name}"; fi
 done
 
-# What Slurm has given to this job: else the app would take the whole machine. OPTIONS win over it.
+# What Slurm has given to this job: else the app would take the whole machine.
+# Flags among OPTIONS win over it; it wins over a --config file that is named there.
 LIMITS=()
 if [ -n "$SLURM_CPUS_PER_TASK" ]; then LIMITS+=(--nprocs "$SLURM_CPUS_PER_TASK"); fi
 if [ "${SLURM_MEM_PER_NODE:-0}" -ge 256 ]; then LIMITS+=(--mem-mb "$SLURM_MEM_PER_NODE"); fi

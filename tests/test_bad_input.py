@@ -147,6 +147,11 @@ def _work_in_raw_data(place: Place) -> list[object]:
     return [data, place.out, "participant", *QUICK, "--work-dir", data / "sub-01"]
 
 
+def _work_is_raw_data(place: Place) -> list[object]:
+    data = _copy(place, "data")
+    return [data, place.out, "participant", *QUICK, "--work-dir", data]
+
+
 def _output_is_another_data_set(place: Place) -> list[object]:
     return [place.data, _copy(place, "other"), "participant", *QUICK]
 
@@ -215,6 +220,7 @@ CASES: dict[str, tuple[Callable[[Place], list[object]], list[str]]] = {
     "output above input": (_output_above_input, ["a folder above the input", "another OUTPUT_DIR"]),
     "above, by link": (_output_above_input_by_link, ["a folder above the input", "another OUTPUT_DIR"]),
     "output in raw data": (_output_in_raw_data, ["sub-01/out is inside the raw data", "another folder"]),
+    "work is raw data": (_work_is_raw_data, ["data is inside the raw data", "another folder"]),
     "work in raw data": (_work_in_raw_data, ["sub-01 is inside the raw data", "another folder"]),
     "output is a data set": (_output_is_another_data_set, ["free/other holds another data set"]),
     "output of another app": (_output_is_of_another_app, ["free/out holds another data set", "OUTPUT_DIR"]),

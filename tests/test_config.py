@@ -289,6 +289,22 @@ def test_record_works_from_any_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     assert cli.parse([*CALL, "--template", "RESILIENT:cohort-1"]).template == "RESILIENT:cohort-1"
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("./spm.sh script", "'{}/a b/spm.sh' script"),
+        ('"my spm/spm.sh" script', "'{}/a b/my spm/spm.sh' script"),
+        ("spm-octave script", "spm-octave script"),
+        ("'/opt/my spm/run' \"script\"", "'/opt/my spm/run' \"script\""),
+        ("./spm 'x", "./spm 'x"),
+    ],
+)
+def test_program_of_spm_from_any_folder(tmp_path: Path, monkeypatch, given: str, kept: str) -> None:
+    (tmp_path / "a b").mkdir()
+    monkeypatch.chdir(tmp_path / "a b")
+    assert cli.parse([*CALL, "--spm-cmd", given]).spm_cmd == kept.format(tmp_path)
+
+
 def test_the_images_carry_the_version() -> None:
     for recipe in ("Dockerfile", "Singularity.def", "CITATION.cff"):
         text = (Path(__file__).parents[1] / recipe).read_text()

@@ -321,7 +321,7 @@ def test_what_cannot_be_shared_is_an_error_before_anything_is_written(words, tmp
     cases = [
         (["--devices", "3"], "--batch-size 4 is shared by all devices and cannot be divided by 3"),
         (["--num-nodes", "2"], "by torchrun (--nnodes 2 --nproc-per-node 1) or srun (--ntasks-per-node 1)"),
-        (["--devices", "4", "--device", "auto"], "--devices 4: torch finds 2 GPUs here"),
+        (["--devices", "4", "--device", "auto"], "--devices 4: more than there are GPUs (2)"),
     ]
     for more, message in cases:
         assert cli.main([*words, *more]) == 2

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 
+from bids_alphagan import cli
 from bids_alphagan.choices import DEFAULT_STEPS
 from bids_alphagan.hpc_cli import main
 from bids_alphagan.slurm import FORMS, STAGES, scripts, stages
@@ -19,7 +21,8 @@ TEMPLATE = ("--", "--segmenter", "none", "--preset", "demo")
 # They say how they were called; sbatch also runs what it is given, as the first task of an array.
 SBATCH = """#!/bin/bash
 printf '<%s>' "$@" >>"$CALLS"; echo >>"$CALLS"
-export SLURM_SUBMIT_DIR=$PWD SLURM_ARRAY_TASK_ID=${TASK:-1} SLURM_JOB_ID=7
+export SLURM_SUBMIT_DIR=$PWD SLURM_JOB_ID=7
+export SLURM_ARRAY_TASK_ID=${TASK:-1} SLURM_ARRAY_TASK_MIN=${FIRST_TASK:-1}
 export SLURM_CPUS_PER_TASK=3 SLURM_MEM_PER_NODE=4096
 bash "${@: -1}" >&2 || exit
 echo "$((100 + $(wc -l <"$CALLS")));far"
@@ -32,14 +35,14 @@ printf '<%s>' "$@" >>"$CALLS"; echo >>"$CALLS"
 def example() -> dict[str, str]:
     """What ``hpc/`` holds; ``python tests/test_hpc_cli.py`` writes it."""
     return scripts(
-        array="",
+        tasks="",
+        throttle="",
         stages=stages(["participant", *DEFAULT_STEPS], dict.fromkeys(FORMS, ()), 300),
         bids_dir="/data/rats",
         output_dir="/data/rats-alphagan",
         image="/images/bids-alphagan.sif",
         app=[],
         options=["--template", "/templates/SIGMA"],
-        binds=[],
         work_dir="",
         templateflow_home="",
         per_task=1,
@@ -63,13 +66,19 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of programs that note their calls in the file `calls` beside it."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name, text in (("sbatch", SBATCH), ("apptainer", PROGRAM)):
+    for name, text in (("sbatch", SBATCH), ("scancel", PROGRAM), ("apptainer", PROGRAM)):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     monkeypatch.delenv("TEMPLATEFLOW_HOME", raising=False)
     return folder
+
+
+def sif(path: Path) -> Path:
+    """What looks like an image of apptainer."""
+    path.write_bytes(b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0")
+    return path
 
 
 def calls(tmp_path: Path) -> list[list[str]]:
@@ -92,22 +101,27 @@ def test_shellcheck_has_nothing_to_say(rats: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout
 
 
+def template(folder: Path) -> None:
+    folder.mkdir()
+    for part in ("T2w", "mask", "GM", "WM", "CSF"):
+        (folder / f"Lab_{part}.nii.gz").write_bytes(b"looked at by name alone")
+
+
 def call(*words: object, code: int = 0) -> None:
     assert main([str(word) for word in words]) == code
 
 
 def test_jobs_are_submitted_in_their_order_and_run_the_app(rats, tmp_path, played, capsys) -> None:
-    out, image = tmp_path / "o u t", tmp_path / "an image.sif"
-    image.touch()
-    template = tmp_path / "$my template"
-    template.mkdir()
+    out, image = tmp_path / "o u t", sif(tmp_path / "an image.sif")
+    mine = tmp_path / "$my template"
+    mine.mkdir()
     words = ["--image", image, "--submit", "--array", "%2", "--gpus", "train=2", "--setup", "export FIRST=1"]
-    call(rats, out, *words, "--", "--segmenter", "none", f"--template={template}")
+    call(rats, out, *words, "--", "--segmenter", "none", f"--template={mine}")
     assert (out / "code/slurm/participants.txt").read_text().split() == ["01", "02", "10"]
 
     run = [
         *("run", "--cleanenv", "--nv", "--bind", f"{rats}:{rats}:ro", "--bind", str(out)),
-        *("--bind", str(template), str(image), str(rats), str(out)),
+        *("--bind", str(mine), str(image), str(rats), str(out)),
     ]
     made = calls(tmp_path)
     jobs = [line for line in made if line[-1].endswith(".sbatch")]
@@ -117,7 +131,7 @@ def test_jobs_are_submitted_in_their_order_and_run_the_app(rats, tmp_path, playe
     assert "--dependency=afterok:104" in jobs[2]
     ran = [line for line in made if line[0] == "run"]
     assert all(line[: len(run)] == run for line in ran)
-    options = ["--segmenter", "none", f"--template={template}"]
+    options = ["--segmenter", "none", f"--template={mine}"]
     limits = ["--nprocs", "3", "--mem-mb", "4096"]
     assert [line[len(run) :] for line in ran] == [
         ["participant", *limits, *options, "--participant-label", "01"],
@@ -129,10 +143,9 @@ def test_jobs_are_submitted_in_their_order_and_run_the_app(rats, tmp_path, playe
 
 def test_each_task_has_its_animals(rats, tmp_path, played, monkeypatch) -> None:
     out = tmp_path / "out"
-    (tmp_path / "x.sif").touch()
     words = [
         "--image",
-        tmp_path / "x.sif",
+        sif(tmp_path / "x.sif"),
         "--animals-per-task",
         2,
         "--strict",
@@ -153,6 +166,31 @@ def test_each_task_has_its_animals(rats, tmp_path, played, monkeypatch) -> None:
     assert "--dependency=afterok:102" in train
 
 
+def test_the_first_task_that_is_asked_for_validates(rats, tmp_path, played, monkeypatch) -> None:
+    words = ["--image", sif(tmp_path / "x.sif"), "--array", "2-3%1", "--stages", "participant"]
+    call(rats, tmp_path / "out", *words, *TEMPLATE)
+    monkeypatch.setenv("FIRST_TASK", "2")
+    for task in ("2", "3"):
+        monkeypatch.setenv("TASK", task)
+        subprocess.run([tmp_path / "out/code/slurm/submit.sh"], check=True)
+    asked, two, _, three = calls(tmp_path)
+    assert "--array=2-3%1" in asked
+    assert two[-2:] == ["--participant-label", "02"]
+    assert three[-3:] == ["--participant-label", "10", "--skip-bids-validation"]
+
+
+@pytest.mark.parametrize("task", ["0", "4"])
+def test_a_task_without_an_animal_does_nothing(rats, tmp_path, played, monkeypatch, task) -> None:
+    call(rats, tmp_path / "out", "--image", sif(tmp_path / "x.sif"), *TEMPLATE)
+    monkeypatch.setenv("TASK", task)
+    done = subprocess.run(
+        ["sbatch", "participant.sbatch"], cwd=tmp_path / "out/code/slurm", capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert f"participants.txt has no line {task}" in done.stderr
+    assert len(calls(tmp_path)) == 1  # the app was not called
+
+
 def test_animals_that_are_asked_for(rats, tmp_path) -> None:
     call(rats, tmp_path / "out", *TEMPLATE, "--participant-label", "sub-10", "01")
     assert (tmp_path / "out/code/slurm/participants.txt").read_text().split() == ["01", "10"]
@@ -161,7 +199,7 @@ def test_animals_that_are_asked_for(rats, tmp_path) -> None:
 def test_what_each_stage_asks_for(rats, tmp_path) -> None:
     words = [
         "--gpus",
-        "3",
+        "2",
         "--time",
         "train=2-00",
         "3:00:00",
@@ -174,7 +212,7 @@ def test_what_each_stage_asks_for(rats, tmp_path) -> None:
     ]
     call(rats, tmp_path / "out", *words, *TEMPLATE)
     text = {path.stem: path.read_text() for path in (tmp_path / "out/code/slurm").glob("*.sbatch")}
-    for line in ("--time=2-00", "--partition=gpu", "--qos=long", "--x=y", "--gpus-per-node=3"):
+    for line in ("--time=2-00", "--partition=gpu", "--qos=long", "--x=y", "--gpus-per-node=2"):
         assert f"#SBATCH {line}\n" in text["train"]
     for line in ("--time=3:00:00", "--partition=cpu", "--qos=long"):
         assert f"#SBATCH {line}\n" in text["participant"]
@@ -184,24 +222,25 @@ def test_what_each_stage_asks_for(rats, tmp_path) -> None:
 
 def test_paths_of_options_are_absolute(rats, tmp_path, monkeypatch) -> None:
     (tmp_path / "my.toml").write_text("grid = 32\n")
-    (tmp_path / "SIGMA").mkdir()
+    template(tmp_path / "SIGMA")
     monkeypatch.chdir(tmp_path)
     call(rats.name, "out", "--", "--config", "my.toml", "--work_dir=w", "--template", "SIGMA")
     made = (tmp_path / "out/code/slurm/settings.sh").read_text()
     paths = ["--config", "my.toml", "--work-dir", "w", "--template", "SIGMA"]
-    config, work, template = (str(tmp_path / name) for name in paths[1::2])
-    assert f"OPTIONS=(--config {config} --work-dir={work} --template {template})" in made
+    config, work, sigma = (str(tmp_path / name) for name in paths[1::2])
+    assert f"OPTIONS=(--config {config} --work-dir={work} --template {sigma})" in made
     call(rats, "other", "--", "--template", "Fischer344")
     assert "OPTIONS=(--template Fischer344)" in (tmp_path / "other/code/slurm/settings.sh").read_text()
 
 
 def test_an_image_sees_what_a_config_file_names(rats, tmp_path, played, monkeypatch) -> None:
-    for name in ("SIGMA", "flow"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "x.sif").touch()
-    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "flow"))
+    template(tmp_path / "SIGMA")
+    (tmp_path / "flow").mkdir()
+    sif(tmp_path / "x.sif")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", "flow")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    (tmp_path / "my.toml").write_text(f'template = "{tmp_path}/SIGMA"\nwork_dir = "{tmp_path}/w"\n')
+    (tmp_path / "my.toml").write_text(f'template = "SIGMA"\nwork_dir = "{tmp_path}/w"\n')
     config = str(tmp_path / "my.toml")
     call(rats, tmp_path / "out", "--image", tmp_path / "x.sif", "--", "--config", config)
     (played / "apptainer").write_text(PROGRAM + 'env >"$CALLS.env"\n')
@@ -214,6 +253,28 @@ def test_an_image_sees_what_a_config_file_names(rats, tmp_path, played, monkeypa
     seen = (tmp_path / "calls.env").read_text().splitlines()
     assert f"APPTAINERENV_TEMPLATEFLOW_HOME={tmp_path}/flow" in seen
     assert "APPTAINERENV_CUDA_VISIBLE_DEVICES=2,3" in seen
+
+
+def test_what_a_config_file_says_is_what_jobs_are_told(rats, tmp_path, played, monkeypatch) -> None:
+    """Its paths from any folder, and its limits though Slurm's are told as flags, too."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "spm.sh").touch()
+    lines = ['work_dir = "w w"', 'bids-filter-file = "f.json"', 'spm_cmd = "./spm.sh script"']
+    lines += ["nprocs = 2", "mem_mb = 700", "devices = 2", 'preset = "demo"', 'segmenter = "none"']
+    (tmp_path / "sub/e.toml").write_text("\n".join(lines))
+    (tmp_path / "f.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    words = ["--image", sif(tmp_path / "x.sif"), "--gpus", "train=2", "--stages", "train"]
+    call(rats, "out", *words, "--", "--config", "sub/e.toml", "--mem-mb", "800")
+    subprocess.run([tmp_path / "out/code/slurm/submit.sh"], check=True)
+    _, run = calls(tmp_path)
+    bound = {after for word, after in itertools.pairwise(run) if word == "--bind"}
+    assert {str(tmp_path / name) for name in ("sub/e.toml", "w w", "f.json")} < bound
+    monkeypatch.chdir("/")
+    told = cli.parse(run[run.index(str(rats)) :])
+    assert (told.work_dir, told.bids_filter_file) == (tmp_path / "w w", tmp_path / "f.json")
+    assert told.spm_cmd == f"{tmp_path}/spm.sh script"
+    assert (told.nprocs, told.mem_mb, told.devices) == (2, 800, 2)
 
 
 def test_edited_scripts_are_not_written_over(rats, tmp_path, capsys) -> None:
@@ -239,7 +300,34 @@ def test_edited_scripts_are_not_written_over(rats, tmp_path, capsys) -> None:
         (["--partition", "a b"], "--partition a b: must be a name"),
         (["--sbatch", "qos=a\nb"], "must be an option of sbatch"),
         (["--array", "8%"], "--array 8%: give tasks"),
+        *(
+            (["--array", array], f"--array {array}: {told}")
+            for array, told in [
+                ("7,,9", "give tasks"),
+                ("1:2", "give tasks"),
+                ("1-3:0", "give tasks"),
+                ("2%0", "give tasks"),
+                ("0-3", "0-3 is not among the tasks, which are 1 to 3"),
+                ("2,50-60", "50-60 is not among"),
+                ("3-1", "3-1 is not among"),
+            ]
+        ),
+        (["--array", "3", "--animals-per-task", "2"], "3 is not among the tasks, which are 1 to 2"),
         (["--image", "/nowhere.sif"], "--image /nowhere.sif: is not there"),
+        (["--image", __file__], "is not an image of apptainer"),
+        (["--scripts", "/data/5%"], "/data/5%: Slurm takes % and \\ in the place of its logs for patterns"),
+        (["--scripts", r"/data/\d"], "for patterns"),
+        (["--gpus", "train=3"], "--batch-size 4 is shared by all devices and cannot be divided by 3"),
+        (["--gpus", "train=2", "--", "--batch-size", "3"], "--batch-size 3 is shared by all devices"),
+        (["--gpus", "train=2", "--", "--devices", "2", "--batch-size", "3"], "cannot be divided by 2"),
+        (["--", "--devices", "2"], "--devices 2: more than there are GPUs (1)"),
+        (["--", "--num-nodes", "2"], "--num-nodes 2: start the same command on each machine"),
+        (["--", "--device", "cuda"], "--device cuda: no GPU is asked for synthesise, evaluate, report"),
+        (["--", "--template", "nope/dir"], "'nope/dir' is neither a folder nor a name"),
+        (["--", "--template", str(HPC)], "hpc is not a template: missing"),
+        (["--", "--use-plugin", "nope.yml"], "nope.yml: cannot be read"),
+        (["--", "--bids-filter-file", "nope.json"], "nope.json: cannot be read"),
+        (["--", "--gate-limits", "nope.toml"], "nope.toml: cannot be read"),
         (["--", "--grid", "33"], "--grid 33"),
         (["--", "--steps", "train"], "--steps: not here; --stages says what is to be done"),
         (["--", "--participant-label", "99"], "unknown participant label 99"),
@@ -255,10 +343,37 @@ def test_one_error_and_nothing_written(rats, tmp_path, capsys, words, told) -> N
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["5%", r"\d"])
+def test_slurm_would_expand_the_place_of_logs(rats, tmp_path, capsys, name) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / name)
+    for out in (tmp_path / name / "out", tmp_path / "link" / "out"):
+        call(rats, out, *TEMPLATE, code=2)
+        assert "for patterns. Give another OUTPUT_DIR" in capsys.readouterr().err
+    assert not list((tmp_path / name).iterdir())
+    call(rats, tmp_path / name / "out", "--scripts", tmp_path / "scripts", *TEMPLATE)
+
+
+@pytest.mark.parametrize("place", [".", "sub-01/scripts"])
+def test_no_scripts_among_the_raw_data(rats, tmp_path, capsys, place) -> None:
+    rats = rats.rename(tmp_path / "rats")
+    before = sorted(rats.rglob("*"))
+    call(rats, tmp_path / "out", "--scripts", rats / place, *TEMPLATE, code=2)
+    assert "is inside the raw data" in capsys.readouterr().err
+    assert sorted(rats.rglob("*")) == before
+    call(rats, tmp_path / "out", "--scripts", rats / "code", *TEMPLATE)
+
+
+def test_templates_of_an_image_must_be_there(rats, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", "/no/such")
+    call(rats, tmp_path / "out", "--image", sif(tmp_path / "x.sif"), *TEMPLATE, code=2)
+    assert "TEMPLATEFLOW_HOME=/no/such: no such folder" in capsys.readouterr().err
+
+
 def test_apptainer_cannot_bind_every_path(tmp_path, capsys) -> None:
     data = tiny.dataset(tmp_path / "a:b")
     tiny.scan(data / "sub-01/anat/sub-01_T2w.nii.gz", tiny.values())
-    (tmp_path / "x.sif").touch()
+    sif(tmp_path / "x.sif")
     call(data, tmp_path / "out", "--image", tmp_path / "x.sif", *TEMPLATE, code=2)
     assert "cannot bind a path with a colon or a comma" in capsys.readouterr().err
 
@@ -267,6 +382,49 @@ def test_a_refused_submission_is_told(rats, tmp_path, played, capsys) -> None:
     (played / "sbatch").write_text("#!/bin/bash\necho 'invalid partition specified: gpu' >&2; exit 1\n")
     call(rats, tmp_path / "out", "--submit", *TEMPLATE, code=2)
     assert "the jobs could not be submitted: invalid partition specified: gpu" in capsys.readouterr().err
+
+
+def test_what_was_queued_is_cancelled_where_not_all_could_be(rats, tmp_path, played, capsys) -> None:
+    refuse = 'if [ "${@: -1}" = synthesise.sbatch ]; then echo "no such qos" >&2; exit 1; fi\n'
+    (played / "sbatch").write_text(SBATCH.replace("bash ", refuse + "bash "))
+    call(rats, tmp_path / "out", "--image", sif(tmp_path / "x.sif"), "--submit", *TEMPLATE, code=2)
+    told = capsys.readouterr()
+    assert calls(tmp_path)[-1] == ["102", "104"]
+    assert "no such qos" in told.err
+    assert "not all could be queued, and what was is cancelled: scancel 102 104" in told.err
+    assert "to end them all" not in told.out
+
+
+def edited(folder: Path, bids_dir: Path) -> Path:
+    """A copy of hpc/, as a user edits it."""
+    shutil.copytree(HPC, folder, dirs_exist_ok=True)
+    text = (HPC / "settings.sh").read_text().replace("/data/rats-alphagan", str(folder / "out"))
+    (folder / "settings.sh").write_text(
+        text.replace("BIDS_DIR=/data/rats", f"BIDS_DIR={shlex.quote(str(bids_dir))}")
+    )
+    return folder / "submit.sh"
+
+
+def test_a_mistyped_input_leaves_no_list_of_animals(rats, tmp_path, played) -> None:
+    (tmp_path / "nothing").mkdir()
+    folder = tmp_path / "jobs"
+    for wrong in ("typo", "nothing"):
+        done = subprocess.run([edited(folder, tmp_path / wrong)], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr == f"BIDS_DIR={tmp_path / wrong}: there are no sub-* folders\n"
+        assert not (tmp_path / "calls").exists()
+        assert not list(folder.glob("participants*"))
+    (folder / "participants.txt").touch()  # left by whatever
+    subprocess.run([edited(folder, rats), "participant"], check=True)
+    assert (folder / "participants.txt").read_text().split() == ["sub-01", "sub-02", "sub-03", "sub-10"]
+    assert "--array=1-4" in calls(tmp_path)[0]
+
+
+def test_scripts_in_a_place_that_slurm_would_expand(rats, tmp_path, played) -> None:
+    done = subprocess.run([edited(tmp_path / "a%A", rats)], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "a%A: Slurm takes % and \\ in the place of its logs for patterns" in done.stderr
+    assert not (tmp_path / "calls").exists()
 
 
 if __name__ == "__main__":

@@ -169,6 +169,35 @@ def test_a_failed_stage_ends_those_that_wait_for_it(rats: Path) -> None:
     assert log_of(out, "synthesise", jobs["synthesise"]) == ""
 
 
+def test_what_cannot_be_queued_whole_is_not_queued(tmp_path: Path) -> None:
+    data, out = tiny.dataset(tmp_path / "data"), tmp_path / "out"
+    for label in ("01", "02"):
+        tiny.scan(data / f"sub-{label}/anat/sub-{label}_T2w.nii.gz", tiny.values(int(label)))
+    words = ["--gpus", "train=1", "--time", "5", "--"]  # there is none
+    write(data, out, *words)
+    submit = out / "code/slurm/submit.sh"
+    done = subprocess.run([submit], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "gres" in done.stderr
+    jobs = submitted(done.stdout)
+    assert list(jobs) == ["participant"]
+    assert f"what was is cancelled: scancel {jobs['participant']}" in done.stderr
+    assert {task["JobState"] for task in wait_for(jobs["participant"], 60)} == {"CANCELLED"}
+
+
+def test_the_first_task_that_was_asked_for_validates_for_all(tmp_path: Path) -> None:
+    data, out = tiny.dataset(tmp_path / "data"), tmp_path / "out"
+    for label in ("01", "02", "03", "04"):
+        tiny.scan(data / f"sub-{label}/anat/sub-{label}_T2w.nii.gz", tiny.values(int(label)))
+    words = ["--time", "5", "--stages", "participant", "--array", "2-4:2", "--submit", "--"]
+    job = write(data, out, *words)["participant"]
+    tasks = wait_for(job, 300)
+    assert {task["ArrayTaskId"]: task["JobState"] for task in tasks} == {"2": "COMPLETED", "4": "COMPLETED"}
+    logs = {path.stem[-1]: path.read_text() for path in (out / "code/slurm/logs").iterdir()}
+    assert {task: "BIDS validator" in log for task, log in logs.items()} == {"2": True, "4": False}
+    assert sorted(path.name for path in out.glob("sub-*") if path.is_dir()) == ["sub-02", "sub-04"]
+
+
 def test_nipypes_own_slurm_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, out = tiny.dataset(tmp_path / "data"), tmp_path / "out"
     for label in ("01", "02"):

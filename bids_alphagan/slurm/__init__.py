@@ -32,7 +32,7 @@ FORMS = {
     "account": (r"[\w.,-]+", "a name"),
     "sbatch": (r"[a-z][\w-]*(=\S+)?", "an option of sbatch without its dashes, such as qos=long"),
 }
-_ARRAY = r"(?P<tasks>\d[\d,:-]*)?(?P<throttle>%[1-9]\d*)?"
+_TASKS = r"(\d+)(?:-(\d+)(?::[1-9]\d*)?)?"  # one, or from the first to the last in steps
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,25 @@ def _seconds(time: str) -> int:
     return int(days or 0) * 86400 + sum(n * unit for n, unit in zip(numbers, units, strict=False))
 
 
-def scripts(array: str, **facts: Any) -> dict[str, str]:
-    """The scripts by name; facts: what the templates ask for."""
-    chosen = re.fullmatch(_ARRAY, array)
-    if not chosen:
+def tasks_of(array: str, count: int) -> tuple[str, str]:
+    """The words of --array for which tasks and for how many at once, "" where it does not say.
+
+    Raises UserError for other than sbatch's forms, and for a task that is not one of 1 to `count`.
+    """
+    tasks, percent, limit = array.partition("%")
+    parts = [re.fullmatch(_TASKS, part, re.ASCII) for part in tasks.split(",")] if tasks else []
+    if not all(parts) or (percent and not re.fullmatch("[1-9][0-9]*", limit)):
         raise UserError(f"--array {array}: give tasks, how many at once, or both: 1-24, 7,9, %8, 1-24%8.")
-    facts |= {"tasks": chosen["tasks"], "throttle": chosen["throttle"] or "", "most": MOST_REQUEUES}
+    for part in filter(None, parts):
+        first, last = int(part[1]), int(part[2] or part[1])
+        if not 1 <= first <= last <= count:
+            raise UserError(f"--array {array}: {part[0]} is not among the tasks, which are 1 to {count}.")
+    return tasks, percent + limit
+
+
+def scripts(**facts: Any) -> dict[str, str]:
+    """The scripts by name; facts: what the templates ask for."""
+    facts["most"] = MOST_REQUEUES
     loader = PackageLoader("bids_alphagan", "slurm")
     jinja = Environment(
         loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True

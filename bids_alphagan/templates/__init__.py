@@ -17,7 +17,7 @@ from bids_alphagan.templates.checks import MOUSE, RAT, Volumes, check
 from bids_alphagan.templates.grids import open_image, same_grid, voxel
 from bids_alphagan.templates.names import DEPTH, LABELS, Parts, Set, complete, images, missing, sets_of, there
 
-__all__ = ["Template", "Volumes", "find_template", "locate", "templateflow_home"]
+__all__ = ["Template", "Volumes", "check_spec", "find_template", "locate", "templateflow_home"]
 
 COARSEST = 0.3  # mm; rodent EPI has voxels of 0.3 to 0.5 mm, so finer templates only cost time
 
@@ -102,10 +102,7 @@ def locate(
     """The name of a template and its parts' paths, unchecked; arguments and errors as `find_template`."""
     if spec and Path(spec).is_dir():
         return _in_folder(Path(spec))
-    if not re.fullmatch(r"[A-Za-z0-9]+(:cohort-[0-9]+)?", spec):
-        raise UserError(
-            f"Template {spec!r} is neither a folder nor a name such as Fischer344 or RESILIENT:cohort-1."
-        )
+    check_spec(spec)
     name, _, cohort = spec.partition(":")
     home = home or templateflow_home()
     folder = home / f"tpl-{name}" / cohort
@@ -125,6 +122,16 @@ def locate(
             "folder that has them with --template DIR, or leave the masks out with --segmenter none."
         )
     return spec, _best(found)
+
+
+def check_spec(spec: str) -> None:
+    """Raise UserError for what is neither a folder with a template nor like one of TemplateFlow's names."""
+    if spec and Path(spec).is_dir():
+        _in_folder(Path(spec))
+    elif not re.fullmatch(r"[A-Za-z0-9]+(:cohort-[0-9]+)?", spec):
+        raise UserError(
+            f"Template {spec!r} is neither a folder nor a name such as Fischer344 or RESILIENT:cohort-1."
+        )
 
 
 def templateflow_home() -> Path:

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from bids_alphagan.errors import UserError
 from bids_alphagan.training.interrupt import SIGNALS
+from bids_alphagan.training_options import check_shares
 
 PATIENCE = timedelta(minutes=10)  # with a process that neither answers nor ends
 FIRST_PORT, PORTS = 20_000, 10_000  # of the leader, under Slurm
@@ -86,31 +87,10 @@ def started_by(environment: Mapping[str, str] = os.environ) -> Place | None:
 
 
 def check(devices: int, nodes: int, batch_size: int, device: str) -> None:
-    """UserError where training cannot be spread as asked for. Touches nothing."""
-    place, wanted = started_by(), devices * nodes
-    if place and wanted not in (1, place.size):
-        raise UserError(
-            f"--devices {devices} --num-nodes {nodes} make {wanted} processes; {place.size} were started. "
-            "torchrun's --nproc-per-node or srun's --ntasks-per-node must be the number of devices."
-        )
-    if place is None and nodes > 1:
-        raise UserError(
-            f"--num-nodes {nodes}: start the same command on each machine, for each device, by torchrun "
-            f"(--nnodes {nodes} --nproc-per-node {devices}) or srun (--ntasks-per-node {devices})."
-        )
+    """UserError where training cannot be spread as asked for, here and now. Touches nothing."""
+    place = started_by()
     gpus = torch.cuda.device_count() if device != "cpu" else 0
-    if place is None and 0 < gpus < devices:
-        raise UserError(f"--devices {devices}: torch finds {gpus} GPUs here. Give as many, or --device cpu.")
-    check_batch(batch_size, place.size if place else wanted)
-
-
-def check_batch(batch_size: int, devices: int) -> None:
-    """UserError where a batch cannot be shared equally."""
-    if batch_size % devices:
-        raise UserError(
-            f"--batch-size {batch_size} is shared by all devices and cannot be divided by {devices}: "
-            f"give a multiple of {devices}, or fewer devices."
-        )
+    check_shares(devices, nodes, batch_size, place and place.size, gpus)
 
 
 @contextmanager

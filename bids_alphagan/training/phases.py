@@ -19,6 +19,7 @@ from bids_alphagan.training import distributed
 from bids_alphagan.training.batches import Batches
 from bids_alphagan.training.data import augment, random_source, send
 from bids_alphagan.training.identity import TrainSettings
+from bids_alphagan.training_options import check_batch
 
 EPSILON = 1e-8  # of Adam and AdamW
 ITERATION_STREAM = 1  # key of the iterations' random numbers; 0 is the order of the scans
@@ -212,7 +213,7 @@ def initial_networks(spec: ModelSpec, settings: TrainSettings, size: int) -> Net
     """
     if spec.code_discriminator.normalisation == "batch" and settings.batch_size < 2:
         raise UserError(f"{spec.name} normalises codes over the batch: the batch size must be at least 2")
-    distributed.check_batch(settings.batch_size, distributed.size())
+    check_batch(settings.batch_size, distributed.size())
     # drawn on the CPU, so that every device starts from the same weights
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
