@@ -15,13 +15,14 @@ from bids_alphagan.config import Config
 from bids_alphagan.errors import UserError
 from bids_alphagan.files import write_text
 from bids_alphagan.layout import raw
+from bids_alphagan.models import MODELS
 from bids_alphagan.option_files import read_toml
 from bids_alphagan.runs import check_output, check_outside
 from bids_alphagan.slurm import DEFAULTS, FORMS, STAGES, Stage, scripts, stages, tasks_of
 from bids_alphagan.templates import check_spec
 from bids_alphagan.training_options import check_shares
 
-HOME = "TEMPLATEFLOW_HOME"
+TEMPLATES = "TEMPLATEFLOW_HOME"
 PLACES = ("bids_dir", "output_dir")
 LIMITS = ("nprocs", "mem_mb", "devices")  # what settings.sh and train.sbatch fill in from Slurm
 
@@ -137,7 +138,7 @@ def write(options: argparse.Namespace, words: Sequence[str]) -> Path:
     config = _config(options, words)
     folder = (options.scripts or config.output_dir / "code" / "slurm").absolute()
     image = options.image and options.image.absolute()
-    home = Path(os.environ[HOME]).absolute() if os.environ.get(HOME) else None
+    home = Path(os.environ[TEMPLATES]).absolute() if os.environ.get(TEMPLATES) else None
     _check_places(config, folder)
     if image:
         _check_image(image, home, config)
@@ -179,7 +180,7 @@ def _config(options: argparse.Namespace, words: Sequence[str]) -> Config:
     own = [word for word in words if word.partition("=")[0] in ("--steps", "--version", "--help", "-h")]
     if own:
         raise UserError(f"{own[0]}: not here; --stages says what is to be done.")
-    given = (options.bids_dir, options.output_dir, options.scripts, options.image, os.environ.get(HOME))
+    given = (options.bids_dir, options.output_dir, options.scripts, options.image, os.environ.get(TEMPLATES))
     if any(not text.isprintable() for text in (*words, *map(str, given))):
         raise UserError("paths and options with line breaks and the like cannot stand in a script.")
     call = [str(options.bids_dir), str(options.output_dir)]
@@ -248,7 +249,9 @@ def _check_image(image: Path, home: Path | None, config: Config) -> None:
     if not is_image:
         raise UserError(f"--image {image}: is not an image of apptainer, a SIF file or a sandbox.")
     if home and not home.is_dir():
-        raise UserError(f"{HOME}={home}: no such folder, which jobs with an image need. Make or unset it.")
+        raise UserError(
+            f"{TEMPLATES}={home}: no such folder, which jobs with an image need. Make or unset it."
+        )
     for path in map(str, filter(None, (config.bids_dir, config.output_dir, home, *_paths(config).values()))):
         if ":" in path or "," in path:
             raise UserError(f"{path}: apptainer cannot bind a path with a colon or a comma.")
@@ -276,6 +279,8 @@ def _check_options(config: Config, jobs: Sequence[Stage], words: Sequence[str]) 
         devices = config.devices if "--devices" in map(_flag, words) else max(1, gpus)
         seen = 0 if config.device == "cpu" else gpus
         check_shares(devices, config.num_nodes, config.batch_size, None, seen)
+        for model in config.model:
+            MODELS[model].check_batch(config.batch_size)
 
 
 def _submit(folder: Path) -> None:

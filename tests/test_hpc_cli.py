@@ -318,6 +318,10 @@ def test_edited_scripts_are_not_written_over(rats, tmp_path, capsys) -> None:
         (["--gpus", "train=3"], "--batch-size 4 is shared by all devices and cannot be divided by 3"),
         (["--gpus", "train=2", "--", "--batch-size", "3"], "--batch-size 3 is shared by all devices"),
         (["--gpus", "train=2", "--", "--devices", "2", "--batch-size", "3"], "cannot be divided by 2"),
+        (
+            ["--", "--batch-size", "1", "--model", "sigmarat2", "adni"],
+            "--batch-size 1: adni normalises codes",
+        ),
         (["--", "--devices", "2"], "--devices 2: more than there are GPUs (1)"),
         (["--", "--num-nodes", "2"], "--num-nodes 2: start the same command on each machine"),
         (["--", "--device", "cuda"], "--device cuda: no GPU is asked for synthesise, evaluate, report"),

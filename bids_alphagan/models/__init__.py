@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from bids_alphagan.errors import UserError
+
 PAPER = "Ferreira et al., Applied Sciences 12(10):4844, 2022, doi:10.3390/app12104844"
 BASELINE = "Kwon, Han & Kim, MICCAI 2019, LNCS 11766:118-126, doi:10.1007/978-3-030-32248-9_14"
 
@@ -61,6 +63,13 @@ class ModelSpec:
     variant: str = "paper"
     generator_updates: int = 1
     without_gradient: tuple[str, ...] = ()
+
+    def check_batch(self, batch_size: int) -> None:
+        """UserError where a batch is too small for the networks."""
+        if self.code_discriminator.normalisation == "batch" and batch_size < 2:
+            raise UserError(
+                f"--batch-size {batch_size}: {self.name} normalises codes over the batch: 2 at least."
+            )
 
 
 def variant(spec: ModelSpec, name: str) -> ModelSpec:

@@ -211,8 +211,7 @@ def initial_networks(spec: ModelSpec, settings: TrainSettings, size: int) -> Net
 
     Raises UserError where the numbers make none.
     """
-    if spec.code_discriminator.normalisation == "batch" and settings.batch_size < 2:
-        raise UserError(f"{spec.name} normalises codes over the batch: the batch size must be at least 2")
+    spec.check_batch(settings.batch_size)
     check_batch(settings.batch_size, distributed.size())
     # drawn on the CPU, so that every device starts from the same weights
     with torch.random.fork_rng(devices=[]):
