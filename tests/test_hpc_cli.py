@@ -320,7 +320,7 @@ def test_edited_scripts_are_not_written_over(rats, tmp_path, capsys) -> None:
         (["--gpus", "train=2", "--", "--devices", "2", "--batch-size", "3"], "cannot be divided by 2"),
         (
             ["--", "--batch-size", "1", "--model", "sigmarat2", "adni"],
-            "--batch-size 1: adni normalises codes",
+            "--batch-size 1: must be at least 2, since adni",
         ),
         (["--", "--devices", "2"], "--devices 2: more than there are GPUs (1)"),
         (["--", "--num-nodes", "2"], "--num-nodes 2: start the same command on each machine"),

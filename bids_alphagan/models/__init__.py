@@ -68,7 +68,7 @@ class ModelSpec:
         """UserError where a batch is too small for the networks."""
         if self.code_discriminator.normalisation == "batch" and batch_size < 2:
             raise UserError(
-                f"--batch-size {batch_size}: {self.name} normalises codes over the batch: 2 at least."
+                f"--batch-size {batch_size}: must be at least 2, since {self.name} normalises codes over it."
             )
 
 
