@@ -13,6 +13,7 @@ from scipy import ndimage
 from bids_alphagan.errors import ScanError
 from bids_alphagan.segmenters.pose import Volumes, find_pose, load_template, true_size
 from bids_alphagan.templates import Template
+from bids_alphagan.volume import load
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world from NIfTI's
 MARGIN, RIM = 0.2, 0.15  # kept around the brain, and seen by the metric around it, in brain sizes
@@ -87,8 +88,9 @@ class Registration:
 
 
 def fine_template(template: Template, affine: np.ndarray, margin: float = MARGIN) -> Volumes:
-    """The template at half the voxel of a scan with this affine (mm), or at its own resolution."""
-    return load_template(template, 1000, margin, round(_voxel(affine) / 2, 3))
+    """The template at a third of a voxel of a scan with this affine (mm), at most twice as fine as it is."""
+    finest = max(_voxel(affine) / 3, _voxel(load(template.brain_mask).affine) / 2)
+    return load_template(template, 1000, margin, round(finest, 3))
 
 
 def register(
