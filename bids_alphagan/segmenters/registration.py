@@ -87,9 +87,9 @@ class Registration:
         return {name: values if name == "template" else values.clip(0, 1) for name, values in carried.items()}
 
 
-def fine_template(template: Template, affine: np.ndarray, margin: float = MARGIN) -> Volumes:
-    """The template at a third of a voxel of a scan with this affine (mm), at most twice as fine as it is."""
-    finest = max(_voxel(affine) / 3, _voxel(load(template.brain_mask).affine) / 2)
+def fine_template(template: Template, affine: np.ndarray, margin: float = MARGIN, parts: int = 3) -> Volumes:
+    """The template with a scan's voxel (affine, mm) cut into `parts` each way, or its own into two if coarser."""
+    finest = max(_voxel(affine) / parts, _voxel(load(template.brain_mask).affine) / 2)
     return load_template(template, 1000, margin, round(finest, 3))
 
 

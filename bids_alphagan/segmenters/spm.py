@@ -199,7 +199,7 @@ def template_tpm(template: Template, affine: np.ndarray, cache: Path | None) -> 
     kept = cache and cache / f"tpm-{digest(content)[:16]}.nii.gz"
     if kept and kept.is_file():
         return load(kept)
-    fine = fine_template(template, affine, MARGIN)
+    fine = fine_template(template, affine, MARGIN, parts=2)  # thirds take three times the memory
     values = tissue_probability_map(fine.brain, [*grey_parts(fine), fine.maps["WM"], fine.maps["CSF"]])
     built = nib.Nifti1Image(values, fine.affine)
     if kept:
