@@ -88,7 +88,7 @@ class Registration:
 
 
 def fine_template(template: Template, affine: np.ndarray, margin: float = MARGIN, parts: int = 3) -> Volumes:
-    """The template with a scan's voxel (affine, mm) cut into `parts` each way, or its own into two if coarser."""
+    """The template at a voxel of a scan (affine, mm) cut into `parts` each way, or its own voxel into two."""
     finest = max(_voxel(affine) / parts, _voxel(load(template.brain_mask).affine) / 2)
     return load_template(template, 1000, margin, round(finest, 3))
 
