@@ -37,7 +37,7 @@ Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 def animals(numbers: range) -> tuple[np.ndarray, np.ndarray]:
     """Scans (n, x, y, z) in [0, 1] and tissue labels of the phantom animals with these numbers."""
-    acquisition.FINEST = FINEST
+    acquisition.FINEST, acquisition.LEAST = FINEST, 1
     scans, labels = [], []
     for number in numbers:
         rng = np.random.default_rng([7, number])

@@ -5,6 +5,9 @@ Each head is another animal: size +-10 %, turned by up to 15 degrees, shifted by
 (orientation, lengths ten times too large) and brains without heads. 'ceiling' is what the template's maps
 reach when they are carried to the scan by the very deformation that made it: no registration can do better.
 
+The truth of a voxel is taken from samples 0.1 mm apart. With --truth, nothing is segmented: labels from
+coarser samples are compared with those from samples twice as fine as these, to tell what a truth is worth.
+
 Prints a line for each scan and one JSON object as the last line. SPM is used where it is found.
 
 python benchmarks/segmentation.py --n-heads 12 --jobs 2 --picture docs/pictures/segmentation.png
@@ -48,6 +51,8 @@ GRIDS = {  # shape, voxel in mm, slices of a scan that cuts the brain
 STORED = ("RAS", "LAS", "PIR", "LPI")
 HARD = ("wrong orientation", "ten times larger", "brain only", "wrong orientation, cut")
 TARGETS = {"brain": 0.96, "GM": 0.90, "WM": 0.90, "CSF": 0.75}
+TRUTH = 0.1  # mm between the samples of a voxel that its truth is the mean of
+COARSER = (0.25, 0.15, TRUTH)
 STRENGTH = (0.6, 1.3)  # of the susceptibility, as `acquire` draws it first
 
 
@@ -83,11 +88,12 @@ def draw_head(rng: np.random.Generator) -> tuple[Animal, Pose]:
 
 
 def ceiling(template: Template, animal: Animal, pose: Pose, strength: float, grid: Any) -> np.ndarray:
-    """The template's labels carried by the true deformation, each voxel the mean of eight places."""
+    """The template's labels carried by the true deformation, each voxel the mean of the truth's samples."""
     shape, zooms = grid
+    parts = acquisition.parts(zooms)
     axes = [
-        ((np.arange(2 * n) + 0.5) / 2 - n / 2).astype(np.float32) * np.float32(z)
-        for n, z in zip(shape, zooms, strict=True)
+        ((np.arange(n * p) + 0.5) / p - n / 2).astype(np.float32) * np.float32(z)
+        for n, p, z in zip(shape, parts, zooms, strict=True)
     ]
     points = np.stack(np.broadcast_arrays(*np.ix_(*axes)))
     points[1] += acquisition.susceptibility(pose.apply(points), strength)[0]
@@ -95,11 +101,12 @@ def ceiling(template: Template, animal: Animal, pose: Pose, strength: float, gri
     where = np.moveaxis(apply_affine(to_voxels, np.moveaxis(to_head(points, animal, pose), 0, -1)), -1, 0)
     maps = [load(path).get_fdata(dtype=np.float32) for path in (template.gm, template.wm, template.csf)]
     carried = [ndimage.map_coordinates(values, where, order=1) for values in maps]
-    return segment(np.stack([acquisition.average(values, (2, 2, 2)) for values in carried]))[0]
+    return segment(np.stack([acquisition.average(values, parts) for values in carried]))[0]
 
 
 def make_case(folder: Path, template: Template, number: int, grid: str, kind: str) -> Case:
     """Scan one head, in one of the storage orders, with what is wrong in the header if `kind` says so."""
+    acquisition.FINEST = TRUTH
     rng = np.random.default_rng([47, number])
     animal, pose = draw_head(rng)
     shape, zooms, slices = GRIDS[grid]
@@ -126,6 +133,20 @@ def make_case(folder: Path, template: Template, number: int, grid: str, kind: st
         save(turned, path)
     told = ", ".join(filter(None, (kind or stored, "cut" if cut and not kind else "")))
     return Case(number, told, paths[0], paths[1], best)
+
+
+def truth_by_samples(number: int, grid: str) -> dict[str, dict[str, float]]:
+    """How well labels from samples so many mm apart agree with those from samples of half of TRUTH."""
+    rng = np.random.default_rng([47, number])
+    animal, pose = draw_head(rng)
+    shape, zooms, _ = GRIDS[grid]
+    made = {}
+    for finest in (TRUTH / 2, *COARSER):
+        acquisition.FINEST, acquisition.LEAST = finest, 1
+        scan = acquisition.acquire(head(), animal, pose, copy.deepcopy(rng), shape, zooms, volumes=1)
+        made[f"{finest:g} mm"] = segment(scan.fractions)[0]
+    best, *others = made
+    return {name: overlaps(made[name], made[best]) for name in others}
 
 
 def run(engine: str, template: Template, case: Case, threads: int, quick: bool) -> dict[str, Any]:
@@ -206,8 +227,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="as in the demo")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="scans at once")
     parser.add_argument("--threads", type=int, default=1, metavar="N")
+    parser.add_argument("--truth", action="store_true", help="segment nothing: ask how good the truth is")
     parser.add_argument("--picture", type=Path, metavar="PNG")
     options = parser.parse_args()
+    if options.truth:
+        heads = [truth_by_samples(n, options.grid) for n in range(1, options.n_heads + 1)]
+        print(json.dumps({name: summary([head[name] for head in heads]) for name in heads[0]}))
+        return
     engines = options.engines or [*(["spm"] if find_spm() else []), "ants"]
 
     with tempfile.TemporaryDirectory() as name:
@@ -215,11 +241,15 @@ def main() -> None:
         write_template(folder, head())
         template = find_template(str(folder / "tpl-RatPhantom"))
         kinds = [HARD[n % len(HARD)] if options.hard else "" for n in range(options.n_heads)]
-        cases = [make_case(folder, template, n, options.grid, kind) for n, kind in enumerate(kinds, start=1)]
         rows = []
         with ProcessPoolExecutor(
             options.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1
         ) as pool:
+            making = [
+                pool.submit(make_case, folder, template, n, options.grid, kind)
+                for n, kind in enumerate(kinds, start=1)
+            ]
+            cases = [job.result() for job in making]
             jobs = [
                 pool.submit(run, engine, template, case, options.threads, options.quick)
                 for engine in engines

@@ -62,11 +62,11 @@ def test_spm_gets_a_head_of_human_size_and_a_map_that_fits(
     np.testing.assert_allclose(scale, scale[0], rtol=1e-4)
     assert 7.5 < scale[0] < 13.3
     tpm = nib.load(tmp_path / "seen" / "tpm.nii")
-    assert tpm.shape[3] == len(PARAMETERS["GaussiansPerClass"]) == 11
+    assert tpm.shape[3] == len(PARAMETERS["GaussiansPerClass"]) == 12
     script = (tmp_path / "seen" / "segment.m").read_text()
     for line in (
         "biasfwhm = 60;",
-        "gaussians = [1, 1, 1, 1, 1, 1, 1, 1, 3, 2, 2];",
+        "gaussians = [1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 2, 2];",
         "affreg = 'none'",
         "reg = [0, 0.001, 0.5, 0.05, 0.2]",
     ):
@@ -314,14 +314,22 @@ def test_tissue_probability_map_sums_to_one_without_zeros() -> None:
 
 def test_two_tissues_in_a_voxel_are_a_class_of_their_own() -> None:
     pure = ["GM", "GM", "GM", "GM", "WM", "CSF", "bone", "soft tissue", "air"]
-    voxels = [{"GM": 1}, {"GM": 0.5, "WM": 0.5}, {"GM": 0.2, "WM": 0.8}, {"GM": 0.7, "CSF": 0.3}, {"bone": 1}]
+    voxels = [
+        {"GM": 1},
+        {"GM": 0.5, "WM": 0.5},
+        {"GM": 0.2, "WM": 0.8},
+        {"GM": 0.7, "CSF": 0.3},
+        {"WM": 0.6, "CSF": 0.4},
+    ]
+    voxels.append({"bone": 1})
     shares = [[voxel.get(name, 0) / pure.count(name) for name in pure] for voxel in voxels]
     found = with_mixtures(np.array(shares, np.float32)[:, None, None])[:, 0, 0]
     classes = list(PARAMETERS["Classes"])
-    assert found.shape == (5, len(classes))
+    assert found.shape == (6, len(classes))
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
     assert found.min() > 0
-    expected = [{"GM": 1}, {"GM+WM": 1}, {"WM": 0.6, "GM+WM": 0.4}, {"GM": 0.4, "GM+CSF": 0.6}, {"bone": 1}]
+    expected = [{"GM": 1}, {"GM+WM": 1}, {"WM": 0.6, "GM+WM": 0.4}, {"GM": 0.4, "GM+CSF": 0.6}]
+    expected += [{"WM": 0.2, "WM+CSF": 0.8}, {"bone": 1}]
     for row, shares_of in zip(found, expected, strict=True):
         for name in classes:
             assert row[classes.index(name)] == pytest.approx(
@@ -331,7 +339,14 @@ def test_two_tissues_in_a_voxel_are_a_class_of_their_own() -> None:
 
 def test_mixtures_are_divided_as_the_registration_expects() -> None:
     expected = {"GM": np.array([[[0.3]]]), "WM": np.array([[[0.1]]]), "CSF": np.array([[[0.0]]])}
-    shares = {"GM": 0.05, "WM": 0.1, "CSF": 0.1, "GM+WM": 0.4, "GM+CSF": 0.2}  # GM has four classes
+    shares = {
+        "GM": 0.05,
+        "WM": 0.1,
+        "CSF": 0.1,
+        "GM+WM": 0.4,
+        "GM+CSF": 0.2,
+        "WM+CSF": 0.0,
+    }  # GM has four classes
     posteriors = [np.array([[[shares["+".join(tissues)]]]]) for tissues in BRAIN]
     maps = {tissue: float(values[0, 0, 0]) for tissue, values in together(posteriors, expected).items()}
     assert maps == pytest.approx({"GM": 0.2 + 0.3 + 0.2, "WM": 0.1 + 0.1, "CSF": 0.1}, abs=2e-3)

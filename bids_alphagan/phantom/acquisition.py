@@ -1,15 +1,17 @@
 """The scanner: an animal in, an echo-planar magnitude series and the tissue fractions it holds out."""
 
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_alphagan.phantom.anatomy import CSF, GM, WM, Anatomy, Field
+from bids_alphagan.phantom.anatomy import CSF, GM, STEP, WM, Anatomy, Field
 from bids_alphagan.phantom.animal import Animal, Pose, look_up, smooth_noise, to_head
 
-FINEST = 0.25
-"""A voxel is split until its parts are no longer than this, in mm."""
+FINEST, LEAST = 0.25, 3
+"""A voxel is split along each axis into parts no longer than FINEST, in mm, and into LEAST parts at least,
+unless those would be shorter than the anatomy's own voxels. Thin layers need them (docs/segmentation.md)."""
 SNR = 20.0
 """Mean signal of the brain's gray matter over the noise's standard deviation, in one volume."""
 FULL_SCALE = 16000.0
@@ -39,6 +41,11 @@ def scan_affine(shape: tuple[int, ...], zooms: tuple[float, ...]) -> NDArray[np.
     affine = np.diag([*zooms, 1.0])
     affine[:3, 3] = -(np.array(shape) - 1) / 2 * np.array(zooms)
     return affine
+
+
+def parts(zooms: tuple[float, ...]) -> tuple[int, ...]:
+    """Into how many parts a voxel of this size, in mm, is split along each axis."""
+    return tuple(max(ceil(zoom / FINEST), min(LEAST, ceil(zoom / STEP))) for zoom in zooms)
 
 
 def average(values: Field, factors: tuple[int, ...]) -> Field:
@@ -104,7 +111,7 @@ def acquire(
     volumes: int,
 ) -> Scan:
     """Image one animal; `zooms` in mm. Labels and signal share every deformation, the field's included."""
-    factors = tuple(int(np.ceil(zoom / FINEST)) for zoom in zooms)
+    factors = parts(zooms)
     grids = [
         ((np.arange(n * f) + 0.5) / f - n / 2).astype(np.float32) * np.float32(zoom)
         for n, f, zoom in zip(shape, factors, zooms, strict=True)

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 WINDOW = 0.12  # of the brain's size (1.5 mm in a rat): tissues have their local means over it
 MISFIT = 0.15  # of a voxel: standard deviation of what the registration leaves, along the maps' gradients
-NOISE = 0.06  # of grey matter's intensity: noise, and what differs within a tissue
+NOISE = 0.1  # of grey matter's intensity: noise, and what differs within a tissue
 REFINEMENT = (
     f"borders of the maps moved by the intensities: linear-Gaussian update, misfit {MISFIT} voxels, noise "
     f"{NOISE} of grey matter"

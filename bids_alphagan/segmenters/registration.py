@@ -13,6 +13,7 @@ from scipy import ndimage
 from bids_alphagan.errors import ScanError
 from bids_alphagan.segmenters.pose import Volumes, find_pose, load_template, true_size
 from bids_alphagan.templates import Template
+from bids_alphagan.volume import load
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world from NIfTI's
 MARGIN, RIM = 0.2, 0.15  # kept around the brain, and seen by the metric around it, in brain sizes
@@ -86,9 +87,10 @@ class Registration:
         return {name: values if name == "template" else values.clip(0, 1) for name, values in carried.items()}
 
 
-def fine_template(template: Template, affine: np.ndarray, margin: float = MARGIN) -> Volumes:
-    """The template at half the voxel of a scan with this affine (mm), or at its own resolution."""
-    return load_template(template, 1000, margin, round(_voxel(affine) / 2, 3))
+def fine_template(template: Template, affine: np.ndarray, margin: float = MARGIN, parts: int = 3) -> Volumes:
+    """The template at a voxel of a scan (affine, mm) cut into `parts` each way, or its own voxel into two."""
+    finest = max(_voxel(affine) / parts, _voxel(load(template.brain_mask).affine) / 2)
+    return load_template(template, 1000, margin, round(finest, 3))
 
 
 def register(

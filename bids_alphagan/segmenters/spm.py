@@ -44,8 +44,8 @@ TIME_LIMIT = 1800.0  # seconds per scan; a 64x64x40 scan takes three to six minu
 # parts of it, from dark to bright in the template (smoothed by this share of a brain), is a class.
 GREY_PARTS, SMOOTH = 4, 0.03
 # Many voxels of a small brain hold two tissues. With classes for pure ones only, SPM gives those that are
-# half white to the white, and those that are half fluid to the fluid.
-MIXED = (("GM", "WM"), ("GM", "CSF"))
+# half white to the white, and those that are half fluid to the fluid (white matter beside the ventricles).
+MIXED = (("GM", "WM"), ("GM", "CSF"), ("WM", "CSF"))
 # Which tissues each class holds; then come those around a brain: bone, soft tissue, air.
 BRAIN = (*(("GM",),) * GREY_PARTS, ("WM",), ("CSF",), *MIXED)
 GAUSSIANS = (*(1,) * len(BRAIN), 3, 2, 2)  # of each class
@@ -199,7 +199,7 @@ def template_tpm(template: Template, affine: np.ndarray, cache: Path | None) -> 
     kept = cache and cache / f"tpm-{digest(content)[:16]}.nii.gz"
     if kept and kept.is_file():
         return load(kept)
-    fine = fine_template(template, affine, MARGIN)
+    fine = fine_template(template, affine, MARGIN, parts=2)  # thirds take three times the memory
     values = tissue_probability_map(fine.brain, [*grey_parts(fine), fine.maps["WM"], fine.maps["CSF"]])
     built = nib.Nifti1Image(values, fine.affine)
     if kept:
