@@ -1,4 +1,4 @@
-# docker build -t bids-alphagan:0.1.0 .            see docs/containers.md
+# make image            see docs/containers.md
 # Any Debian or Ubuntu image can stand in for SPM_IMAGE; without SPM in it, masks come from antspyx.
 # For a build that can be had again, name it by its digest: ghcr.io/spm/spm-docker@sha256:...
 # With MATLAB's runtime in Octave's place: ghcr.io/spm/spm-docker:docker-matlab-latest
@@ -27,8 +27,8 @@ FROM system
 COPY --from=build /opt/bids-alphagan /opt/bids-alphagan
 COPY --from=build /opt/templateflow /opt/templateflow
 ARG VERSION=0.1.0
-ARG REVISION=
-ARG SOURCE=
+ARG REVISION=unknown
+ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="bids-alphagan" \
       org.opencontainers.image.description="Synthetic rat-brain MRI cohorts with tissue masks, as a BIDS App" \
       org.opencontainers.image.licenses="Apache-2.0" \
@@ -36,7 +36,7 @@ LABEL org.opencontainers.image.title="bids-alphagan" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}"
-# Any user id, no home, a read-only root: caches go to /tmp, and to the work folder where that cannot be written.
+# Any user id, no home, a read-only root: where BIDS_ALPHAGAN_CONTAINER is set, caches go to the work folder.
 ENV PATH=/opt/bids-alphagan/bin:$PATH \
     SPM_HOME=/opt/spm \
     BIDS_ALPHAGAN_CONTAINER=docker:bids-alphagan:${VERSION} \

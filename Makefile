@@ -2,6 +2,7 @@
 # make test: lint and all tests that need no programs of their own.
 # make slurm-test: the jobs of docs/hpc.md on a Slurm that the tests start (as root, with slurm-wlm and munge).
 # make container-test: the images, built and run (docs/containers.md).
+# make image, make sif: the image for Docker or podman, for Apptainer; BUILD="--build-arg NAME=VALUE ..." for the rest.
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := demo
@@ -9,7 +10,12 @@ TEMPLATE := $(DEMO)/data/derivatives/templateflow/tpl-RatPhantom
 APP := $(BIN)/bids-alphagan $(DEMO)/data $(DEMO)/out
 OPTIONS := --preset demo --template $(TEMPLATE)
 
-.PHONY: demo pictures test lint unit slurm-test container-test lock descriptor clean
+ENGINE ?= docker
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' bids_alphagan/__init__.py)
+REVISION = $(shell git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null || echo unknown)
+LABELS = --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION)
+
+.PHONY: demo pictures test lint unit slurm-test container-test image sif lock descriptor clean
 
 demo: .venv/app
 	test -f $(DEMO)/data/dataset_description.json || $(BIN)/bids-alphagan-phantom $(DEMO)/data --n-subjects 12 --shape 32 32 20 --zooms 0.75 0.75 1
@@ -41,6 +47,12 @@ slurm-test: .venv/dev
 
 container-test: .venv/dev .venv/tools
 	$(BIN)/python -m pytest -m container -s tests/containers
+
+image:
+	$(ENGINE) build $(LABELS) $(BUILD) -t bids-alphagan:$(VERSION) .
+
+sif:
+	apptainer build $(LABELS) $(BUILD) bids-alphagan.sif Singularity.def
 
 # The images' lock files and the Boutiques descriptor, after a change of dependencies or options.
 lock: .venv/app .venv/tools

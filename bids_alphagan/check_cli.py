@@ -1,6 +1,7 @@
 """``bids-alphagan-check``: what a run would find on this machine, and whether one is possible.
 
-The same is printed by ``bids-alphagan --version -v``. Nothing is downloaded and nothing written.
+The same is printed by ``bids-alphagan --version -v``. Nothing is downloaded and nothing written; where the
+default template is not there, TemplateFlow's archive is asked whether it answers.
 """
 
 import argparse
@@ -12,13 +13,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 from bids_alphagan import __version__
 from bids_alphagan.config import Config
-from bids_alphagan.templates import templateflow_home
+from bids_alphagan.scratch import user_home
+from bids_alphagan.templates import fetch, templateflow_homes
 
 PACKAGES = ("antspyx", "nipype", "pybids", "nibabel", "numpy", "scipy", "templateflow")
 DEFAULT_TEMPLATE = str(Config.__dataclass_fields__["template"].default)
@@ -43,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="bids-alphagan-check",
         description="Tell what a run would find here. Exit code: 0 when one is possible, else 1.",
-        epilog="An SPM or a template that is named here must be there; else they may be missing.",
+        epilog="An SPM or a template that is named here must be there. Else SPM may be missing, and the "
+        "default template where it can be fetched.",
     )
     parser.add_argument("--spm-cmd", metavar="CMD", help="command that runs an SPM batch script")
     parser.add_argument(
@@ -71,9 +74,9 @@ def findings(spm_cmd: str | None = None, template: str | None = None) -> list[Fi
         *(_look(name, lambda name=name: _version(name), always) for name in PACKAGES),  # type: ignore[misc]
         _look("BIDS validator", _validator),
         _look("SPM", lambda: _spm(spm_cmd), always if spm_cmd else ("broken",)),
-        _look("template", lambda: _template(template or DEFAULT_TEMPLATE), always if template else ()),
-        _look("TEMPLATEFLOW_HOME", lambda: _folder(templateflow_home())),
-        _look("home", lambda: _folder(Path(os.environ.get("HOME") or "/nonexistent"))),
+        _masks_template(template),
+        _look("TEMPLATEFLOW_HOME", lambda: _folder(templateflow_homes()[0])),
+        _look("home", lambda: _folder(user_home() or Path("/nonexistent"))),
         _look("temporary files", lambda: _folder(Path(tempfile.gettempdir())), always),
     ]
 
@@ -135,6 +138,16 @@ def _spm(spm_cmd: str | None) -> str:
     return f"{'; '.join(filter(None, spm_banner(command)))} ({shlex.join(command)})"
 
 
+def _masks_template(named: str | None) -> Finding:
+    """A template must be there, but the default one may come from TemplateFlow's archive."""
+    found = _look("template", lambda: _template(named or DEFAULT_TEMPLATE), ("missing", "broken"))
+    if found.state != "missing" or named:
+        return found
+    if fetch.reachable():
+        return replace(found, text=f"A run would fetch it. {found.text}", stops=False)
+    return replace(found, text=f"TemplateFlow's archive does not answer. {found.text}")
+
+
 def _template(spec: str) -> str:
     from bids_alphagan.errors import UserError
     from bids_alphagan.templates import find_template
@@ -155,8 +168,11 @@ def _template(spec: str) -> str:
 
 def _folder(folder: Path) -> str:
     """Where a folder is, and what may be written there."""
-    if not folder.is_dir():
-        raise MissingError(f"{folder} is not there")
+    try:
+        if not folder.is_dir():
+            raise MissingError(f"{folder} is not there")
+    except PermissionError as error:
+        raise MissingError(f"{folder} cannot be looked at") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise MissingError(f"{folder} cannot be written to")
     return f"{folder}, {shutil.disk_usage(folder).free / 2**30:.0f} GB free"

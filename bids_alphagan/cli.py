@@ -22,7 +22,8 @@ first try, on the embedded phantom:
   bids-alphagan data out group --template data/derivatives/templateflow/tpl-RatPhantom --preset demo
 
 exit codes: 0 all done; 1 some scans failed (listed at the end); 2 nothing could be done with this call;
-130, 138, 143 interrupted by SIGINT, SIGUSR1, SIGTERM: the same command goes on from the last checkpoint
+129, 130, 138, 143 interrupted by SIGHUP, SIGINT, SIGUSR1, SIGTERM: the same command goes on from the last
+checkpoint
 """
 
 
@@ -99,8 +100,9 @@ def parse(argv: Sequence[str] | None = None) -> Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the app and return its exit code."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _stop)
+    for number, handler in HANDLERS.items():
+        if number not in IGNORABLE or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
     # OpenMP's threads wait for one another by spinning, which starves them beside any other busy program
     # (benchmarks/threads.py). It is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -120,9 +122,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bids-alphagan: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except Stopped as stopped:
+        _hear_no_more()
         print(f"bids-alphagan: {stopped}. {AGAIN}", file=sys.stderr)
         return 128 + stopped.by
     except KeyboardInterrupt:
+        _hear_no_more()
         print(f"bids-alphagan: interrupted. {AGAIN}", file=sys.stderr)
         return 128 + signal.SIGINT
     finally:
@@ -132,3 +136,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _stop(number: int, frame: Any) -> None:
     by = signal.Signals(number)
     raise Stopped(f"stopped by {by.name}", by)
+
+
+HANDLERS = {
+    signal.SIGTERM: _stop,
+    signal.SIGUSR1: _stop,
+    signal.SIGHUP: _stop,
+    signal.SIGINT: signal.default_int_handler,
+}
+IGNORABLE = (signal.SIGHUP, signal.SIGINT)  # by nohup, and by a shell for what it starts in the background
+
+
+def _hear_no_more() -> None:
+    """While Python ends, it gives signals their defaults back: a second one would change the exit code."""
+    for number in HANDLERS:
+        signal.signal(number, signal.SIG_IGN)

@@ -11,7 +11,7 @@ import nibabel as nib
 
 from bids_alphagan.errors import UserError
 from bids_alphagan.logs import close_logs, screen_log
-from bids_alphagan.templates import Template, find_template, locate, templateflow_home
+from bids_alphagan.templates import Template, find_template, locate
 from bids_alphagan.templates.shrink import shrink
 from bids_alphagan.volume import load
 
@@ -34,7 +34,11 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     made.add_argument("template", nargs="+", help="TemplateFlow NAME[:cohort-N], or a template's folder")
-    made.add_argument("--home", type=Path, help="TemplateFlow's folder (default: TEMPLATEFLOW_HOME)")
+    made.add_argument(
+        "--home",
+        type=Path,
+        help="TemplateFlow's folder (default: TEMPLATEFLOW_HOME and ~/.cache/templateflow)",
+    )
     made.add_argument("--no-download", action="store_true", help="only look at what is there")
     made.add_argument("--again", action="store_true", help="fetch anew what is there, too")
     made.add_argument("--shrink", type=Path, metavar="NEWDIR", help="copy a template of ten times the size")
@@ -74,11 +78,11 @@ def _look(spec: str, options: argparse.Namespace) -> str:
         shrink(parts, options.shrink)
         spec = str(options.shrink)
     template = find_template(spec, home, not options.no_download, options.again and not options.shrink)
-    return summary(template, spec, home or templateflow_home().absolute())
+    return summary(template, spec)
 
 
-def summary(template: Template, spec: str, home: Path) -> str:
-    """What a template is, in lines, and how to use it from `home`."""
+def summary(template: Template, spec: str) -> str:
+    """What a template is, in lines, and how to use it from where it is."""
     image = load(template.t2w)
     volumes = template.volumes
     assert volumes  # find_template measures them
@@ -98,6 +102,7 @@ def summary(template: Template, spec: str, home: Path) -> str:
         "next": f"bids-alphagan BIDS_DIR OUTPUT_DIR participant --template {_argument(template, spec)}",
     }
     if not Path(spec).is_dir():
+        home = next(path.parent for path in template.t2w.parents if path.name.startswith("tpl-"))
         facts["with"] = f"export TEMPLATEFLOW_HOME={shlex.quote(str(home))}"
     width = max(map(len, facts)) + 2
     return "\n".join(f"{name:{width}}{text}" for name, text in facts.items()) + "\n"

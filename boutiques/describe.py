@@ -16,6 +16,7 @@ TEMPLATE = "a TemplateFlow name, such as Fischer344 or RESILIENT:cohort-1, in pl
 CODES = {
     1: "some scans failed, listed at the end of the log; the others are ready",
     2: "nothing could be done with this call; the log's last line says why",
+    129: "interrupted by SIGHUP: the same call goes on from the last checkpoint",
     130: "interrupted by SIGINT: the same call goes on from the last checkpoint",
     138: "interrupted by SIGUSR1: the same call goes on from the last checkpoint",
     143: "interrupted by SIGTERM: the same call goes on from the last checkpoint",
@@ -80,6 +81,8 @@ def _input(action: argparse.Action) -> dict[str, Any]:
         told["list"] = True
         if isinstance(action.nargs, int):
             told |= {"min-list-entries": action.nargs, "max-list-entries": action.nargs}
+        elif action.nargs == "+":
+            told["min-list-entries"] = 1
     return told
 
 

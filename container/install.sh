@@ -3,7 +3,7 @@
 #   install.sh system            Python from the distribution
 #   install.sh app SOURCE        the app with its locked dependencies, in /opt/bids-alphagan
 #   install.sh templates [NAME ...]  TemplateFlow templates, in /opt/templateflow
-# Environment: TORCH=cpu|cuda; TORCH_INDEX, where pip finds PyTorch for cpu; SOURCE_DATE_EPOCH, the age of all files.
+# Environment: TORCH=cuda|cpu; TORCH_INDEX, where pip finds PyTorch for cpu; SOURCE_DATE_EPOCH, the age of all files.
 # Where /wheels holds anything, pip takes the wheels there and asks no index.
 set -eu
 
@@ -49,14 +49,27 @@ install_system() {
     apt_clean
 }
 
+# Whether pip is to take the wheels in /wheels, and to ask no index.
+wheels_given() {
+    [ -n "$(ls -A "$WHEELS" 2>/dev/null)" ]
+}
+
 # PyTorch is one version in several builds. That for CUDA comes, with its hashes, from where all else does; that for
 # CPU alone is served by PyTorch's own index, and is held to its version.
 torch_for() {
     case "$1" in
     cuda) echo "--require-hashes -r $source/container/torch-cuda.lock" ;;
-    cpu) echo "torch==$(sed -n 's/^torch==\([^ ]*\).*/\1/p' "$source/container/torch-cuda.lock")+cpu" ;;
+    cpu)
+        if [ -z "${TORCH_INDEX:-}" ] && ! wheels_given; then
+            echo "install.sh: TORCH=cpu needs TORCH_INDEX, too: pip's usual index has no PyTorch for CPUs alone." \
+                "PyTorch's installation page, with CPU chosen as the compute platform, names it after --index-url." >&2
+            exit 2
+        fi
+        version=$(sed -n 's/^torch==\([^ ]*\).*/\1/p' "$source/container/torch-cuda.lock")
+        echo "${TORCH_INDEX:+--index-url $TORCH_INDEX} torch==$version+cpu"
+        ;;
     *)
-        echo "install.sh: TORCH=$1: choose cpu or cuda" >&2
+        echo "install.sh: TORCH=$1: choose cuda or cpu" >&2
         exit 2
         ;;
     esac
@@ -71,7 +84,7 @@ install_app() {
     build=$(mktemp -d)
     "$python" -m venv "$build/tools"
     "$python" -m venv --without-pip "$PREFIX"
-    if [ -n "$(ls -A "$WHEELS" 2>/dev/null)" ]; then
+    if wheels_given; then
         set -- --no-index --find-links "$WHEELS"
     else
         set --
@@ -82,9 +95,6 @@ install_app() {
     "$pip" install -q "$@" --require-hashes -r "$build/setuptools.lock"
     "$pip" wheel -q "$@" --no-deps --no-build-isolation --require-hashes -w "$build/wheels" \
         -r "$source/container/requirements.lock"
-    if [ "${TORCH:-cuda}" = cpu ] && [ -n "${TORCH_INDEX:-}" ]; then
-        set -- "$@" --extra-index-url "$TORCH_INDEX"
-    fi
     # shellcheck disable=SC2086 # words to split
     "$pip" wheel -q "$@" --no-deps -w "$build/wheels" $torch
     "$pip" wheel -q --no-index --no-deps --no-build-isolation -w "$build/wheels" "$source"
@@ -111,15 +121,14 @@ print("SPM:", " ".join(find_spm() or ["none in this base image: --segmenter auto
 END
 }
 
-# Any user may add to the folder; what is fetched now is for all to read.
+# For all to read. What a run fetches goes to its user's cache, since an image may not be writable.
 install_templates() {
-    mkdir -p "$TEMPLATEFLOW"
+    install -d -m 755 "$TEMPLATEFLOW"
     if [ $# -gt 0 ]; then
         HOME=$TEMPLATEFLOW PYTHONDONTWRITEBYTECODE=1 "$PREFIX/bin/bids-alphagan-template" "$@" --home "$TEMPLATEFLOW"
         rm -rf "$TEMPLATEFLOW/.cache"
         chmod -R a+rX "$TEMPLATEFLOW"
     fi
-    chmod 1777 "$TEMPLATEFLOW"
     find "$TEMPLATEFLOW" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 }
 

@@ -163,6 +163,15 @@ def _output_is_of_another_app(place: Place) -> list[object]:
     return [place.data, place.out, "participant", *QUICK]
 
 
+def _output_with_description(text: str) -> Callable[[Place], list[object]]:
+    def make(place: Place) -> list[object]:
+        place.out.mkdir()
+        (place.out / "dataset_description.json").write_text(text)
+        return [place.data, place.out, "participant", *QUICK]
+
+    return make
+
+
 def _output_is_a_file(place: Place) -> list[object]:
     return [place.data, place.file("out", "mine"), "participant", *QUICK]
 
@@ -223,6 +232,14 @@ CASES: dict[str, tuple[Callable[[Place], list[object]], list[str]]] = {
     "work is raw data": (_work_is_raw_data, ["data is inside the raw data", "another folder"]),
     "work in raw data": (_work_in_raw_data, ["sub-01 is inside the raw data", "another folder"]),
     "output is a data set": (_output_is_another_data_set, ["free/other holds another data set"]),
+    "output's description empty": (
+        _output_with_description(""),
+        ["free/out/dataset_description.json", "empty or damaged", "Remove it"],
+    ),
+    "output's description cut": (
+        _output_with_description('{"Name": "bids-alphagan deriv'),
+        ["free/out/dataset_description.json", "empty or damaged", "Remove it"],
+    ),
     "output of another app": (_output_is_of_another_app, ["free/out holds another data set", "OUTPUT_DIR"]),
     "output is a file": (_output_is_a_file, ["free/out: cannot be written", "another folder"]),
     "output under a file": (_output_under_a_file, ["file/a/out: cannot be written", "another folder"]),

@@ -1,15 +1,20 @@
 """bids-alphagan-check: what a run would find here, and whether one is possible."""
 
+import http.server
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from users import as_user, folder_for_all
 
 from bids_alphagan import __version__, check_cli, cli
 from bids_alphagan.config import Config
+from bids_alphagan.templates import fetch
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +24,8 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "templateflow"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("bids_alphagan.templates.fetch.reachable", lambda: True)
 
 
 def table(said: str) -> dict[str, tuple[str, str]]:
@@ -54,14 +61,61 @@ def test_what_is_found(
 def test_optional_pieces_may_be_missing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("HOME")
+    monkeypatch.setenv("HOME", "/nonexistent")
     monkeypatch.setattr("sys.executable", "/nonexistent/python")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     code, found = check(capsys)
     assert code == 0
     states = {what for what, (state, _) in found.items() if state == "missing"}
     assert states == {"GPU", "BIDS validator", "SPM", "template", "TEMPLATEFLOW_HOME", "home"}
+    assert found["template"][1].startswith("A run would fetch it.")
     assert "tpl-Fischer344_T2w.nii.gz" in found["template"][1]
+
+
+def test_without_a_template_and_a_network_no_run_is_possible(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, template: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("bids_alphagan.templates.fetch.reachable", lambda: False)
+    assert check_cli.main([]) == 1
+    said = capsys.readouterr().out
+    assert said.endswith("A run is not possible: see template.\n")
+    assert table(said)["template"][1].startswith("TemplateFlow's archive does not answer.")
+    assert check_cli.main(["--template", str(template)]) == 0
+    (tmp_path / "cache" / "templateflow").mkdir(parents=True)
+    shutil.copytree(template, tmp_path / "cache" / "templateflow" / "tpl-Fischer344")
+    for path in (tmp_path / "cache/templateflow/tpl-Fischer344").iterdir():
+        path.rename(path.with_name(path.name.replace("RatPhantom", "Fischer344")))
+    assert check_cli.main([]) == 0
+
+
+def test_a_damaged_default_template_stops_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "templateflow" / "tpl-Fischer344"
+    folder.mkdir(parents=True)
+    for part in ("T2w", "desc-brain_mask", *(f"label-{tissue}_probseg" for tissue in ("GM", "WM", "CSF"))):
+        (folder / f"tpl-Fischer344_{part}.nii.gz").write_text("no image")
+    code, found = check(capsys)
+    assert (code, found["template"][0]) == (1, "broken")
+
+
+@pytest.mark.parametrize(("port", "answers"), [(None, True), (9, False)])
+def test_whether_the_archive_answers(
+    port: int | None, answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # of `bare`
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{port or server.server_address[1]}"
+        monkeypatch.setattr(fetch, "ARCHIVE", url)
+        assert fetch.reachable() is answers
+
+
+def test_what_may_not_be_looked_at_is_missing() -> None:
+    with folder_for_all() as place:
+        for folder in ("closed", "closed/home"):
+            with pytest.raises(check_cli.MissingError, match=r"cannot be (looked at|written to)"):
+                as_user(lambda folder=folder: check_cli._folder(place / folder))
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,7 +201,7 @@ def test_the_app_ends_on_a_clusters_warning_with_its_own_exit_code(monkeypatch, 
     def warned(argv: object) -> None:
         signal.raise_signal(signal.SIGUSR1)
 
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGHUP)}
     monkeypatch.setattr(cli, "parse", warned)
     try:
         assert cli.main([]) == 128 + signal.SIGUSR1 == 138
@@ -208,3 +210,57 @@ def test_the_app_ends_on_a_clusters_warning_with_its_own_exit_code(monkeypatch, 
             signal.signal(number, handler)
     assert "stopped by SIGUSR1. The same command goes on from here" in capsys.readouterr().err
     assert not issubclass(Stopped, Exception)
+
+
+def python(program: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+SENT_WHILE_IT_IMPORTS = """
+import importlib.abc, signal, sys
+
+class First(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *others):
+        if name == "bids_alphagan.cli":
+            signal.raise_signal({number})
+
+sys.meta_path.insert(0, First())
+from bids_alphagan.__main__ import main
+sys.exit(main())
+"""
+SENT_AT_THE_END = """
+import os, signal, sys
+from bids_alphagan import cli
+from bids_alphagan.__main__ import main
+
+class Last:  # goes when Python has given the signals their defaults back
+    def __del__(self, kill=os.kill, process=os.getpid()):
+        kill(process, {number})
+
+last = Last()
+cli.parse = lambda argv: signal.raise_signal({number})
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGHUP])
+def test_a_signal_of_the_first_moments_is_not_lost(number: signal.Signals) -> None:
+    """As process 1 of a container, the app would not get one that it does not handle."""
+    assert python(SENT_WHILE_IT_IMPORTS.format(number=int(number))).returncode == 128 + number
+    scripts = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts["bids-alphagan"] == "bids_alphagan.__main__:main"
+
+
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGHUP])
+def test_a_second_signal_at_the_end_does_not_change_the_exit_code(number: signal.Signals) -> None:
+    done = python(SENT_AT_THE_END.format(number=int(number)))
+    assert done.returncode == 128 + number
+    assert "The same command goes on from here" in done.stderr
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)" + SENT_WHILE_IT_IMPORTS
+    done = python(program.format(number=int(signal.SIGHUP)))
+    assert done.returncode == 2  # as without arguments
+    assert "the following arguments are required" in done.stderr

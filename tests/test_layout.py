@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tiny
+from users import as_user, folder_for_all
 
 from bids_alphagan import cli
 from bids_alphagan.errors import UserError
@@ -419,3 +420,32 @@ def test_animals_by_their_names_alone(data: Path) -> None:
         found("--participant-label", "nobody")
     with pytest.raises(UserError, match="no participant has a T2starw scan"):
         found("--suffix", "T2starw")
+
+
+@pytest.mark.parametrize(("mode", "below"), [(0o000, ""), (0o711, ""), (0o000, "data")])
+def test_a_data_set_that_may_not_be_read_is_one_clear_error(mode: int, below: str) -> None:
+    with folder_for_all() as place:
+        (place / "closed").chmod(0o700)
+        tiny.scan(place / "closed" / below / "sub-01/anat/sub-01_T2w.nii.gz", tiny.values())
+        tiny.dataset(place / "closed" / below)
+        (place / "closed").chmod(mode)
+        with pytest.raises(UserError, match=r"closed\S*: cannot be read \(Permission denied\)"):
+            as_user(lambda: raw.check_dataset(place / "closed" / below))
+
+
+def test_an_animal_that_may_not_be_read_is_named_and_can_be_left_out() -> None:
+    import bids.layout  # noqa: F401 # its own files may be for root alone
+
+    with folder_for_all() as place:
+        data = tiny.dataset(place / "home" / "data")
+        for label in ("01", "02"):
+            tiny.scan(data / f"sub-{label}/anat/sub-{label}_T2w.nii.gz", tiny.values())
+        for path in (data, *data.rglob("*")):
+            path.chmod(0o755)
+        (data / "sub-02").chmod(0)
+        words = [str(data), str(place / "out"), "participant"]
+        with pytest.raises(UserError, match=r"data/sub-02: cannot be read .*--participant-label"):
+            as_user(lambda: raw.find_scans(cli.parse(words)))
+        rest = as_user(lambda: raw.find_scans(cli.parse([*words, "--participant-label", "01"])))
+        assert [scan.name.subject for scan in rest] == ["01"]
+        (data / "sub-02").chmod(0o700)

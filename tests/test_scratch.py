@@ -1,92 +1,166 @@
 """Temporary files and caches go to the work folder where, and only where, they have no other place."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from users import as_user, folder_for_all, python_of_unknown_user
 
 from bids_alphagan import scratch
 from bids_alphagan.errors import UserError
-from bids_alphagan.scratch import CACHES, use_scratch
-from bids_alphagan.templates import templateflow_home
+from bids_alphagan.scratch import CACHES, CONTAINER, trouble, use_scratch
+from bids_alphagan.templates import templateflow_homes
 
 
 @pytest.fixture
-def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Home, temporary files and every cache lie in one folder."""
-    home = tmp_path / "home"
-    home.mkdir()
-    for name in (*CACHES, "TEMP", "TMP", "TEMPLATEFLOW_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("TMPDIR", str(home))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    for name in (*CACHES, "TEMPLATEFLOW_HOME"):  # so that what use_scratch sets is taken back
-        monkeypatch.setenv(name, "")
-        del os.environ[name]
-    return tmp_path
+def place() -> Iterator[Path]:
+    with folder_for_all() as made:
+        yield made
 
 
-def _read_only(monkeypatch: pytest.MonkeyPatch, but: Path) -> None:
-    """As on a system whose root cannot be written: the tests may run as root, who writes everywhere."""
-    writes = os.access
-    monkeypatch.setattr(
-        scratch.os, "access", lambda path, mode: Path(path).is_relative_to(but) and writes(path, mode)
-    )
+@pytest.fixture
+def no_tmp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a system whose root cannot be written."""
+    monkeypatch.setattr(scratch, "TEMPORARY", ())
 
 
-def test_what_can_be_written_is_left_alone(places: Path) -> None:
-    before = dict(os.environ)
-    use_scratch(places / "work")
-    assert dict(os.environ) == before
-    assert not (places / "work").exists()
+def after(work: Path, **environment: object) -> dict[str, str]:
+    """The environment that use_scratch makes of this one, for a user who is not root; and where files go."""
+
+    def program() -> dict[str, str]:
+        os.environ.clear()
+        os.environ.update({name: str(value) for name, value in environment.items()})
+        tempfile.tempdir = None
+        use_scratch(work)
+        homes = os.pathsep.join(map(str, templateflow_homes()))
+        return {**os.environ, "temporary": tempfile.gettempdir(), "templates": homes}
+
+    return dict(as_user(program))
 
 
-def test_without_a_place_to_write_all_goes_to_the_work_folder(
-    places: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    work = places / "out" / ".work"
-    work.mkdir(parents=True)
-    _read_only(monkeypatch, but=places / "out")
-    use_scratch(work)
-    assert tempfile.gettempdir() == str(work / "tmp")
-    assert all(Path(os.environ[name]).is_relative_to(work / "cache") for name in CACHES)
+def test_what_can_be_written_is_left_alone(place: Path) -> None:
+    home = place / "home"
+    made = after(place / "work", HOME=home, TMPDIR=home)
+    where = {"temporary": str(home), "templates": f"{home}/.cache/templateflow"}
+    assert made == {"HOME": str(home), "TMPDIR": str(home), **where}
+    assert not (place / "work").exists()
+    assert list(home.iterdir()) == []
 
 
-def test_one_cache_that_is_writable_stays(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (places / "mine").mkdir()
-    (places / "out").mkdir()
-    monkeypatch.setenv("MPLCONFIGDIR", str(places / "mine" / "new"))
-    writes = os.access
-    monkeypatch.setattr(
-        scratch.os,
-        "access",
-        lambda path, mode: not Path(path).is_relative_to(places / "home") and writes(path, mode),
-    )
-    use_scratch(places / "out")
-    assert os.environ["MPLCONFIGDIR"] == str(places / "mine" / "new")
-    assert os.environ["NIPYPE_CONFIG_DIR"].startswith(str(places / "out"))
+@pytest.mark.usefixtures("no_tmp")
+def test_without_a_place_to_write_all_goes_to_the_work_folder(place: Path) -> None:
+    work = place / "out" / ".work"
+    made = after(work, HOME=place / "fixed")
+    assert made["temporary"] == made["TMPDIR"] == str(work / "tmp")
+    assert all(Path(made[name]).is_relative_to(work / "cache") for name in CACHES)
+    assert (work / "tmp").is_dir()
 
 
-def test_templates_in_a_home_that_can_only_be_read_are_found(
-    places: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (places / "home/.cache/templateflow/tpl-Fischer344").mkdir(parents=True)
-    (places / "out").mkdir()
-    _read_only(monkeypatch, but=places / "out")
-    use_scratch(places / "out")
-    assert Path(os.environ["XDG_CACHE_HOME"]).is_relative_to(places / "out")
-    assert templateflow_home() == places / "home/.cache/templateflow"
+@pytest.mark.parametrize("name", ["HOME", "XDG_CACHE_HOME", "TMPDIR", "TEMP", *list(CACHES)[1:]])
+@pytest.mark.parametrize("below", ["", "new/er"])
+def test_a_folder_that_may_not_be_searched_is_not_used(name: str, below: str, place: Path) -> None:
+    made = after(place / "out" / "wk", **({"HOME": place / "home"} | {name: place / "closed" / below}))
+    used = [made[variable] for variable in ("HOME", "TMPDIR", *CACHES) if variable in made]
+    assert not [path for path in (*used, made["temporary"], made["templates"]) if "closed" in path]
+    assert name == "TEMP" or made[name].startswith(tempfile.gettempdir())
 
 
-def test_nothing_at_all_to_write_to_is_one_clear_error(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _read_only(monkeypatch, but=places / "out")
-    (places / "file").touch()
+def test_a_user_whom_the_system_does_not_know_gets_a_home(place: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user needs root")
+    assert after(place / "out")["HOME"] == str(place / "out" / "cache" / "home")
+
+
+def test_one_cache_that_is_writable_stays(place: Path) -> None:
+    made = after(place / "out", HOME=place / "fixed", MPLCONFIGDIR=place / "home" / "new")
+    assert made["MPLCONFIGDIR"] == str(place / "home" / "new")
+    assert made["NIPYPE_CONFIG_DIR"] == str(place / "out" / "cache" / "nipype_config_dir")
+    assert not (place / "home" / "new").exists()
+
+
+def test_in_an_image_caches_go_to_the_work_folder_unless_told_otherwise(place: Path) -> None:
+    """The home may be mounted, and /tmp be shared with others, who could lay files into a known folder."""
+    mine = place / "home" / "mine"
+    image = {CONTAINER: "singularity:bids-alphagan:0.1", "MPLCONFIGDIR": mine}
+    made = after(place / "out", HOME=place / "home", **image)
+    assert made["HOME"] == str(place / "home")
+    assert made["MPLCONFIGDIR"] == str(mine)
+    others = [made[name] for name in CACHES if name != "MPLCONFIGDIR"]
+    assert all(path.startswith(f"{place}/out/cache/") for path in others)
+
+
+def test_templates_in_a_home_that_can_only_be_read_are_found(place: Path) -> None:
+    """And what is fetched goes elsewhere."""
+    (place / "fixed" / ".cache" / "templateflow" / "tpl-Fischer344").mkdir(parents=True)
+    (place / "fixed" / ".cache").chmod(0o555)
+    made = after(place / "out", HOME=place / "fixed")
+    fetched = f"{place}/out/cache/xdg_cache_home/templateflow"
+    assert made["templates"] == f"{place}/fixed/.cache/templateflow:{fetched}"
+
+
+@pytest.mark.usefixtures("no_tmp")
+@pytest.mark.parametrize("name", ["tmp", "cache"])
+def test_a_work_folder_that_is_partly_anothers_is_one_clear_error(name: str, place: Path) -> None:
+    (place / "out" / name).mkdir(mode=0o555)
+    with pytest.raises(UserError, match=rf"out/{name}\S*: cannot be written \(Permission denied\)"):
+        after(place / "out", HOME=place / "fixed")
+
+
+@pytest.mark.usefixtures("no_tmp")
+def test_nothing_at_all_to_write_to_is_one_clear_error(place: Path) -> None:
+    (place / "file").touch()
     with pytest.raises(UserError, match=r"file/work: cannot be written \(Not a directory\)"):
-        use_scratch(places / "file" / "work")
+        after(place / "file" / "work", HOME=place / "fixed")
+
+
+def _file(place: Path) -> Path:
+    (place / "file").touch()
+    return place / "file"
+
+
+def _dead_link(place: Path) -> Path:
+    (place / "link").symlink_to(place / "home" / "nowhere")
+    return place / "link"
+
+
+@pytest.mark.parametrize(
+    ("made", "good"),
+    [
+        (lambda place: place / "home", True),
+        (lambda place: place / "home" / "a" / "b", True),
+        (lambda place: place / "fixed", False),
+        (lambda place: place / "fixed" / "a", False),
+        (lambda place: place / "closed", False),
+        (lambda place: place / "closed" / "a" / "b", False),
+        (_file, False),
+        (_dead_link, False),
+        (lambda place: Path("/proc/a"), False),
+    ],
+)
+def test_where_files_can_be_made(made: Callable[[Path], Path], good: bool, place: Path) -> None:
+    assert (as_user(lambda: trouble(made(place))) is None) is good
+    assert not list((place / "home").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "lacks", [{"HOME": "closed"}, {"HOME": None}, {"XDG_CACHE_HOME": "closed/x"}], ids=str
+)
+def test_a_run_without_a_home(lacks: dict[str, str | None], place: Path, heads: Path) -> None:
+    """pybids, nipype and matplotlib, too, look for one."""
+    shutil.copytree(heads, place / "rats", ignore=shutil.ignore_patterns("derivatives"))
+    words = ("--participant-label", "01", "--segmenter", "none", "--preset", "demo", "--skip-bids-validation")
+    environment = {name: value and str(place / value) for name, value in lacks.items()}
+    done = python_of_unknown_user(
+        "-m", "bids_alphagan", "rats", "out", "participant", *words, cwd=place, **environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 scans are ready" in done.stderr
 
 
 def test_the_libraries_write_where_they_are_sent(tmp_path: Path) -> None:

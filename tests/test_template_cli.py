@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import threading
+import types
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,11 @@ from pathlib import Path
 import pytest
 from test_templates import flow
 
+from bids_alphagan.report.collect import mask_facts
 from bids_alphagan.template_cli import main
+from bids_alphagan.templates import find_template
 
+FAKE = types.SimpleNamespace(describe=lambda: {"Name": "fake", "Version": "1"})
 PARTS = ("T2w", "desc-brain_mask", "label-GM_probseg", "label-WM_probseg", "label-CSF_probseg")
 
 
@@ -222,3 +226,43 @@ def test_calls_that_make_no_sense(
         main(arguments)
     assert ended.value.code == 2
     assert reason in capsys.readouterr().err
+
+
+def test_where_the_first_folder_cannot_be_written_the_users_cache_is(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in an image, whose templates are for reading."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "file" / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main(["Fischer344"]) == 0
+    home = tmp_path / "cache" / "templateflow"
+    assert f"TEMPLATEFLOW_HOME={home}\n" in capsys.readouterr().out
+    assert {f"tpl-Fischer344/tpl-Fischer344_{part}.nii.gz" for part in PARTS} <= left(home)
+    assert main(["Fischer344", "--no-download"]) == 0
+    assert mask_facts(FAKE, find_template("Fischer344")).templateflow
+
+
+def test_the_first_folder_wins_and_what_it_has_is_not_fetched(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    flow(tmp_path / "cache" / "templateflow", "Fischer344")
+    assert main(["Fischer344"]) == 0
+    assert str(tmp_path / "cache") in capsys.readouterr().out
+    flow(tmp_path / "home", "Fischer344")
+    assert main(["Fischer344"]) == 0
+    assert str(tmp_path / "cache") not in capsys.readouterr().out
+    assert archive.asked == []
+
+
+def test_both_folders_are_named_where_neither_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "file" / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main(["Fischer344", "--no-download"]) == 2
+    said = capsys.readouterr().err
+    assert f"is not in {tmp_path}/file/home/tpl-Fischer344 nor in {tmp_path}/cache/templateflow/tpl-" in said
+    assert f"copy its folder tpl-Fischer344 to {tmp_path}/cache/templateflow" in said

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from bids_alphagan import __version__
+from bids_alphagan.errors import UserError, unwritable
 from bids_alphagan.files import read_json, write_json, write_text, write_tsv
 from bids_alphagan.layout.names import TISSUES, ScanName, sidecar, uri
 from bids_alphagan.volume import save, with_grid, with_header
@@ -50,13 +51,23 @@ and the real scan whose header and grid were taken. participants.tsv lists seeds
 
 
 def is_foreign(folder: Path) -> bool:
-    """True where `folder` is a data set that something else has made: it must not be written over."""
+    """True where `folder` is a data set that something else has made: it must not be written over.
+
+    Raises UserError where that cannot be told.
+    """
     description = folder / "dataset_description.json"
     try:
         makers = read_json(description)["GeneratedBy"] if description.exists() else [{"Name": _MAKER}]
         return _MAKER not in [maker["Name"] for maker in makers]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return True
+    except ValueError as error:
+        raise UserError(
+            f"{description}: empty or damaged ({error}). Remove it where the folder holds what this app has "
+            "made; else give another OUTPUT_DIR."
+        ) from error
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def describe_output(output_dir: Path, bids_dir: Path) -> None:

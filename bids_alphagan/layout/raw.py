@@ -32,9 +32,14 @@ class RawScan:
 def check_dataset(bids_dir: Path) -> None:
     """Raise UserError unless `bids_dir` is a BIDS data set by its looks."""
     description = bids_dir / "dataset_description.json"
-    if not bids_dir.is_dir():
-        raise UserError(f"{bids_dir}: no such folder.")
-    if not description.is_file():
+    try:
+        names = [path.name for path in bids_dir.iterdir()]
+        described = description.is_file()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{bids_dir}: no such folder.") from error
+    except OSError as error:
+        raise UserError(f"{bids_dir}: cannot be read ({error.strerror}). Change its permissions.") from error
+    if not described:
         raise UserError(
             f"{bids_dir}: not a BIDS data set, dataset_description.json is missing. Give the "
             "folder that holds it, or add one with Name and BIDSVersion."
@@ -45,7 +50,7 @@ def check_dataset(bids_dir: Path) -> None:
         raise UserError(f"{description}: cannot be read as JSON ({error}).") from error
     if not isinstance(content, dict) or "Name" not in content or "BIDSVersion" not in content:
         raise UserError(f"{description}: Name and BIDSVersion are required by BIDS.")
-    if not any(bids_dir.glob("sub-*")):
+    if not any(name.startswith("sub-") for name in names):
         raise UserError(f"{bids_dir}: the data set is empty, it has no sub-* folders.")
     species(bids_dir)  # a broken table is told of before anything is written
 
@@ -99,6 +104,14 @@ def find_scans(config: Config) -> list[RawScan]:
     require_known("participant", config.participant_label or [], _labels(config.bids_dir))
     try:
         layout = BIDSLayout(config.bids_dir, validate=False, indexer=_indexer(config))
+    except PermissionError as error:
+        closed = Path(error.filename)
+        if closed.name == "layout_config.json":  # which pybids looks for in every folder
+            closed = closed.parent
+        raise UserError(
+            f"{closed}: cannot be read ({error.strerror}). Change its permissions, or choose other "
+            "participants with --participant-label."
+        ) from error
     except Exception as error:  # pybids lets json's and its own errors through
         raise UserError(f"{config.bids_dir}: pybids cannot read this data set ({error}).") from error
     available = {

@@ -32,7 +32,7 @@ from bids_alphagan.report.methods import (
 from bids_alphagan.report.metrics import MetricsSection
 from bids_alphagan.report.statistics import statistics_methods, statistics_section
 from bids_alphagan.splits import Split, animals_of
-from bids_alphagan.templates import Template, templateflow_home
+from bids_alphagan.templates import Template, templateflow_homes
 
 _SHOWN = 4  # scans in a gallery
 
@@ -118,7 +118,8 @@ def mask_facts(segmenter: Any, template: Template | None) -> MaskFacts | None:
     if segmenter is None or template is None:
         return None
     facts = segmenter.describe()
-    from_templateflow = templateflow_home().expanduser().resolve() in template.t2w.resolve().parents
+    homes = {home.expanduser().resolve() for home in templateflow_homes()}
+    from_templateflow = bool(homes & set(template.t2w.resolve().parents))
     name = template.name.replace("[@", "[")  # which would be a citation
     return MaskFacts(facts["Name"], facts["Version"], name, template.citation, from_templateflow)
 

@@ -1,8 +1,8 @@
 """A template: anatomical image, brain mask and GM, WM, CSF probability maps on one grid.
 
 ``names`` knows what the files are called, ``checks`` whether they fit together and are of a rodent,
-``fetch`` TemplateFlow's archive. Offline first: TEMPLATEFLOW_HOME (or its default, ``~/.cache/templateflow``)
-is searched by file name, and only what is not there is downloaded.
+``fetch`` TemplateFlow's archive. Offline first: TEMPLATEFLOW_HOME and ``~/.cache/templateflow`` are searched
+by file name, and only what is in neither is downloaded.
 """
 
 import json
@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bids_alphagan.errors import UserError
+from bids_alphagan.scratch import CACHES, trouble, user_home
 from bids_alphagan.templates import fetch
 from bids_alphagan.templates.checks import MOUSE, RAT, Volumes, check
 from bids_alphagan.templates.grids import open_image, same_grid, voxel
 from bids_alphagan.templates.names import DEPTH, LABELS, Parts, Set, complete, images, missing, sets_of, there
 
-__all__ = ["Template", "Volumes", "check_spec", "find_template", "locate", "templateflow_home"]
+__all__ = ["Template", "Volumes", "check_spec", "find_template", "locate", "templateflow_homes"]
 
 COARSEST = 0.3  # mm; rodent EPI has voxels of 0.3 to 0.5 mm, so finer templates only cost time
 
@@ -69,9 +70,10 @@ def find_template(
     """Find and check a template.
 
     `spec` is a TemplateFlow name, ``NAME`` or ``NAME:cohort-N``, or a folder. TemplateFlow names are looked
-    up under `home` (default: TEMPLATEFLOW_HOME) and downloaded when they are not there, or when `again` is
-    true, if `download` is. A folder may hold the template in a folder below it, if there is just one. Of
-    several resolutions the coarsest with voxels of at most 0.3 mm is taken, else the finest.
+    up under `home` (default: each of `templateflow_homes`) and downloaded when they are not there, or when
+    `again` is true, if `download` is: to where they are, else to the first of them that can be written. A
+    folder may hold the template in a folder below it, if there is just one. Of several resolutions the
+    coarsest with voxels of at most 0.3 mm is taken, else the finest.
 
     Raises UserError when a part is missing or damaged, or when `checks.check` finds the parts unfit.
     """
@@ -104,10 +106,12 @@ def locate(
         return _in_folder(Path(spec))
     check_spec(spec)
     name, _, cohort = spec.partition(":")
-    home = home or templateflow_home()
-    folder = home / f"tpl-{name}" / cohort
-    found = _flow_sets(folder, name)
-    reason = missing(images(folder))
+    homes = [home] if home else templateflow_homes()
+    folders = {place: place / f"tpl-{name}" / cohort for place in homes}
+    home = next((place for place, folder in folders.items() if _flow_sets(folder, name)), None)
+    reason = missing(path for folder in folders.values() for path in images(folder))
+    found = _flow_sets(folders[home], name) if home else {}
+    home = home or next((place for place in homes if not trouble(place)), homes[0])
     if download and (again or not found):
         try:
             fetch.download(home, name, cohort, again)
@@ -115,10 +119,11 @@ def locate(
             if again:
                 raise UserError(f"Template {spec!r} could not be fetched anew: {error}.") from error
             reason = f"{reason}; the download failed: {error}"
-        found = _flow_sets(folder, name)
+        found = _flow_sets(folders[home], name)
     if not found:
+        where = " nor in ".join(map(str, folders.values()))
         raise UserError(
-            f"Template {spec!r} is not in {folder} ({reason}). {fetch.by_hand(home, name, cohort)} Or give a "
+            f"Template {spec!r} is not in {where} ({reason}). {fetch.by_hand(home, name, cohort)} Or give a "
             "folder that has them with --template DIR, or leave the masks out with --segmenter none."
         )
     return spec, _best(found)
@@ -134,10 +139,14 @@ def check_spec(spec: str) -> None:
         )
 
 
-def templateflow_home() -> Path:
-    """Where TemplateFlow's archive is kept: TEMPLATEFLOW_HOME, else the cache folder of its client."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("TEMPLATEFLOW_HOME") or cache / "templateflow")
+def templateflow_homes() -> list[Path]:
+    """Where templates are looked for, in this order: TEMPLATEFLOW_HOME, the cache of TemplateFlow's client.
+
+    The former may be such as cannot be written, in an image or of a site; what is fetched goes to the latter.
+    """
+    given, cache, home = os.environ.get("TEMPLATEFLOW_HOME"), os.environ.get("XDG_CACHE_HOME"), user_home()
+    caches = Path(cache) if cache else (home or Path("/nonexistent")) / CACHES["XDG_CACHE_HOME"]
+    return list(dict.fromkeys([*([Path(given)] if given else []), caches / "templateflow"]))
 
 
 def _flow_sets(folder: Path, name: str) -> dict[Set, Parts]:

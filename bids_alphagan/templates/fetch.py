@@ -50,6 +50,17 @@ def download(home: Path, name: str, cohort: str, again: bool = False) -> None:
         _describe(home, name, newest)
 
 
+def reachable() -> bool:
+    """Whether the archive answers from here."""
+    import requests  # the client's own means, with the same proxies and certificates
+
+    try:
+        requests.head(ARCHIVE, timeout=5)
+    except requests.RequestException:
+        return False
+    return True
+
+
 def offered() -> list[PurePosixPath]:
     """All files of TemplateFlow's archive, as the installed client knows it. No network is needed."""
     with ZipFile(_list()) as listing:

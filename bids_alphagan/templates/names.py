@@ -83,8 +83,14 @@ def complete(sets: Mapping[Set, Parts]) -> dict[Set, Parts]:
 
 
 def there(path: Path) -> bool:
-    """Whether a file has content: TemplateFlow and DataLad mark absent files by empty ones and dead links."""
-    return path.is_file() and path.stat().st_size > 0
+    """Whether a file has content: TemplateFlow and DataLad mark absent files by empty ones and dead links.
+
+    What may not be looked at is not there.
+    """
+    try:
+        return path.is_file() and path.stat().st_size > 0
+    except PermissionError:
+        return False
 
 
 def images(folder: Path, depth: int = 0) -> Iterator[Path]:

@@ -63,6 +63,7 @@ class Engine:
         entrypoint: str | None = None,
         tmpfs: bool = False,
         user: str = USER,
+        environment: Mapping[str, str] = ENVIRONMENT,
     ) -> "Running":
         """Start the image's program with `words`; `mounts` are SOURCE:TARGET[:ro]."""
         name = f"bids-alphagan-{uuid.uuid4().hex[:12]}"
@@ -70,7 +71,7 @@ class Engine:
         options += ["--read-only-tmpfs=false"] if self.name == "podman" else []
         options += ["--tmpfs", "/tmp"] if tmpfs else []
         options += [word for mount in mounts for word in ("--volume", mount)]
-        options += [word for pair in ENVIRONMENT.items() for word in ("--env", "=".join(pair))]
+        options += [word for pair in environment.items() for word in ("--env", "=".join(pair))]
         options += ["--entrypoint", entrypoint] if entrypoint else []
         process = _started([*self.command, "run", *options, image, *words])
         return Running(process, [*self.command, "kill", "--signal", "{}", name])
@@ -126,11 +127,12 @@ class Chroot(Engine):
         entrypoint: str | None = None,
         tmpfs: bool = False,
         user: str = USER,
+        environment: Mapping[str, str] = ENVIRONMENT,
     ) -> "Running":
         settings = self._inspect(image)
         container = call("buildah", "from", "--pull-never", image).strip()
         root = Path(call("buildah", "mount", container).strip())
-        environment = [*settings.get("Env", []), *map("=".join, ENVIRONMENT.items())]
+        values = [*settings.get("Env", []), *map("=".join, environment.items())]
         program = [entrypoint] if entrypoint else settings["Entrypoint"]
         lines = ["set -e", f"mount --bind {root} {root}", f"mount -t proc proc {root}/proc"]
         lines += [f"mount --rbind /dev {root}/dev"]
@@ -147,7 +149,7 @@ class Chroot(Engine):
             str(root),
             "/usr/bin/env",
             "-i",
-            *environment,
+            *values,
             *program,
             *words,
         ]

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from base import ROOT
+from base import REVISION, ROOT
 
 from bids_alphagan import __version__
 
@@ -33,14 +33,16 @@ def sif(debian: Path, wheels: Path, tmp_path_factory: pytest.TempPathFactory) ->
     (place / "root/wheels").mkdir()
     text = (ROOT / "Singularity.def").read_text()
     (place / "local.def").write_text(text.replace("Bootstrap: docker\n", "Bootstrap: localimage\n"))
-    arguments = [f"SPM_IMAGE={place / 'root'}", "TORCH=cpu"]
+    arguments = [f"SPM_IMAGE={place / 'root'}", "TORCH=cpu", f"REVISION={REVISION}"]
     options = [word for argument in arguments for word in ("--build-arg", argument)]
     asked("build", *options, "--bind", f"{wheels}:/wheels", place / "bids-alphagan.sif", place / "local.def")
     return place / "bids-alphagan.sif"
 
 
 def test_labels_and_help(sif: Path) -> None:
-    assert f"org.opencontainers.image.version: {__version__}" in asked("inspect", "--labels", sif)
+    told = asked("inspect", "--labels", sif)
+    assert f"org.opencontainers.image.version: {__version__}" in told
+    assert f"org.opencontainers.image.revision: {REVISION}" in told
     assert "apptainer run --cleanenv --nv" in asked("run-help", sif)
 
 
@@ -58,4 +60,4 @@ def test_participant_and_group(sif: Path, heads: Path, output: Path) -> None:
 
 def test_exit_code(sif: Path, heads: Path) -> None:
     run = ["run", *CLEAN, "--bind", f"{heads}:/data:ro", sif, "/data", "/data/out", "participant", *TEMPLATE]
-    assert "bids-alphagan: error: /data/out: cannot be written" in asked(*run, code=2)
+    assert "bids-alphagan: error: /data/out/.work: cannot be written" in asked(*run, code=2)

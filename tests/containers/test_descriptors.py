@@ -60,10 +60,19 @@ def test_boutiques_makes_a_call_that_the_app_understands(
 
 @pytest.mark.parametrize(
     "change",
-    [{"analysis_level": "cohort"}, {"iterations": "many"}, {"template": "/t"}, {"no_such_option": 1}],
-    ids=lambda change: next(iter(change)),
+    [
+        {"analysis_level": "cohort"},
+        {"iterations": "many"},
+        {"iterations": 0},
+        {"suffix": ["bold", "epi"]},
+        {"model": []},
+        {"adam_betas": [0.5]},
+        {"template": "/t"},
+        {"no_such_option": 1},
+    ],
+    ids=lambda change: "-".join(map(str, *change.items())),
 )
-def test_boutiques_refuses_what_the_app_would_refuse(
+def test_boutiques_refuses_wrong_types_choices_bounds_and_numbers_of_values(
     change: dict[str, object], asked: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     invocation = tmp_path / "invocation.json"

@@ -130,6 +130,55 @@ def test_participant_level(engine: Engine, image: str, heads: Path, prepared: Pa
     assert made_by["Container"]["Tag"].endswith(f"bids-alphagan:{__version__}")
 
 
+def test_a_home_that_may_not_be_searched(engine: Engine, image: str, mounts: list[str]) -> None:
+    words = ("--participant-label", "01", "--segmenter", "none", "--preset", "demo")
+    where = {
+        "mounts": mounts,
+        "environment": {"HOME": "/root", "XDG_CACHE_HOME": "/root/x", "TMPDIR": "/root/y"},
+    }
+    done = engine.run(image, "/data", "/out", "participant", *words, **where)
+    assert done.code == 0, done.err[-3000:]
+    assert "1 of 1 scans are ready" in done.err
+
+
+def test_a_work_folder_of_another_user_is_code_2(
+    engine: Engine, image: str, mounts: list[str], output: Path
+) -> None:
+    for name in ("tmp", "cache"):
+        (output / "wk" / name).mkdir(parents=True)
+    done = engine.run(image, "/data", "/out", "participant", *DEMO, "-w", "/out/wk", mounts=mounts)
+    assert done.code == 2
+    assert done.err.startswith("bids-alphagan: error: /out/wk: cannot be written (Permission denied)")
+    (output / "wk").chmod(0o777)
+    done = engine.run(image, "/data", "/out", "participant", *DEMO, "-w", "/out/wk", mounts=mounts)
+    assert done.code == 2
+    assert done.err.startswith("bids-alphagan: error: /out/wk/tmp: cannot be written (Permission denied)")
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_template_that_is_not_there_is_fetched_to_the_work_folder(
+    engine: Engine, image: str, mounts: list[str], contents: Path
+) -> None:
+    """As far as can be seen without a network: it is the download that fails, not the writing."""
+    assert (contents / "opt/templateflow").stat().st_mode & 0o777 == 0o755
+    done = engine.run(image, "/data", "/out", "participant", "--preset", "demo", mounts=mounts)
+    home = "/out/.work/cache/xdg_cache_home/templateflow"
+    assert done.code == 2
+    assert f"not in /opt/templateflow/tpl-Fischer344 nor in {home}/tpl-Fischer344" in done.err
+    assert "the download failed" in done.err
+    assert f"copy its folder tpl-Fischer344 to {home} " in done.err
+    assert "Permission denied" not in done.err
+    assert "Read-only" not in done.err
+
+
+def test_the_check_says_whether_a_run_is_possible(engine: Engine, image: str, mounts: list[str]) -> None:
+    where = {"mounts": mounts, "tmpfs": True, "entrypoint": "bids-alphagan-check"}
+    done = engine.run(image, **where)
+    assert (done.code, done.out.splitlines()[-1]) == (1, "A run is not possible: see template.")
+    done = engine.run(image, "--template", TEMPLATE, **where)
+    assert (done.code, done.out.splitlines()[-1]) == (0, "A run is possible.")
+
+
 def test_group_level(
     engine: Engine, image: str, heads: Path, prepared: Path, copy_of: Callable[[Path], Path]
 ) -> None:
