@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 SCALE = np.diag([10.0, 10.0, 10.0, 1.0])  # SPM's distances are in mm of a human head
 MARGIN = 0.5  # of the tissue probability map: what is kept around the brain, in brain sizes
-TIME_LIMIT = 1800.0  # seconds per scan; a 64x64x40 scan takes three to six minutes of a core
+TIME_LIMIT = 1800.0  # seconds per scan; a 64x64x40 scan takes two to three minutes of a core
 # One Gaussian cannot hold grey matter, whose regions differ as much as it does from white: each of so many
 # parts of it, from dark to bright in the template (smoothed by this share of a brain), is a class.
 GREY_PARTS, SMOOTH = 4, 0.03
