@@ -43,12 +43,14 @@ class Volumes:
 
 
 @functools.lru_cache(maxsize=4)  # what one scan asks for, so that the next finds it
-def load_template(template: Template, across: int, margin: float, finest: float = 0.0) -> Volumes:
+def load_template(
+    template: Template, across: int, margin: float, finest: float = 0.0, order: int = 1
+) -> Volumes:
     """The template around its brain, with its brain's size `across` voxels of at least `finest` mm.
 
     The size of a brain is the cube root of its volume, so that the work depends neither on the template's
-    resolution nor on the species; `margin` is what is kept around the brain, in sizes. Cubic splines keep
-    thin layers that linear interpolation would blur; they may leave the maps' range by a little.
+    resolution nor on the species; `margin` is what is kept around the brain, in sizes; `order` is that of the
+    splines. Cubic ones (3) keep thin layers that linear ones blur, and leave the maps' range by a little.
     """
     mask = load(template.brain_mask)
     brain = _read(template.brain_mask) > 0.5
@@ -66,7 +68,7 @@ def load_template(template: Template, across: int, margin: float, finest: float 
     def resampled(path: Path) -> np.ndarray:
         smooth = ndimage.gaussian_filter(_read(path), sigma)
         return ndimage.affine_transform(
-            smooth, np.linalg.inv(mask.affine) @ affine, output_shape=shape, order=3
+            smooth, np.linalg.inv(mask.affine) @ affine, output_shape=shape, order=order
         )
 
     parts = {
