@@ -13,8 +13,17 @@ from bids_alphagan.app import warn_of_headers
 from bids_alphagan.segmenters.base import read_ras
 from bids_alphagan.segmenters.intensities import refine
 from bids_alphagan.segmenters.pose import Volumes, find_pose, load_template, right_angles, true_size
-from bids_alphagan.segmenters.registration import Registration, itk_settings, write_transform
+from bids_alphagan.segmenters.registration import (
+    FULL,
+    Registration,
+    correct_bias,
+    itk_settings,
+    search_template,
+    write_transform,
+)
 from bids_alphagan.templates import Template
+
+REAL = Path(__file__).parents[2] / "shared/data/real-bids/sub-rat15/anat/sub-rat15_T2w.nii.gz"
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +74,16 @@ def test_brain_without_a_head_and_cut_by_the_field_of_view(data, truth: np.ndarr
     pose = find_pose(values[middle], moved, small)
     assert dice(brain_in(values[middle], moved, small, pose.matrix), truth[middle] > 0) > 0.85
     assert not pose.warnings
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_file(), reason=f"the real rat is not there: {REAL}")
+def test_a_real_rat_is_not_turned(rat: Template) -> None:
+    """Cubic splines in the template's picture once turned it upside down."""
+    values, affine, _ = read_ras(REAL)
+    with itk_settings(1):
+        corrected = correct_bias(values, affine, FULL.n4_iterations)
+        assert find_pose(corrected, affine, search_template(rat, affine, FULL)).warnings == ()
 
 
 @pytest.mark.parametrize("unit", [0.1, 1.0, 10.0])

@@ -96,6 +96,11 @@ def fine_template(template: Template, affine: np.ndarray, margin: float = MARGIN
     return load_template(template, 1000, margin, round(finest, 3), order=3)
 
 
+def search_template(template: Template, affine: np.ndarray, effort: Effort) -> Volumes:
+    """The template as a scan with this affine (true mm) is registered to it."""
+    return load_template(template, effort.across, MARGIN, round(FINEST * _voxel(affine), 3))
+
+
 def register(
     template: Template,
     data: np.ndarray,
@@ -113,7 +118,7 @@ def register(
         try:
             small = load_template(template, effort.across, MARGIN, 0.0)
             affine, warnings = true_size(affine, data.shape, small)
-            small = load_template(template, effort.across, MARGIN, round(FINEST * _voxel(affine), 3))
+            small = search_template(template, affine, effort)
             corrected = correct_bias(data, affine, effort.n4_iterations)
             pose = find_pose(corrected, affine, small)
             write_transform(pose.matrix, scratch / "pose.mat")
