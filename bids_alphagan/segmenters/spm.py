@@ -195,7 +195,8 @@ def template_tpm(template: Template, affine: np.ndarray, cache: Path | None) -> 
     It is built once for a template's content and a resolution, and kept in the folder `cache`.
     """
     size = round(float(np.cbrt(abs(np.linalg.det(affine[:3, :3])))), 3)
-    content = [size, MARGIN, GREY_PARTS, SMOOTH, [file_digest(path) for path in template.parts.values()]]
+    parts = [file_digest(path) for path in template.parts.values()]
+    content = ["cubic", size, MARGIN, GREY_PARTS, SMOOTH, parts]
     kept = cache and cache / f"tpm-{digest(content)[:16]}.nii.gz"
     if kept and kept.is_file():
         return load(kept)
