@@ -22,8 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bids_alphagan.models import MODELS
 from bids_alphagan.training import prepared
-from bids_alphagan.training.batches import Batches
-from bids_alphagan.training.data import (
+from bids_alphagan.training.augment import (
     AUGMENTATIONS,
     NUMBERS,
     augment,
@@ -31,6 +30,7 @@ from bids_alphagan.training.data import (
     data_hash,
     random_source,
 )
+from bids_alphagan.training.data import Batches
 
 
 def seconds(

@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from bids_alphagan import cli
-from bids_alphagan.choices import PRESETS
+from bids_alphagan.cli import main as cli
+from bids_alphagan.config.choices import PRESETS
 from bids_alphagan.evaluation.downstream import Scan, read_arm, run
-from bids_alphagan.group_downstream import settings_of
+from bids_alphagan.group.downstream import settings_of
 from bids_alphagan.phantom.acquisition import acquire
 from bids_alphagan.phantom.anatomy import head
 from bids_alphagan.phantom.animal import draw_animal, draw_pose

@@ -20,12 +20,12 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from bids_alphagan import gate as rule
-from bids_alphagan.errors import ScanError
+from bids_alphagan.common.errors import ScanError
 from bids_alphagan.phantom.acquisition import acquire, scan_affine
 from bids_alphagan.phantom.anatomy import head
 from bids_alphagan.phantom.animal import draw_animal, draw_pose
 from bids_alphagan.phantom.dataset import write_template
+from bids_alphagan.qc import limits as rule
 from bids_alphagan.segmenters import SEGMENTERS, Segmenter, resolve_segmenter
 from bids_alphagan.templates import find_template
 

@@ -27,15 +27,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bids_alphagan.evaluation.similarity import ms_ssim
+from bids_alphagan.common.volume import read_cube
+from bids_alphagan.evaluation.pairs.similarity import ms_ssim
 from bids_alphagan.models import MODELS, ModelSpec, variant
-from bids_alphagan.models.networks import Networks
-from bids_alphagan.models.trained import for_sampling
+from bids_alphagan.models.alphagan.generator import for_sampling
+from bids_alphagan.models.alphagan.networks import Networks
 from bids_alphagan.training import TrainSettings
-from bids_alphagan.training.average import advance, drawn_from, with_average
-from bids_alphagan.training.batches import Batches
+from bids_alphagan.training.data import Batches
+from bids_alphagan.training.ema import advance, drawn_from, with_average
 from bids_alphagan.training.phases import Optimisers, initial_networks, iteration, new_optimisers
-from bids_alphagan.volume import read_cube
 
 SAMPLES = 100
 LOOKS = 5  # at samples, in the second half of a training

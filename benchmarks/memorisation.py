@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from bids_alphagan.evaluation.cohort import find_copies
-from bids_alphagan.evaluation.memorisation import RealScans
+from bids_alphagan.evaluation.memorisation.cohort import find_copies
+from bids_alphagan.evaluation.memorisation.measures import RealScans
 from bids_alphagan.phantom import acquisition
 from bids_alphagan.phantom.anatomy import head
 from bids_alphagan.phantom.animal import draw_animal, draw_pose

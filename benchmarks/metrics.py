@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bids_alphagan.evaluation import draw_pairs
-from bids_alphagan.evaluation.metrics import METRICS, Metric
+from bids_alphagan.evaluation.pairs.compare import draw_pairs
+from bids_alphagan.evaluation.pairs.metrics import METRICS, Metric
 
 
 def scans(n: int, shape: tuple[int, ...], seed: int) -> Tensor:

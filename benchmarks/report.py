@@ -22,10 +22,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from bids_alphagan import group_evaluation, judgement
-from bids_alphagan.config import Config
-from bids_alphagan.files import write_json, write_tsv
-from bids_alphagan.layout.derivatives import (
+from bids_alphagan.bids.derivatives import (
     SYNTHESIS_RECORD,
     cohort_folder,
     describe_output,
@@ -35,19 +32,23 @@ from bids_alphagan.layout.derivatives import (
     write_prepared,
     write_scan,
 )
-from bids_alphagan.layout.names import ScanName, uri
-from bids_alphagan.layout.prepared import prepared_scans
+from bids_alphagan.bids.names import ScanName, uri
+from bids_alphagan.bids.prepared import prepared_scans
+from bids_alphagan.bids.split import split
+from bids_alphagan.common.files import write_json, write_tsv
+from bids_alphagan.common.volume import conform, with_header
+from bids_alphagan.config import Config
+from bids_alphagan.config.run import provenance
+from bids_alphagan.group import evaluate as group_evaluation
+from bids_alphagan.group.report import group_report
 from bids_alphagan.models import MODELS
 from bids_alphagan.phantom.acquisition import acquire, scan_affine
 from bids_alphagan.phantom.anatomy import head
 from bids_alphagan.phantom.animal import draw_animal, draw_pose
 from bids_alphagan.phantom.dataset import segment
-from bids_alphagan.quality import MEASURES
-from bids_alphagan.report.collect import group_report
-from bids_alphagan.runs import provenance
-from bids_alphagan.splits import split
+from bids_alphagan.qc import verdicts as judgement
+from bids_alphagan.qc.measures import MEASURES
 from bids_alphagan.training import TrainSettings, configuration
-from bids_alphagan.volume import conform, with_header
 
 SHAPE, ZOOMS, GRID = (64, 64, 40), (0.375, 0.375, 0.5), 64
 AFFINE = scan_affine(SHAPE, ZOOMS)

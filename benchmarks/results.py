@@ -23,7 +23,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bids_alphagan.files import read_json, read_tsv
+from bids_alphagan.common.files import read_json, read_tsv
 from bids_alphagan.models import MODELS
 from bids_alphagan.phantom import main as make_phantom
 

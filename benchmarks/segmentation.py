@@ -33,6 +33,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from bids_alphagan.common.volume import load, save
 from bids_alphagan.phantom import acquisition
 from bids_alphagan.phantom.anatomy import head
 from bids_alphagan.phantom.animal import Animal, Pose, draw_animal, to_head
@@ -41,7 +42,6 @@ from bids_alphagan.segmenters import TISSUES, resolve_segmenter
 from bids_alphagan.segmenters.pose import right_angles
 from bids_alphagan.segmenters.spm_program import find_spm
 from bids_alphagan.templates import Template, find_template
-from bids_alphagan.volume import load, save
 
 GRIDS = {  # shape, voxel in mm, slices of a scan that cuts the brain
     "sigma": ((64, 64, 40), (0.375, 0.375, 0.5), 26),

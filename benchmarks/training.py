@@ -28,14 +28,14 @@ from released import Released, Scans, new_loader_each_time
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from bids_alphagan.choices import MODEL_NAMES, PRECISIONS, PRESETS, SPEEDUPS, VARIANTS
+from bids_alphagan.config.choices import MODEL_NAMES, PRECISIONS, PRESETS, SPEEDUPS, VARIANTS
+from bids_alphagan.config.files import preset_values
 from bids_alphagan.models import MODELS, variant
-from bids_alphagan.models.layers import Critic
-from bids_alphagan.models.trained import TrainedGenerator, for_sampling, generate
-from bids_alphagan.option_files import preset_values
+from bids_alphagan.models.alphagan.generator import TrainedGenerator, for_sampling, generate
+from bids_alphagan.models.alphagan.layers import Critic
 from bids_alphagan.training import TrainSettings, precision
-from bids_alphagan.training.batches import Batches
-from bids_alphagan.training.data import augment, random_source
+from bids_alphagan.training.augment import augment, random_source
+from bids_alphagan.training.data import Batches
 from bids_alphagan.training.phases import initial_networks, iteration, new_optimisers
 
 WARM_UP = 1

@@ -15,7 +15,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _end)
-    from bids_alphagan import cli
+    from bids_alphagan.cli import main as cli
 
     return cli.main()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_alphagan import __version__
-from bids_alphagan.cli import parser
+from bids_alphagan.cli.main import parser
 from bids_alphagan.config import Config
 
 METADATA = {field.name: field.metadata for field in fields(Config)}

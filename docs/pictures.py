@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from bids_alphagan import turing_cli
+from bids_alphagan.cli import turing as turing_cli
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import Browser, chromium

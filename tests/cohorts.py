@@ -7,8 +7,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from bids_alphagan.config import Config
-from bids_alphagan.layout.derivatives import (
+from bids_alphagan.bids.derivatives import (
     cohort_folder,
     describe_output,
     synthetic_name,
@@ -16,10 +15,11 @@ from bids_alphagan.layout.derivatives import (
     write_prepared,
     write_scan,
 )
-from bids_alphagan.layout.names import ScanName, uri
-from bids_alphagan.layout.prepared import prepared_scans
-from bids_alphagan.splits import Split, split
-from bids_alphagan.volume import conform, with_header
+from bids_alphagan.bids.names import ScanName, uri
+from bids_alphagan.bids.prepared import prepared_scans
+from bids_alphagan.bids.split import Split, split
+from bids_alphagan.common.volume import conform, with_header
+from bids_alphagan.config import Config
 
 GRID, SHAPE = 16, (14, 16, 12)
 AFFINE = nib.affines.from_matvec(np.diag((0.75, 0.75, 1.0)), (-5.0, -6.0, -6.0))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.evaluation.anatomy import (
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.evaluation.anatomy.measures import (
     STRUCTURES,
     VolumeComparison,
     compare_volumes,

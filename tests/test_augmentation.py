@@ -8,15 +8,10 @@ import torch
 from torch.nn import functional as F
 
 from bids_alphagan.models import MODELS
-from bids_alphagan.training import TrainSettings, data
-from bids_alphagan.training.batches import Batches
-from bids_alphagan.training.data import (
-    AUGMENTATIONS,
-    NUMBERS,
-    PROBABILITY,
-    augment,
-    random_source,
-)
+from bids_alphagan.training import TrainSettings
+from bids_alphagan.training import augment as data
+from bids_alphagan.training.augment import AUGMENTATIONS, NUMBERS, PROBABILITY, augment, random_source
+from bids_alphagan.training.data import Batches
 from bids_alphagan.training.phases import initial_networks, iteration
 
 VOLUMES = np.random.default_rng(0).uniform(-1, 1, (3, 1, 16, 16, 16)).astype(np.float32)

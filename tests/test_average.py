@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from training_runs import VOLUMES, leaves, same, settings, weights
 
 from bids_alphagan.models import MODELS
-from bids_alphagan.models.networks import build_networks
+from bids_alphagan.models.alphagan.networks import build_networks
 from bids_alphagan.training import load_generator, train
-from bids_alphagan.training.average import advance, drawn_from, with_average
+from bids_alphagan.training.ema import advance, drawn_from, with_average
 
 DECAY = 0.8
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from bids_alphagan.cli import main
-from bids_alphagan.errors import ScanError
+from bids_alphagan.cli.main import main
+from bids_alphagan.common.errors import ScanError
 
 QUICK = ("--segmenter", "none", "--preset", "demo", "--skip-bids-validation", "--nprocs", "1")
 
@@ -389,6 +389,6 @@ def test_errors_of_a_scan_at_the_group_level_are_one_line(
     def fail(config: object) -> int:
         raise ScanError("scan.nii.gz: all voxels are the same")
 
-    monkeypatch.setattr("bids_alphagan.app.run", fail)
+    monkeypatch.setattr("bids_alphagan.group.run", fail)
     assert main(["in", "out", "group"]) == 2
     assert capsys.readouterr().err == "bids-alphagan: error: scan.nii.gz: all voxels are the same\n"

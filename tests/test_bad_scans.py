@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny
 
-from bids_alphagan.cli import main
+from bids_alphagan.cli.main import main
 
 QUICK = ("--segmenter", "none", "--preset", "demo", "--skip-bids-validation", "--nprocs", "1")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
 from bids_alphagan.evaluation.bootstrap import (
     bootstrap,
     jackknife,

@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.volume import read_cube
 from bids_alphagan.training import cache
+from bids_alphagan.training.augment import data_hash
 from bids_alphagan.training.cache import KEPT, prepared
-from bids_alphagan.training.data import data_hash
-from bids_alphagan.volume import read_cube
 
 
 def scan(path: Path, seed: int, shape: tuple[int, ...] = (16, 16, 16)) -> Path:

@@ -11,8 +11,10 @@ from PIL import Image
 from test_report import metrics_section
 from test_report_downstream import section
 
-from bids_alphagan.choices import MODEL_NAMES
-from bids_alphagan.report import charts, downstream, figures, metrics
+from bids_alphagan.config.choices import MODEL_NAMES
+from bids_alphagan.evaluation.downstream import section as downstream
+from bids_alphagan.evaluation.pairs import section as metrics
+from bids_alphagan.report import charts, figures
 
 
 def read_png(uri: str) -> Image.Image:

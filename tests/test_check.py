@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from users import as_user, folder_for_all
 
-from bids_alphagan import __version__, check_cli, cli
+from bids_alphagan import __version__
+from bids_alphagan.cli import check as check_cli
+from bids_alphagan.cli import main as cli
 from bids_alphagan.config import Config
 from bids_alphagan.templates import fetch
 

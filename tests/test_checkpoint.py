@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from training_runs import TINY, VOLUMES, leaves, same, settings, weights
 
 import bids_alphagan
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import read_json, read_tsv
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import read_json, read_tsv
 from bids_alphagan.models import MODELS
 from bids_alphagan.training import checkpoint, configuration, differences, load_generator, loop, phases, train
-from bids_alphagan.training.data import data_hash
+from bids_alphagan.training.augment import data_hash
 from bids_alphagan.training.state import State, stream
 
 SPEC = MODELS["sigmarat2"]

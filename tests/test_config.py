@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from bids_alphagan import __version__, cli
-from bids_alphagan.choices import MODEL_NAMES, PRESETS
+from bids_alphagan import __version__
+from bids_alphagan.cli import main as cli
+from bids_alphagan.common.errors import UserError
 from bids_alphagan.config import Config
-from bids_alphagan.errors import UserError
+from bids_alphagan.config.choices import MODEL_NAMES, PRESETS
+from bids_alphagan.config.files import preset_values, to_toml
 from bids_alphagan.models import MODELS
-from bids_alphagan.option_files import preset_values, to_toml
 
 CALL = ["in", "out", "group"]
 # A value for each field other than its default, as TOML would hold it.
@@ -275,7 +276,7 @@ SAFETY = ["checkpoint_every", "keep_checkpoints", "use_checkpoint", "on_divergen
 
 @pytest.mark.parametrize("name", [*TRAINING, *SAFETY])
 def test_options_of_training_reach_it(name: str) -> None:
-    from bids_alphagan.model_training import train_settings
+    from bids_alphagan.group.train import train_settings
 
     plain = {"precision": "fp32"}  # "auto" is what the processor can do
     changed = cli.parse(CALL + flags({**plain, name: OTHER[name]}))

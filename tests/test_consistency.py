@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
 from bids_alphagan.segmenters import AntsSegmenter, SpmSegmenter
 from bids_alphagan.segmenters.consistency import check_alike
 from bids_alphagan.segmenters.registration import DEMO

@@ -11,17 +11,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
 from bids_alphagan.models import MODELS
-from bids_alphagan.training import TrainSettings, data, train
-from bids_alphagan.training.batches import Batches, fits
-from bids_alphagan.training.data import (
-    AUGMENTATIONS,
-    augment,
-    batch_indices,
-    data_hash,
-    random_source,
-)
+from bids_alphagan.training import TrainSettings, train
+from bids_alphagan.training import augment as data
+from bids_alphagan.training.augment import AUGMENTATIONS, augment, batch_indices, data_hash, random_source
+from bids_alphagan.training.data import Batches, fits
 from bids_alphagan.training.phases import initial_networks, iteration
 
 VOLUMES = np.random.default_rng(0).uniform(-1, 1, (3, 1, 16, 16, 16)).astype(np.float32)
@@ -96,7 +91,7 @@ def test_scans_lie_on_a_gpu_where_they_take_a_quarter_of_what_is_free(monkeypatc
 
 @pytest.mark.parametrize("resident", [True, False])
 def test_training_does_not_depend_on_where_the_scans_lie(tmp_path, monkeypatch, resident):
-    monkeypatch.setattr("bids_alphagan.training.batches.fits", lambda volumes, device: resident)
+    monkeypatch.setattr("bids_alphagan.training.data.fits", lambda volumes, device: resident)
     np.save(tmp_path / "scans.npy", VOLUMES)
     mapped = np.load(tmp_path / "scans.npy", mmap_mode="r")
     train(mapped, MODELS["sigmarat2"], TINY, tmp_path / "mapped")

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from bids import BIDSLayout
 
-from bids_alphagan.files import read_json, read_tsv
-from bids_alphagan.layout.names import ScanName
+from bids_alphagan.bids.names import ScanName
+from bids_alphagan.common.files import read_json, read_tsv
 
 FIXED = ("suffix", "extension", "datatype")
 # A few iterations make no rat: the gate is opened wide here. What it refuses is tested in test_quality.

@@ -16,14 +16,14 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from bids_alphagan import cli
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import read_json, read_tsv, write_json
+from bids_alphagan.cli import main as cli
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import read_json, read_tsv, write_json
+from bids_alphagan.common.process.lock import alone_in
 from bids_alphagan.models import MODELS, variant
-from bids_alphagan.models.networks import build_networks
+from bids_alphagan.models.alphagan.networks import build_networks
 from bids_alphagan.training import Interrupted, TrainSettings, checkpoint, distributed, loop, train
 from bids_alphagan.training.launch import launch
-from bids_alphagan.training.lock import alone_in
 from bids_alphagan.training.phases import iteration
 
 VOLUMES = np.random.default_rng(0).uniform(-1, 1, (5, 1, 16, 16, 16)).astype(np.float32)

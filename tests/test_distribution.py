@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.evaluation.distribution import (
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.evaluation.distribution.measures import (
     choose_k,
     expected_coverage,
     frechet_distance,

@@ -15,8 +15,14 @@ import torch
 from monai.metrics.meandice import DiceMetric
 from scipy import stats
 
-from bids_alphagan import cli
-from bids_alphagan.errors import UserError
+from bids_alphagan.bids.derivatives import real_uri, write_masks, write_prepared
+from bids_alphagan.bids.names import ScanName, sidecar
+from bids_alphagan.bids.prepared import subject_scans
+from bids_alphagan.cli import main as cli
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import read_tsv, write_json
+from bids_alphagan.common.process.interrupt import Interrupted
+from bids_alphagan.common.volume import conform, load, read_reference, save
 from bids_alphagan.evaluation import volumes
 from bids_alphagan.evaluation.downstream import (
     ARMS,
@@ -44,13 +50,7 @@ from bids_alphagan.evaluation.downstream.summary import (
     summarise,
     summary_columns,
 )
-from bids_alphagan.files import read_tsv, write_json
-from bids_alphagan.group_downstream import settings_of
-from bids_alphagan.layout.derivatives import real_uri, write_masks, write_prepared
-from bids_alphagan.layout.names import ScanName, sidecar
-from bids_alphagan.layout.prepared import subject_scans
-from bids_alphagan.training.interrupt import Interrupted
-from bids_alphagan.volume import conform, load, read_reference, save
+from bids_alphagan.group.downstream import settings_of
 
 SHAPE = (7, 8, 9)
 QUICK = Settings(

@@ -5,18 +5,18 @@ import pytest
 import torch
 from monai.metrics import MultiScaleSSIMMetric
 
-from bids_alphagan.evaluation import (
+from bids_alphagan.evaluation.pairs import pairwise
+from bids_alphagan.evaluation.pairs.compare import (
     RealScans,
     columns_sidecar,
     draw_pairs,
     evaluate,
     notes,
-    pairwise,
     paper_columns,
     paper_table,
 )
-from bids_alphagan.evaluation.metrics import METRICS
-from bids_alphagan.evaluation.similarity import MS_SSIM_WEIGHTS, ms_ssim
+from bids_alphagan.evaluation.pairs.metrics import METRICS
+from bids_alphagan.evaluation.pairs.similarity import MS_SSIM_WEIGHTS, ms_ssim
 
 SHAPE = (7, 8, 9)
 

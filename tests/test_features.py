@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.evaluation.distribution import kernel_mmd
-from bids_alphagan.evaluation.features import ANATOMY, Appearance, anatomy_features, feature_space
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.evaluation.distribution.features import (
+    ANATOMY,
+    Appearance,
+    anatomy_features,
+    feature_space,
+)
+from bids_alphagan.evaluation.distribution.measures import kernel_mmd
 
 ZOOMS = (0.5, 0.4, 0.8)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import gate as benchmark
 import pytest
 
-from bids_alphagan import gate
+from bids_alphagan.qc import limits as gate
 from bids_alphagan.segmenters import Segmenter, resolve_segmenter
 from bids_alphagan.templates import find_template
 

@@ -12,16 +12,16 @@ import pytest
 import tiny
 import torch
 
-from bids_alphagan import cli
+from bids_alphagan.bids.derivatives import DOWNSTREAM_TABLES as TABLES
+from bids_alphagan.bids.derivatives import real_uri, write_masks, write_prepared
+from bids_alphagan.bids.names import ScanName, sidecar
+from bids_alphagan.bids.prepared import subject_scans
+from bids_alphagan.cli import main as cli
+from bids_alphagan.common.files import read_json, read_tsv, write_json
+from bids_alphagan.common.volume import conform, save
 from bids_alphagan.evaluation.downstream import experiment
-from bids_alphagan.files import read_json, read_tsv, write_json
-from bids_alphagan.layout.derivatives import DOWNSTREAM_TABLES as TABLES
-from bids_alphagan.layout.derivatives import real_uri, write_masks, write_prepared
-from bids_alphagan.layout.names import ScanName, sidecar
-from bids_alphagan.layout.prepared import subject_scans
 from bids_alphagan.models import MODELS
 from bids_alphagan.training import TrainSettings, configuration, prepared
-from bids_alphagan.volume import conform, save
 
 ANIMALS = ("01", "02", "03", "04", "05", "06")
 HELD = {"03", "04"}  # as the digests of the labels have it, for a third of them

@@ -11,10 +11,10 @@ import pytest
 import torch
 from training_runs import TINY, VOLUMES, heads, leaves, settings, weights
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import read_tsv
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import read_tsv
 from bids_alphagan.models import MODELS
-from bids_alphagan.models.networks import Networks, build_networks
+from bids_alphagan.models.alphagan.networks import Networks, build_networks
 from bids_alphagan.training import Interrupted, checkpoint, loop, train
 from bids_alphagan.training.health import (
     FLOOR,

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import tiny
 
-from bids_alphagan import cli
-from bids_alphagan.choices import DEFAULT_STEPS
-from bids_alphagan.hpc_cli import main
+from bids_alphagan.cli import main as cli
+from bids_alphagan.cli.slurm import main
+from bids_alphagan.config.choices import DEFAULT_STEPS
 from bids_alphagan.slurm import FORMS, STAGES, scripts, stages
 
 HPC = Path(__file__).parents[1] / "hpc"

@@ -16,10 +16,11 @@ import pytest
 import torch
 from training_runs import VOLUMES, leaves, settings
 
-from bids_alphagan import cli
-from bids_alphagan.errors import Stopped, UserError
+from bids_alphagan.cli import main as cli
+from bids_alphagan.common.errors import Stopped, UserError
+from bids_alphagan.common.process import interrupt
 from bids_alphagan.models import MODELS
-from bids_alphagan.training import Interrupted, checkpoint, interrupt, loop, train
+from bids_alphagan.training import Interrupted, checkpoint, loop, train
 from bids_alphagan.training.phases import iteration
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -222,7 +223,7 @@ import importlib.abc, signal, sys
 
 class First(importlib.abc.MetaPathFinder):
     def find_spec(self, name, *others):
-        if name == "bids_alphagan.cli":
+        if name == "bids_alphagan.cli.main":
             signal.raise_signal({number})
 
 sys.meta_path.insert(0, First())

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import tiny
 
-from bids_alphagan import cli, gate, judgement
-from bids_alphagan.files import read_json, read_tsv, write_json
-from bids_alphagan.layout.prepared import prepared_scans
-from bids_alphagan.quality import MEASURES
-from bids_alphagan.report.collect import _gate_section
+from bids_alphagan.bids.prepared import prepared_scans
+from bids_alphagan.cli import main as cli
+from bids_alphagan.common.files import read_json, read_tsv, write_json
+from bids_alphagan.group.report import _gate_section
+from bids_alphagan.qc import limits as gate
+from bids_alphagan.qc import verdicts as judgement
+from bids_alphagan.qc.measures import MEASURES
 from bids_alphagan.segmenters.base import TISSUES, Segmentation
 
 VALUES = {name: 0.5 + 0.01 * place for place, name in enumerate(MEASURES)}
@@ -151,7 +153,7 @@ def test_when_every_draw_is_refused_the_table_tells_why(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The whole group level: the draws are sound, and pass but by limits that nothing can pass."""
-    monkeypatch.setattr("bids_alphagan.app.masks_by", lambda config: (None, Sound()))
+    monkeypatch.setattr("bids_alphagan.group.masks_by", lambda config: (None, Sound()))
     (tmp_path / "limits.json").write_text('{"entropy": [0, 0.001]}')
     group = [str(tmp_path / "data"), str(out), "group", "--grid", "16", "--device", "cpu", "--nprocs", "1"]
     group += ["--iterations", "1", "--batch-size", "2", "--channels", "4"]

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 from bids_alphagan.models import MODELS
-from bids_alphagan.models.layers import Critic, FromLatent, InstanceNorm3d, ToVector, UpsampleConv3d
-from bids_alphagan.models.networks import build_networks
-from bids_alphagan.models.spectral import spectral_norm
+from bids_alphagan.models.alphagan.layers import Critic, FromLatent, InstanceNorm3d, ToVector, UpsampleConv3d
+from bids_alphagan.models.alphagan.networks import build_networks
+from bids_alphagan.models.alphagan.spectral import spectral_norm
 from bids_alphagan.training.phases import make_weights
 
 LAYER_FORMS = {

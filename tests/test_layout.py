@@ -11,11 +11,11 @@ import pytest
 import tiny
 from users import as_user, folder_for_all
 
-from bids_alphagan import cli
-from bids_alphagan.errors import UserError
-from bids_alphagan.layout import derivatives, raw
-from bids_alphagan.layout.names import ScanName, sidecar, uri
-from bids_alphagan.layout.prepared import PreparedScan, prepared_scans, synthetic_scans
+from bids_alphagan.bids import derivatives, raw
+from bids_alphagan.bids.names import ScanName, sidecar, uri
+from bids_alphagan.bids.prepared import PreparedScan, prepared_scans, synthetic_scans
+from bids_alphagan.cli import main as cli
+from bids_alphagan.common.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bids_alphagan.models import losses
+from bids_alphagan.models.alphagan import losses
 
 RNG = np.random.default_rng(0)
 SCORES = [RNG.normal(size=(n, 1)) for n in (3, 3, 3)]

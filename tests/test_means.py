@@ -8,10 +8,11 @@ import pytest
 import torch
 from training_runs import VOLUMES, settings
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
 from bids_alphagan.models import MODELS
-from bids_alphagan.models.networks import build_networks
-from bids_alphagan.training import loop, means, train
+from bids_alphagan.models.alphagan.networks import build_networks
+from bids_alphagan.training import loop, train
+from bids_alphagan.training import resources as means
 
 CPU = torch.device("cpu")
 

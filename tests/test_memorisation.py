@@ -7,10 +7,10 @@ import torch
 from scipy import ndimage, stats
 from scipy.spatial.transform import Rotation
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.evaluation import alignment
-from bids_alphagan.evaluation.cohort import find_copies
-from bids_alphagan.evaluation.memorisation import Match, Null, RealScans, holm
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.evaluation.memorisation import alignment
+from bids_alphagan.evaluation.memorisation.cohort import find_copies
+from bids_alphagan.evaluation.memorisation.measures import Match, Null, RealScans, holm
 from bids_alphagan.phantom import acquisition
 
 TRAINING, HELD_OUT, OTHERS = 13, 5, 7

@@ -10,12 +10,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
 from bids_alphagan.models import MODELS, from_record, variant
-from bids_alphagan.models.layers import FromLatent, UpsampleConv3d
-from bids_alphagan.models.losses import RECONSTRUCTION
-from bids_alphagan.models.networks import Networks, build_generator, build_networks
-from bids_alphagan.models.trained import (
+from bids_alphagan.models.alphagan.generator import (
     GENERATOR_FILE,
     TrainedGenerator,
     draw_latent,
@@ -24,7 +21,10 @@ from bids_alphagan.models.trained import (
     load_generator,
     save_generator,
 )
-from bids_alphagan.training.data import AUGMENTATIONS
+from bids_alphagan.models.alphagan.layers import FromLatent, UpsampleConv3d
+from bids_alphagan.models.alphagan.losses import RECONSTRUCTION
+from bids_alphagan.models.alphagan.networks import Networks, build_generator, build_networks
+from bids_alphagan.training.augment import AUGMENTATIONS
 
 PARAMETERS = {
     "adni": {

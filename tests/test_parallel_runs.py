@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from test_preprocess import issues
 
-from bids_alphagan.files import read_json, read_tsv
-from bids_alphagan.layout.names import ScanName, sidecar
+from bids_alphagan.bids.names import ScanName, sidecar
+from bids_alphagan.common.files import read_json, read_tsv
 
 LABELS = ("01", "02", "03", "04")
 

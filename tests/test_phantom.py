@@ -14,8 +14,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import read_tsv
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import read_tsv
 from bids_alphagan.phantom import acquisition, main
 from bids_alphagan.phantom.acquisition import acquire, coil_profile, echo_planar, scan_affine
 from bids_alphagan.phantom.anatomy import CSF, GM, WM, head

@@ -17,11 +17,12 @@ import tiny
 from bids import BIDSLayout
 from nipype.interfaces.base import BaseInterface
 
-from bids_alphagan import cli, preprocess
-from bids_alphagan.errors import ScanError
-from bids_alphagan.files import read_json
-from bids_alphagan.layout import raw
-from bids_alphagan.layout.names import TISSUES, ScanName, sidecar
+from bids_alphagan.bids import raw
+from bids_alphagan.bids.names import TISSUES, ScanName, sidecar
+from bids_alphagan.cli import main as cli
+from bids_alphagan.common.errors import ScanError
+from bids_alphagan.common.files import read_json
+from bids_alphagan.participant import workflow as preprocess
 
 NO_MASKS = ("--segmenter", "none", "--preset", "demo", "--skip-bids-validation", "--nprocs", "1")
 REAL = Path(__file__).parents[2] / "shared" / "data" / "real-bids"

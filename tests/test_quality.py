@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bids_alphagan import gate, quality
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.qc import limits as gate
+from bids_alphagan.qc import measures as quality
 
 ZOOMS = (0.75, 0.8, 1.0)
 INTENSITY = np.array([0.1, 0.7, 0.5, 1.0])

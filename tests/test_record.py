@@ -8,10 +8,10 @@ import pytest
 import tqdm.std
 from training_runs import VOLUMES, settings
 
-from bids_alphagan.files import read_tsv
+from bids_alphagan.common.files import read_tsv
 from bids_alphagan.models import MODELS
 from bids_alphagan.training import loop, train
-from bids_alphagan.training.record import Record, slices
+from bids_alphagan.training.logger import Record, slices
 
 
 class Terminal(io.StringIO):

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 from segmentation import dice
 
-from bids_alphagan.app import warn_of_headers
+from bids_alphagan.group import warn_of_headers
 from bids_alphagan.segmenters.base import read_ras
 from bids_alphagan.segmenters.intensities import refine
 from bids_alphagan.segmenters.pose import Volumes, find_pose, load_template, right_angles, true_size

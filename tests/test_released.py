@@ -8,12 +8,11 @@ from released import Released
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from bids_alphagan.choices import SPEEDUPS, VARIANTS
+from bids_alphagan.config.choices import SPEEDUPS, VARIANTS
 from bids_alphagan.models import MODELS, variant
-from bids_alphagan.models.networks import Networks
-from bids_alphagan.training.batches import Batches
-from bids_alphagan.training.data import batch_indices, random_source
-from bids_alphagan.training.identity import TrainSettings
+from bids_alphagan.models.alphagan.networks import Networks
+from bids_alphagan.training.augment import batch_indices, random_source
+from bids_alphagan.training.data import Batches
 from bids_alphagan.training.phases import (
     ITERATION_STREAM,
     PHASES,
@@ -21,6 +20,7 @@ from bids_alphagan.training.phases import (
     iteration,
     new_optimisers,
 )
+from bids_alphagan.training.settings import TrainSettings
 
 SIZE, CHANNELS, LATENT, BATCH, SEED = 16, 3, 7, 4, 5
 SCANS = torch.rand(6, 1, SIZE, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1

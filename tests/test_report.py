@@ -16,17 +16,12 @@ import pytest
 from browser import PROGRAM, dom
 from PIL import Image
 
-from bids_alphagan import gate
+from bids_alphagan.evaluation.pairs.section import MetricsSection
 from bids_alphagan.models import MODELS
-from bids_alphagan.report import (
-    ModelSection,
-    ScanSection,
-    charts,
-    figures,
-    write_group_report,
-    write_participant_report,
-)
-from bids_alphagan.report.gate import Failure, GateSection, view
+from bids_alphagan.qc import limits as gate
+from bids_alphagan.qc.section import Failure, GateSection, view
+from bids_alphagan.report import charts, figures
+from bids_alphagan.report.html import ModelSection, ScanSection, write_group_report, write_participant_report
 from bids_alphagan.report.methods import (
     ComparisonFacts,
     MaskFacts,
@@ -35,7 +30,6 @@ from bids_alphagan.report.methods import (
     group_methods,
     participant_methods,
 )
-from bids_alphagan.report.metrics import MetricsSection
 from bids_alphagan.report.references import REFERENCES
 
 SHAPE, ZOOMS = (7, 8, 9), (0.5, 0.4, 1.0)
@@ -531,7 +525,7 @@ def test_reports_need_neither_torch_nor_the_pipeline() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
-    assert not {"torch", "nipype", "bids", "ants", "bids_alphagan.evaluation"} & set(loaded)
+    assert not {"torch", "nipype", "bids", "ants", "bids_alphagan.evaluation.pairs.compare"} & set(loaded)
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="needs the browser chromium")

@@ -9,8 +9,9 @@ import pytest
 import tiny
 from test_report import EVIL, read
 
-from bids_alphagan.report import charts, write_group_report
-from bids_alphagan.report.downstream import REAL_ALONE, DownstreamSection, training_set, view
+from bids_alphagan.evaluation.downstream.section import REAL_ALONE, DownstreamSection, training_set, view
+from bids_alphagan.report import charts
+from bids_alphagan.report.html import write_group_report
 
 
 def section(gain: float, resolved: str, text: str = "so it is", **changes: Any) -> DownstreamSection:

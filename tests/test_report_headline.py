@@ -9,10 +9,11 @@ from test_report import EVIL, metrics_section, read
 from test_report_downstream import section as helped
 from test_report_statistics import LABELS, records
 
-from bids_alphagan.report import ModelSection, headline, write_group_report
-from bids_alphagan.report.headline import BAD, GOOD, OPEN, UNASKED, Answer
-from bids_alphagan.report.metrics import MetricsSection
-from bids_alphagan.report.statistics import StatisticsSection
+from bids_alphagan.evaluation import headline
+from bids_alphagan.evaluation.headline import BAD, GOOD, OPEN, UNASKED, Answer
+from bids_alphagan.evaluation.pairs.section import MetricsSection
+from bids_alphagan.evaluation.sections import StatisticsSection
+from bids_alphagan.report.html import ModelSection, write_group_report
 
 
 def answers(metrics: MetricsSection | None = None, **changes: Any) -> dict[str, Answer]:

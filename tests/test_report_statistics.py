@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from test_report import EVIL, Page, read, save
 
-from bids_alphagan.report import ModelSection, anatomy, memorisation, write_group_report
+from bids_alphagan.evaluation.anatomy import section as anatomy
+from bids_alphagan.evaluation.memorisation import section as memorisation
+from bids_alphagan.evaluation.sections import StatisticsSection, statistics_methods, view
+from bids_alphagan.report.html import ModelSection, write_group_report
 from bids_alphagan.report.methods import compose
-from bids_alphagan.report.statistics import StatisticsSection, statistics_methods, view
 
 LABELS = {"sigmarat2": "SigmaRat2"}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from users import as_user, folder_for_all, python_of_unknown_user
 
-from bids_alphagan import scratch
-from bids_alphagan.errors import UserError
-from bids_alphagan.scratch import CACHES, CONTAINER, trouble, use_scratch
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.process import scratch
+from bids_alphagan.common.process.scratch import CACHES, CONTAINER, trouble, use_scratch
 from bids_alphagan.templates import templateflow_homes
 
 

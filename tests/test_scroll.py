@@ -10,8 +10,9 @@ import pytest
 from browser import PROGRAM, dom
 from PIL import Image
 
-from bids_alphagan.report import scroll, write_group_report
+from bids_alphagan.report import scroll
 from bids_alphagan.report.figures import PLANES
+from bids_alphagan.report.html import write_group_report
 
 SHAPE, ZOOMS = (30, 36, 24), (0.5, 0.5, 1.0)
 

@@ -12,13 +12,7 @@ import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from segmentation import dice
 
-from bids_alphagan.segmenters import (
-    SEGMENTERS,
-    TISSUES,
-    AntsSegmenter,
-    Segmentation,
-    resolve_segmenter,
-)
+from bids_alphagan.segmenters import SEGMENTERS, TISSUES, AntsSegmenter, Segmentation, resolve_segmenter
 from bids_alphagan.segmenters.registration import Effort
 from bids_alphagan.templates import Template
 

@@ -21,7 +21,7 @@ from training_runs import leaves
 
 from bids_alphagan.models import MODELS
 from bids_alphagan.training import TrainSettings, phases
-from bids_alphagan.training.batches import Batches
+from bids_alphagan.training.data import Batches
 
 pytestmark = pytest.mark.slurm
 BROKEN = "03"
@@ -67,7 +67,7 @@ def iterations() -> int:
 
 def write(data: Path, out: Path, *words: object) -> dict[str, str]:
     """Call bids-alphagan-slurm; the jobs that it submitted, by stage."""
-    command = [sys.executable, "-m", "bids_alphagan.hpc_cli", data, out, "--warn", WARN, "--mem", "300M"]
+    command = [sys.executable, "-m", "bids_alphagan.cli.slurm", data, out, "--warn", WARN, "--mem", "300M"]
     command += ["--cpus", 1, "--gpus", 0, *words, *SHORT, *FEW]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

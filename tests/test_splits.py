@@ -1,6 +1,6 @@
 """Which animals are held out."""
 
-from bids_alphagan.splits import FEWEST, drawn
+from bids_alphagan.bids.split import FEWEST, drawn
 
 ANIMALS = [f"{i:03d}" for i in range(100)]
 

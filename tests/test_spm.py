@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from segmentation import dice
 
-from bids_alphagan import cli
-from bids_alphagan.app import masks_by
-from bids_alphagan.errors import ScanError
-from bids_alphagan.files import read_json
-from bids_alphagan.layout.derivatives import forget
-from bids_alphagan.layout.names import ScanName
-from bids_alphagan.layout.raw import find_scans
-from bids_alphagan.preprocess import scan_workflow
+from bids_alphagan.bids.derivatives import forget
+from bids_alphagan.bids.names import ScanName
+from bids_alphagan.bids.raw import find_scans
+from bids_alphagan.cli import main as cli
+from bids_alphagan.common.errors import ScanError
+from bids_alphagan.common.files import read_json
+from bids_alphagan.common.volume import voxels
+from bids_alphagan.group import masks_by
+from bids_alphagan.participant.workflow import scan_workflow
 from bids_alphagan.segmenters import TISSUES, Segmentation, SpmSegmenter, resolve_segmenter
 from bids_alphagan.segmenters.folders import private_folder
 from bids_alphagan.segmenters.registration import Registration, write_transform
@@ -31,7 +32,6 @@ from bids_alphagan.segmenters.spm import (
     with_mixtures,
 )
 from bids_alphagan.templates import Template
-from bids_alphagan.volume import voxels
 
 ODD = "a b'c,1%d[ü]"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import fake_spm as fake
 import pytest
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
 from bids_alphagan.segmenters import AntsSegmenter, resolve_segmenter
 from bids_alphagan.segmenters import spm_program as program
 from bids_alphagan.segmenters.spm_program import call, find_spm, spm_banner, spm_version

@@ -9,14 +9,14 @@ import cohorts
 import numpy as np
 import pytest
 
-from bids_alphagan import group_evaluation
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import read_json, read_tsv, write_json
-from bids_alphagan.layout.derivatives import STATISTICS_TABLES
-from bids_alphagan.layout.names import sidecar
-from bids_alphagan.layout.prepared import synthetic_scans
-from bids_alphagan.stale import remove_stale
-from bids_alphagan.statistics import STATISTICS
+from bids_alphagan.bids.derivatives import STATISTICS_TABLES
+from bids_alphagan.bids.names import sidecar
+from bids_alphagan.bids.prepared import synthetic_scans
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import read_json, read_tsv, write_json
+from bids_alphagan.evaluation.questions import STATISTICS
+from bids_alphagan.group import evaluate as group_evaluation
+from bids_alphagan.group.ledger import remove_stale
 
 N, OTHERS = 15, range(20, 26)
 TABLES = ("distribution", "anatomy", "memorisation", "memorisation_summary")
@@ -241,7 +241,7 @@ def test_a_damaged_mask_is_named(tmp_path: Path) -> None:
     dseg = next(place.glob("sub-synth0001/anat/*_dseg.nii.gz"))
     dseg.write_bytes(b"nothing")
     config, sides = cohorts.configured(root)
-    from bids_alphagan.statistics.scans import Scans
+    from bids_alphagan.evaluation.scans import Scans
 
     with pytest.raises(UserError, match="dseg"):
         STATISTICS["anatomy"].find(Scans(config, sides, {cohorts.MODEL: place}))

@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 import tiny
 
-from bids_alphagan import cli, gate, logs, rejected, synthesis
-from bids_alphagan.errors import ScanError, UserError
-from bids_alphagan.files import read_json, read_tsv
-from bids_alphagan.layout.prepared import prepared_scans
+from bids_alphagan.bids.prepared import prepared_scans
+from bids_alphagan.cli import main as cli
+from bids_alphagan.common import logs
+from bids_alphagan.common.errors import ScanError, UserError
+from bids_alphagan.common.files import read_json, read_tsv
+from bids_alphagan.qc import limits as gate
+from bids_alphagan.qc import rejected
+from bids_alphagan.synthesis import cohort as synthesis
 
 MEASURES = {"brain_volume": 1.0}
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from test_templates import flow
 
-from bids_alphagan.report.collect import mask_facts
-from bids_alphagan.template_cli import main
+from bids_alphagan.cli.template import main
+from bids_alphagan.group.report import mask_facts
 from bids_alphagan.templates import find_template
 
 FAKE = types.SimpleNamespace(describe=lambda: {"Name": "fake", "Version": "1"})

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
 from bids_alphagan.templates import find_template
 from bids_alphagan.templates.fetch import offered, parts_of
 from bids_alphagan.templates.names import complete, sets_of

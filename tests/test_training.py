@@ -9,18 +9,13 @@ from safetensors.torch import load_file
 from torch import nn
 from training_runs import TINY, VOLUMES, heads, same, settings, weights
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import read_json, read_tsv
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import read_json, read_tsv
 from bids_alphagan.models import MODELS, variant
-from bids_alphagan.models.networks import Networks, build_networks
-from bids_alphagan.training import (
-    draw_latent,
-    generate,
-    load_generator,
-    train,
-)
-from bids_alphagan.training.batches import Batches
-from bids_alphagan.training.data import data_hash
+from bids_alphagan.models.alphagan.networks import Networks, build_networks
+from bids_alphagan.training import draw_latent, generate, load_generator, train
+from bids_alphagan.training.augment import data_hash
+from bids_alphagan.training.data import Batches
 from bids_alphagan.training.phases import PHASES, Batch, initial_networks, iteration, new_optimisers, total
 
 # Phases

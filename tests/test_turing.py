@@ -14,11 +14,11 @@ import pytest
 import tiny
 from turing_kits import MODELS, head, output, prepared, synthetic
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.cli.turing import main
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.volume import load, read_cube, restore
 from bids_alphagan.turing import KitOptions, make, selection, volumes
 from bids_alphagan.turing.selection import Chosen, Grid
-from bids_alphagan.turing_cli import main
-from bids_alphagan.volume import load, read_cube, restore
 
 FEW = ("--n-real", "6", "--n-per-model", "4")
 

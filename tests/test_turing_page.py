@@ -10,8 +10,8 @@ import pytest
 from browser import PROGRAM, Browser, Tab, chromium
 from turing_kits import output
 
-from bids_alphagan.files import read_tsv
-from bids_alphagan.turing_cli import main
+from bids_alphagan.cli.turing import main
+from bids_alphagan.common.files import read_tsv
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs the browser chromium")
 N = 14

@@ -10,12 +10,12 @@ import pytest
 import turing_kits as kits
 from scipy import stats
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import read_tsv
+from bids_alphagan.cli.turing import main
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import read_tsv
 from bids_alphagan.turing import statistics
 from bids_alphagan.turing.answers import checksum, read_all
 from bids_alphagan.turing.score import EVERYBODY, Scores, score
-from bids_alphagan.turing_cli import main
 
 KEY = kits.key(20, sigmarat1=15, sigmarat2=15)
 # Ferreira et al. 2022, Table 3: sigmarat1, sigmarat2 and real misclassified; right answers.

@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_alphagan import volume
-from bids_alphagan.errors import ScanError
+from bids_alphagan.common import volume
+from bids_alphagan.common.errors import ScanError
 
 ZOOMS = (0.5, 0.75, 1.25)
 

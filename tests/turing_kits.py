@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 import tiny
 
+from bids_alphagan.common.volume import conform
 from bids_alphagan.turing.answers import ANSWERS_FORMAT, checksum
-from bids_alphagan.volume import conform
 
 GRID = 16
 MODELS = ("sigmarat1", "sigmarat2")

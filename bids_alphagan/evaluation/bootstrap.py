@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
 
 RESAMPLES = 2000
 LEVEL = 0.95

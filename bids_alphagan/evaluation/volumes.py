@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.volume import conform, field_of_view, load, read_cube, read_reference, shrink
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.volume import conform, field_of_view, load, read_cube, read_reference, shrink
 
 
 def common_field_of_view(records: Sequence[Mapping[str, Any]]) -> tuple[slice, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
 
 PAPER = "Ferreira et al., Applied Sciences 12(10):4844, 2022, doi:10.3390/app12104844"
 BASELINE = "Kwon, Han & Kim, MICCAI 2019, LNCS 11766:118-126, doi:10.1007/978-3-030-32248-9_14"

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
 from bids_alphagan.phantom.options import PhantomOptions, check
 
 EXPLANATION = """Write a valid raw BIDS data set of digital rat heads that imitates resting-state

@@ -11,8 +11,8 @@ import nibabel as nib
 import numpy as np
 
 from bids_alphagan import __version__
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import write_json, write_text, write_tsv
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import write_json, write_text, write_tsv
 from bids_alphagan.phantom.acquisition import Scan, acquire, average, scan_affine
 from bids_alphagan.phantom.anatomy import CSF, GM, WM, Anatomy, head
 from bids_alphagan.phantom.animal import Animal, draw_animal, draw_pose

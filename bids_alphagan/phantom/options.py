@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:

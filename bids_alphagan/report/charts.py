@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from bids_alphagan.choices import MODEL_NAMES
+from bids_alphagan.config.choices import MODEL_NAMES
 from bids_alphagan.report.figures import COLOURS, TISSUES, data_uri, load
 
 # Stand-ins that `svg` turns into the colours of the reader's theme.

@@ -4,7 +4,7 @@ import logging
 import os
 from pathlib import Path
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
 from bids_alphagan.segmenters.ants import AntsSegmenter
 from bids_alphagan.segmenters.base import TISSUES, Segmentation, Segmenter
 from bids_alphagan.segmenters.registration import DEMO, FULL

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bids_alphagan.errors import ScanError
+from bids_alphagan.common.errors import ScanError
 from bids_alphagan.segmenters.base import TISSUES, Segmentation, finish, largest_component, read_ras
 from bids_alphagan.segmenters.folders import private_folder
 from bids_alphagan.segmenters.intensities import REFINEMENT, refine

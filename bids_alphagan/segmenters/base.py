@@ -9,8 +9,8 @@ import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 from scipy import ndimage
 
-from bids_alphagan import quality
-from bids_alphagan.volume import load
+from bids_alphagan.common.volume import load
+from bids_alphagan.qc import measures as quality
 
 TISSUES = ("GM", "WM", "CSF")  # the index in a dseg is the position plus one
 
@@ -20,7 +20,7 @@ class Segmentation:
     """Masks of one scan, all of the scan's 3D shape.
 
     probseg: float32 in [0, 1] by tissue, their sum at most 1; brain: bool; dseg: uint8, 0 outside the brain,
-    else 1 GM, 2 WM, 3 CSF; provenance: JSON-able; measures: see `bids_alphagan.quality.measure`.
+    else 1 GM, 2 WM, 3 CSF; provenance: JSON-able; measures: see `bids_alphagan.qc.measures.measure`.
     """
 
     probseg: dict[str, np.ndarray]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
 from bids_alphagan.segmenters.base import Segmenter
 
 DECISIVE = ("Name", "Template", "Parameters", "RegistrationParameters")  # of what a sidecar says of its masks

@@ -18,8 +18,8 @@ from scipy import ndimage
 from scipy.optimize import OptimizeResult, minimize
 from scipy.spatial.transform import Rotation
 
+from bids_alphagan.common.volume import load
 from bids_alphagan.templates import Template
-from bids_alphagan.volume import load
 
 POINTS = 1000, 3000  # of the template's brain, at which a pose is judged: coarsely, finely
 BINS = 24

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from bids_alphagan.errors import ScanError
+from bids_alphagan.common.errors import ScanError
+from bids_alphagan.common.volume import load
 from bids_alphagan.segmenters.pose import Volumes, find_pose, load_template, true_size
 from bids_alphagan.templates import Template
-from bids_alphagan.volume import load
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world from NIfTI's
 MARGIN, RIM = 0.2, 0.15  # kept around the brain, and seen by the metric around it, in brain sizes

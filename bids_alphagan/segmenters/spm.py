@@ -17,8 +17,9 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from bids_alphagan.errors import ScanError
-from bids_alphagan.files import digest, file_digest
+from bids_alphagan.common.errors import ScanError
+from bids_alphagan.common.files import digest, file_digest
+from bids_alphagan.common.volume import load, save
 from bids_alphagan.segmenters.base import TISSUES, Segmentation, finish, largest_component, read_ras
 from bids_alphagan.segmenters.folders import private_folder
 from bids_alphagan.segmenters.pose import Volumes
@@ -33,7 +34,6 @@ from bids_alphagan.segmenters.registration import (
 )
 from bids_alphagan.segmenters.spm_program import ELSE, call, complaint, last_words
 from bids_alphagan.templates import Template
-from bids_alphagan.volume import load, save
 
 log = logging.getLogger(__name__)
 

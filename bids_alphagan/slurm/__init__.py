@@ -8,8 +8,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bids_alphagan.choices import STEPS
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.config.choices import STEPS
 
 STAGES = ("participant", *STEPS)
 DEFAULTS: dict[str, dict[str, str]] = {

@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.scratch import CACHES, trouble, user_home
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.process.scratch import CACHES, trouble, user_home
 from bids_alphagan.templates import fetch
 from bids_alphagan.templates.checks import MOUSE, RAT, Volumes, check
 from bids_alphagan.templates.grids import open_image, same_grid, voxel

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
 from bids_alphagan.templates.grids import difference, open_image, same_grid
 from bids_alphagan.templates.names import LABELS, Parts
 

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from zipfile import ZipFile
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import write_text
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import write_text
 from bids_alphagan.templates.names import LABELS, complete, images, sets_of, there
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import inv_ornt_aff, io_orientation
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.volume import load
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.volume import load
 
 MILLIMETRES = 1e-3  # by which headers of one grid may differ
 

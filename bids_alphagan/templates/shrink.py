@@ -6,11 +6,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import replacing
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import replacing
+from bids_alphagan.common.volume import load
 from bids_alphagan.templates.checks import ENLARGED
 from bids_alphagan.templates.names import Parts, there
-from bids_alphagan.volume import load
 
 
 def shrink(parts: Parts, folder: Path) -> None:

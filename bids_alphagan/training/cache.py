@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import digest, replacing
-from bids_alphagan.training.data import data_hash
-from bids_alphagan.volume import read_cube
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import digest, replacing
+from bids_alphagan.common.volume import read_cube
+from bids_alphagan.training.augment import data_hash
 
 FORMAT = 1  # raised when the file's content changes in kind
 KEPT = 2  # sets of scans, so that two runs with other scans do not undo each other's

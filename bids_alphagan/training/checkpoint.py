@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import replacing, to_disk
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import replacing, to_disk
 
 logger = logging.getLogger(__name__)
 

@@ -34,9 +34,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.training.interrupt import SIGNALS
-from bids_alphagan.training_options import check_shares
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.process.interrupt import SIGNALS
+from bids_alphagan.config.training import check_shares
 
 PATIENCE = timedelta(minutes=10)  # with a process that neither answers nor ends
 FIRST_PORT, PORTS = 20_000, 10_000  # of the leader, under Slurm

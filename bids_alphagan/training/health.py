@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.models.networks import Networks
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.models.alphagan.networks import Networks
 from bids_alphagan.training.phases import Terms
 from bids_alphagan.training.state import State
 

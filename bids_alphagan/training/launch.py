@@ -15,10 +15,10 @@ import torch.distributed as dist
 from torch import multiprocessing
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import read_json, write_json
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import read_json, write_json
+from bids_alphagan.common.process.interrupt import SIGNALS, Interrupted, requests
 from bids_alphagan.training import distributed
-from bids_alphagan.training.interrupt import SIGNALS, Interrupted, requests
 
 LOOK = 0.5  # s between two looks at the processes
 GRACE = 5.0  # s that a team has to end by itself, where one of it has died

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import remove_unfinished, write_json
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import remove_unfinished, write_json
+from bids_alphagan.common.process.interrupt import Interrupted, requests
+from bids_alphagan.common.process.lock import alone_in
 from bids_alphagan.models import ModelSpec
-from bids_alphagan.models.trained import (
+from bids_alphagan.models.alphagan.generator import (
     GENERATOR_FILE,
     TrainedGenerator,
     draw_latent,
@@ -22,14 +24,14 @@ from bids_alphagan.models.trained import (
     generate,
     save_generator,
 )
-from bids_alphagan.training import average, checkpoint, distributed, health, means
-from bids_alphagan.training.batches import Batches, check
+from bids_alphagan.training import checkpoint, distributed, health
+from bids_alphagan.training import ema as average
+from bids_alphagan.training import resources as means
+from bids_alphagan.training.data import Batches, check
 from bids_alphagan.training.health import DivergenceError, Health
-from bids_alphagan.training.identity import TrainSettings, configuration, refuse_another_run
-from bids_alphagan.training.interrupt import Interrupted, requests
-from bids_alphagan.training.lock import alone_in
+from bids_alphagan.training.logger import HEALTH, LOSSES, SAMPLES, Record, Unrecorded
 from bids_alphagan.training.phases import Optimisers, initial_networks, iteration, new_optimisers
-from bids_alphagan.training.record import HEALTH, LOSSES, SAMPLES, Record, Unrecorded
+from bids_alphagan.training.settings import TrainSettings, configuration, refuse_another_run
 from bids_alphagan.training.state import State, stream
 
 SHOWN = 4  # samples to be looked at

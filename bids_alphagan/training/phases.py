@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.models import ModelSpec, losses
-from bids_alphagan.models.layers import Critic, FromLatent, ToVector, WholeBatch
-from bids_alphagan.models.networks import Networks, build_networks
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.config.training import check_batch
+from bids_alphagan.models import ModelSpec
+from bids_alphagan.models.alphagan import losses
+from bids_alphagan.models.alphagan.layers import Critic, FromLatent, ToVector, WholeBatch
+from bids_alphagan.models.alphagan.networks import Networks, build_networks
 from bids_alphagan.training import distributed
-from bids_alphagan.training.batches import Batches
-from bids_alphagan.training.data import augment, random_source, send
-from bids_alphagan.training.identity import TrainSettings
-from bids_alphagan.training_options import check_batch
+from bids_alphagan.training.augment import augment, random_source, send
+from bids_alphagan.training.data import Batches
+from bids_alphagan.training.settings import TrainSettings
 
 EPSILON = 1e-8  # of Adam and AdamW
 ITERATION_STREAM = 1  # key of the iterations' random numbers; 0 is the order of the scans

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from bids_alphagan.training.identity import TrainSettings
+from bids_alphagan.training.settings import TrainSettings
 
 ROLLBACK_STREAM = 2  # key of the seeds after a rollback; see `data.random_source` for the others
 BATCHES = 2  # of scans, drawn in an iteration

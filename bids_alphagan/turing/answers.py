@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
 
 ANSWERS_FORMAT = "bids-alphagan turing answers 1"
 EXPERTISE = ("none", "low", "medium", "high")

@@ -19,8 +19,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bids_alphagan import __version__
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import read_json, write_json, write_text
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import read_json, write_json, write_text
 from bids_alphagan.turing import selection, volumes
 from bids_alphagan.turing.selection import REAL, Chosen
 

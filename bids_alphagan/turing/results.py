@@ -8,8 +8,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bids_alphagan import __version__
-from bids_alphagan.errors import UserError
-from bids_alphagan.files import write_json, write_text, write_tsv
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import write_json, write_text, write_tsv
 from bids_alphagan.turing.answers import Answers, read_all
 from bids_alphagan.turing.kit import PAGE, key_place, page_id, read_key, refuse_inside
 from bids_alphagan.turing.score import COLUMNS, EVERYBODY, EVERYTHING, MEASURES, Scores, percent, score

@@ -9,11 +9,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from bids_alphagan.errors import UserError
-from bids_alphagan.layout.derivatives import cohort_folder
-from bids_alphagan.layout.names import ScanName
-from bids_alphagan.layout.prepared import PreparedScan, subject_scans, synthetic_scans
-from bids_alphagan.volume import load
+from bids_alphagan.bids.derivatives import cohort_folder
+from bids_alphagan.bids.names import ScanName
+from bids_alphagan.bids.prepared import PreparedScan, subject_scans, synthetic_scans
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.volume import load
 
 REAL = "real"
 USUAL_MODELS = ("sigmarat1", "sigmarat2")  # the paper's raters saw these two

@@ -23,9 +23,9 @@ import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
 from scipy import ndimage
 
-from bids_alphagan.errors import ScanError, UserError
+from bids_alphagan.common.errors import ScanError, UserError
+from bids_alphagan.common.volume import load, read_cube, read_reference, restore
 from bids_alphagan.turing.selection import Chosen, Grid
-from bids_alphagan.volume import load, read_cube, read_reference, restore
 
 WHITE = 99.5  # percentile; lower where the real scans were clipped lower
 BLACK = 0.03  # of white

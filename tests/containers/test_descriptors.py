@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from base import ROOT
 
-from bids_alphagan.cli import parse
+from bids_alphagan.cli.main import parse
 
 BOUTIQUES = ROOT / "boutiques" / "bids-alphagan.json"
 INVOCATION = {

@@ -10,7 +10,7 @@ from bids_alphagan.evaluation.downstream.experiment import Result, run
 from bids_alphagan.evaluation.downstream.network import Settings
 from bids_alphagan.evaluation.downstream.scans import Scan, real_scans, synthetic_scans
 from bids_alphagan.evaluation.downstream.summary import hardly_learned, headline
-from bids_alphagan.evaluation.downstream.tables import write_tables
+from bids_alphagan.evaluation.downstream.table import write_tables
 
 __all__ = [
     "ARMS",

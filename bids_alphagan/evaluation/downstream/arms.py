@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bids_alphagan.choices import DOWNSTREAM_ARMS
-from bids_alphagan.errors import UserError
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.config.choices import DOWNSTREAM_ARMS
 
 MIN_HELD_OUT = 2  # animals; one says nothing about others
 MIN_TRAINING = 2  # animals; half of them is one

@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from bids_alphagan.common.files import digest, read_json, remove_unfinished, write_json
+from bids_alphagan.common.process.interrupt import Interrupted, Request, requests
+from bids_alphagan.common.process.lock import alone_in
 from bids_alphagan.evaluation.downstream import scans as arrays
 from bids_alphagan.evaluation.downstream.arms import Arm, check_split, choose, possible
 from bids_alphagan.evaluation.downstream.measures import GLOBAL, measure
 from bids_alphagan.evaluation.downstream.network import Data, Settings, segment, train_network
 from bids_alphagan.evaluation.downstream.scans import Scan
 from bids_alphagan.evaluation.downstream.summary import sentences, summarise
-from bids_alphagan.files import digest, read_json, remove_unfinished, write_json
-from bids_alphagan.training.interrupt import Interrupted, Request, requests
-from bids_alphagan.training.lock import alone_in
-from bids_alphagan.training.means import duration
+from bids_alphagan.training.resources import duration
 
 WARM_UP, TIMED = 2, 10  # steps of the first training, by which it says how long all will take
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bids_alphagan.layout.names import TISSUES
+from bids_alphagan.bids.names import TISSUES
 
 GLOBAL = "global"
 

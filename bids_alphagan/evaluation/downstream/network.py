@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.bids.names import TISSUES
+from bids_alphagan.common.errors import UserError
 from bids_alphagan.evaluation.downstream.arms import ARMS, Arm
 from bids_alphagan.evaluation.downstream.scans import Scan
-from bids_alphagan.layout.names import TISSUES
 
 CLASSES = len(TISSUES) + 1
 

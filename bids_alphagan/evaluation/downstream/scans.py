@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from nibabel.affines import voxel_sizes
 
-from bids_alphagan.errors import UserError
+from bids_alphagan.bids.names import TISSUES, ScanName
+from bids_alphagan.bids.prepared import PreparedScan, scan_masks
+from bids_alphagan.bids.prepared import synthetic_scans as scans_of_cohort
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.volume import conform, load, read_reference
 from bids_alphagan.evaluation.volumes import read_labels, real_arrays
-from bids_alphagan.layout.names import TISSUES, ScanName
-from bids_alphagan.layout.prepared import PreparedScan, scan_masks
-from bids_alphagan.layout.prepared import synthetic_scans as scans_of_cohort
-from bids_alphagan.volume import conform, load, read_reference
 
 log = logging.getLogger(__name__)
 

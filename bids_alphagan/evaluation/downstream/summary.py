@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from bids_alphagan.bids.names import TISSUES
 from bids_alphagan.evaluation.bootstrap import MIN_INTERVAL
 from bids_alphagan.evaluation.downstream.arms import Arm, references
 from bids_alphagan.evaluation.downstream.measures import GLOBAL
-from bids_alphagan.layout.names import TISSUES
 
 LEVEL = 0.95
 RESAMPLES = 10_000

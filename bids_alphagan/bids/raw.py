@@ -1,0 +1,244 @@
+"""The input: which scans of a raw BIDS data set are to be worked on. Queries by pybids."""
+
+import csv
+import json
+import logging
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bids_alphagan.bids.names import DERIVATIVE_ENTITIES, SUFFIXES, ScanName, require_known
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import read_json, read_tsv
+from bids_alphagan.config import Config
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RawScan:
+    """One scan of the input: its path, what its name says, and its metadata with BIDS inheritance."""
+
+    path: Path
+    name: ScanName
+    metadata: dict[str, Any]
+
+
+def check_dataset(bids_dir: Path) -> None:
+    """Raise UserError unless `bids_dir` is a BIDS data set by its looks."""
+    description = bids_dir / "dataset_description.json"
+    try:
+        names = [path.name for path in bids_dir.iterdir()]
+        described = description.is_file()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{bids_dir}: no such folder.") from error
+    except OSError as error:
+        raise UserError(f"{bids_dir}: cannot be read ({error.strerror}). Change its permissions.") from error
+    if not described:
+        raise UserError(
+            f"{bids_dir}: not a BIDS data set, dataset_description.json is missing. Give the "
+            "folder that holds it, or add one with Name and BIDSVersion."
+        )
+    try:
+        content = read_json(description)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{description}: cannot be read as JSON ({error}).") from error
+    if not isinstance(content, dict) or "Name" not in content or "BIDSVersion" not in content:
+        raise UserError(f"{description}: Name and BIDSVersion are required by BIDS.")
+    if not any(name.startswith("sub-") for name in names):
+        raise UserError(f"{bids_dir}: the data set is empty, it has no sub-* folders.")
+    species(bids_dir)  # a broken table is told of before anything is written
+
+
+def animals(config: Config) -> list[str]:
+    """The labels of the participants that are asked for and have a scan of the kinds asked for, in order.
+
+    By their names alone: a thousand are found in a moment, which pybids needs many seconds for.
+    Raises UserError for an unknown participant, and when there is none.
+    """
+    known = _labels(config.bids_dir)
+    require_known("participant", config.participant_label or [], known)
+    found = [
+        label
+        for label in known
+        if label in (config.participant_label or known)
+        and any(any((config.bids_dir / f"sub-{label}").glob(f"**/sub-*_{s}.nii*")) for s in config.suffix)
+    ]
+    if not found:
+        raise UserError(f"{config.bids_dir}: no participant has a {' or '.join(config.suffix)} scan.")
+    return found
+
+
+def _labels(bids_dir: Path) -> list[str]:
+    return sorted(path.name.removeprefix("sub-") for path in bids_dir.glob("sub-*") if path.is_dir())
+
+
+def _indexer(config: Config) -> Any:
+    """pybids's indexer, which passes over the folders of participants that are not asked for."""
+    from bids import BIDSLayoutIndexer
+    from bids.layout.validation import DEFAULT_LOCATIONS_TO_IGNORE
+
+    ignored = list(DEFAULT_LOCATIONS_TO_IGNORE)
+    if config.participant_label:
+        wanted = "|".join(map(re.escape, config.participant_label))
+        ignored.append(re.compile(rf"^/sub-(?!({wanted})(/|$))"))
+    return BIDSLayoutIndexer(validate=False, ignore=ignored)
+
+
+def find_scans(config: Config) -> list[RawScan]:
+    """The scans that the options select, in order of their names.
+
+    Raises
+    ------
+    UserError: unknown participant, session or task; an unreadable filter file; nothing left to do; metadata
+        that pybids cannot read.
+    """
+    from bids import BIDSLayout
+
+    filters = read_filters(config)
+    require_known("participant", config.participant_label or [], _labels(config.bids_dir))
+    try:
+        layout = BIDSLayout(config.bids_dir, validate=False, indexer=_indexer(config))
+    except PermissionError as error:
+        closed = Path(error.filename)
+        if closed.name == "layout_config.json":  # which pybids looks for in every folder
+            closed = closed.parent
+        raise UserError(
+            f"{closed}: cannot be read ({error.strerror}). Change its permissions, or choose other "
+            "participants with --participant-label."
+        ) from error
+    except Exception as error:  # pybids lets json's and its own errors through
+        raise UserError(f"{config.bids_dir}: pybids cannot read this data set ({error}).") from error
+    available = {
+        "participant": ("subject", config.participant_label),
+        "session": ("session", config.session_label),
+        "task": ("task", config.task_id),
+    }
+    query: dict[str, list[str]] = {}
+    for word, (entity, wanted) in available.items():
+        if wanted:
+            require_known(word, wanted, layout.get(return_type="id", target=entity))
+            query[entity] = wanted
+    scans = []
+    for suffix in config.suffix:
+        selection = {k: v for k, v in query.items() if not (k == "task" and SUFFIXES[suffix] != "func")}
+        kind = {"suffix": suffix, "extension": [".nii", ".nii.gz"]}
+        try:
+            filtered = {file.path for file in layout.get(**(kind | filters.get(suffix, {})))}
+            found = [file for file in layout.get(**(kind | selection)) if file.path in filtered]
+        except (ValueError, TypeError) as error:  # entities that pybids does not know
+            raise UserError(f"--bids-filter-file {config.bids_filter_file}: {error}") from error
+        for file in found:
+            path = config.bids_dir / Path(file.path).relative_to(layout.root)
+            if name := _raw_name(path, config.bids_dir):
+                scans.append(RawScan(path, name, _finite(path, file.get_metadata())))
+    _require_one_file_each(scans)
+    if not scans:
+        raise UserError(
+            f"{config.bids_dir}: no {' or '.join(config.suffix)} scan fits the selection. "
+            "Check --suffix, the labels and --bids-filter-file."
+        )
+    return sorted(scans, key=lambda scan: scan.path)
+
+
+def _finite(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata without NaN and infinity, which Python reads from JSON though they are none."""
+    good = {}
+    for key, value in metadata.items():
+        try:
+            json.dumps(value, allow_nan=False)
+            good[key] = value
+        except ValueError:
+            log.warning("%s: %s in its sidecar is not a number, and is left out.", path, key)
+    return good
+
+
+def _raw_name(path: Path, bids_dir: Path) -> ScanName | None:
+    """What the name says; None for phase and other parts of complex data, and for what is no raw scan."""
+    try:
+        name = ScanName.parse(path.name)
+        good = path.relative_to(bids_dir).parent == name.folder
+    except (ValueError, KeyError):
+        good = False
+    entities = dict(name.entities) if good else {}
+    if not good or entities.keys() & DERIVATIVE_ENTITIES:
+        log.warning("%s is passed over: it has not the name and place of a raw BIDS scan.", path)
+        return None
+    return name if entities.get("part", "mag") == "mag" else None
+
+
+def _require_one_file_each(scans: Sequence[RawScan]) -> None:
+    twice = [scan for scan, n in Counter(scan.name for scan in scans).items() if n > 1]
+    if twice:
+        names = ", ".join(str(name.image()) for name in twice)
+        raise UserError(f"Both .nii and .nii.gz are there, and may differ: {names}. Keep one of them.")
+
+
+def read_filters(config: Config) -> dict[str, dict[str, Any]]:
+    """What --bids-filter-file holds, by suffix. Raises UserError for a file of another kind."""
+    path = config.bids_filter_file
+    if path is None:
+        return {}
+    try:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--bids-filter-file {path}: cannot be read as JSON ({error}).") from error
+    good = isinstance(content, dict) and all(isinstance(value, dict) for value in content.values())
+    if not good or not set(content) <= set(SUFFIXES):
+        raise UserError(
+            f"--bids-filter-file {path}: must be an object of filters by suffix ({', '.join(SUFFIXES)}), "
+            'e.g. {"bold": {"acquisition": "epi"}}.'
+        )
+    return content
+
+
+def species(bids_dir: Path) -> dict[str, str]:
+    """The participants' species, lower case, by label, as far as participants.tsv says it.
+
+    Raises UserError for a table that is not text.
+    """
+    table = bids_dir / "participants.tsv"
+    try:
+        rows = read_tsv(table) if table.is_file() else []
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{table}: cannot be read as a UTF-8 table ({error}).") from error
+    return {
+        row["participant_id"].removeprefix("sub-"): row["species"].strip().lower()
+        for row in rows
+        if row.get("participant_id") and (row.get("species") or "n/a").strip().lower() != "n/a"
+    }
+
+
+def validate(bids_dir: Path) -> None:
+    """Run the BIDS validator (bids-validator-deno, offline) and log what it finds.
+
+    Nothing is refused for it: one damaged file must not keep the other scans from being used.
+    """
+    program = Path(sys.executable).with_name("bids-validator-deno")
+    if not program.is_file():
+        log.warning("bids-validator-deno is not installed: the input was not validated.")
+        return
+    command = [str(program), "--json", "--ignoreWarnings", str(bids_dir)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        issues = json.loads(answer.stdout)["issues"]["issues"]
+    except (ValueError, KeyError, TypeError):
+        log.warning(
+            "The BIDS validator did not answer (%s).", answer.stderr.strip()[-300:] or answer.returncode
+        )
+        return
+    errors = [issue for issue in issues if issue.get("severity") == "error"]
+    for code, count in Counter(issue.get("code", "?") for issue in errors).items():
+        example = next(issue.get("location", "") for issue in errors if issue.get("code", "?") == code)
+        log.warning("BIDS validator: %s (%d times), e.g. %s", code, count, example)
+    if errors:
+        log.warning(
+            "The input is not valid BIDS; going on all the same (--skip-bids-validation skips this check)."
+        )
+    else:
+        log.info("BIDS validator: the input is valid.")

@@ -1,0 +1,1 @@
+"""What is typed: one file for each command. Nothing below knows argv."""

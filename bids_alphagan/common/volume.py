@@ -1,0 +1,303 @@
+"""Scans as arrays: read any NIfTI safely, bring it to the network's cube, and bring a cube back.
+
+Nothing here knows BIDS; nothing here writes anywhere but to the path it is given.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from scipy import ndimage
+
+from bids_alphagan.common.errors import ScanError, UserError
+from bids_alphagan.common.files import replacing
+
+# A volume is dropped from the mean when its correlation with the median volume lies this many robust
+# standard deviations below the median correlation (motion, spikes, the first volumes before steady state).
+OUTLIER_Z = 3.0
+
+
+class Conformed(NamedTuple):
+    """A scan on the network's grid.
+
+    Attributes
+    ----------
+    data: float32 array (N, N, N) in [-1, 1], axes running to Right, Anterior, Superior; padding is -1.
+    affine: (4, 4), voxel to world in mm: the anatomy stays where it was.
+    record: what was done, as written to the sidecar; `restore` undoes it.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    record: dict[str, Any]
+
+
+def read_reference(path: Path) -> tuple[nib.Nifti1Image, dict[str, Any]]:
+    """Read a scan and reduce it to one 3D magnitude volume.
+
+    Accepts NIfTI of any orientation, integer with scale factors, floating point or complex (the magnitude
+    is taken), 3D or 4D. A 4D series is reduced by a mean that leaves out volumes unlike the rest.
+
+    Returns
+    -------
+    The volume as (x, y, z) with the source's header, and a record of what was done.
+
+    Raises
+    ------
+    ScanError: the file is unreadable, not 3D or 4D, has no usable affine, or holds no usable intensities.
+    """
+    image = _load(path)
+    _check_geometry(image, path)
+    try:
+        data = np.asanyarray(image.dataobj)
+    except Exception as error:  # nibabel, gzip and zlib each raise their own kinds for a damaged file
+        raise ScanError(f"{path}: the image data cannot be read ({error}). Copy the file again.") from error
+    record: dict[str, Any] = {"SourceShape": list(image.shape), "SourceDataType": str(image.get_data_dtype())}
+    if np.iscomplexobj(data):
+        data = np.abs(data)
+        record["ComplexMagnitudeTaken"] = True
+    data = np.asarray(data, dtype=np.float32)
+    if not np.isfinite(data).all():
+        bad = int(np.size(data) - np.isfinite(data).sum())
+        raise ScanError(f"{path}: {bad} voxels are NaN or infinite. Mend or leave out this scan.")
+    if data.ndim == 4:
+        data, kept = robust_mean(data)
+        record |= {"NumberOfVolumes": image.shape[3], "VolumesAveraged": kept}
+    if np.ptp(data) == 0:
+        raise ScanError(f"{path}: every voxel is {data.flat[0]:g}; there is no image in it.")
+    return nib.Nifti1Image(data, image.affine, image.header), record
+
+
+def load(path: Path | str) -> nib.Nifti1Image:
+    """Open a NIfTI file that this package wrote or has checked; the data are read when they are used."""
+    return cast(nib.Nifti1Image, nib.load(path))
+
+
+def read_cube(path: Path) -> np.ndarray:
+    """Read a prepared scan (desc-preproc): (N, N, N) float32, finite.
+
+    Raises UserError where it is damaged or no cube: something has happened to it since it was prepared.
+    """
+    try:
+        cube = np.asarray(load(path).dataobj, dtype=np.float32)
+    except Exception as error:  # as in read_reference
+        raise UserError(f"{path}: cannot be read ({error}). Run participant again for this scan.") from error
+    cube = cube[..., 0] if cube.ndim == 4 else cube
+    if cube.ndim != 3 or len(set(cube.shape)) > 1 or not np.isfinite(cube).all():
+        what = f"is no cube ({cube.shape})" if np.isfinite(cube).all() else "holds NaN or infinite voxels"
+        raise UserError(f"{path}: {what}. Run participant again for this scan.")
+    return cube
+
+
+def check_there(path: Path) -> None:
+    """Raise ScanError unless there is a file with something in it."""
+    if not path.is_file():
+        raise ScanError(f"{path}: no such file (a link to content that was never fetched?).")
+    if path.stat().st_size == 0:
+        raise ScanError(f"{path}: the file is empty (0 bytes). Copy it again.")
+
+
+def voxels(path: Path) -> int:
+    """How many voxels one volume of a scan has; 0 where it cannot be read, which reading it will tell."""
+    try:
+        return math.prod(_load(path).shape[:3])
+    except ScanError:
+        return 0
+
+
+def _load(path: Path) -> nib.Nifti1Image:
+    check_there(path)
+    try:
+        image = nib.load(path)
+    except Exception as error:
+        raise ScanError(f"{path}: not a readable NIfTI file ({error}).") from error
+    if not isinstance(image, nib.Nifti1Image):
+        raise ScanError(f"{path}: not a NIfTI file but {type(image).__name__}.")
+    dtype = image.get_data_dtype()
+    if dtype.fields is not None:
+        raise ScanError(f"{path}: holds colours ({dtype}), not intensities.")
+    return image
+
+
+def _check_geometry(image: nib.Nifti1Image, path: Path) -> None:
+    shape = image.shape
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise ScanError(f"{path}: has shape {shape}; a scan must be 3D, or 4D with time as the last axis.")
+    if min(shape[:3]) < 4:
+        raise ScanError(f"{path}: has shape {shape}; fewer than 4 voxels along an axis is no volume.")
+    affine = np.full((4, 4), np.nan) if image.affine is None else image.affine
+    zooms = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * np.prod(zooms):
+        raise ScanError(f"{path}: its affine is broken (not finite, or it has no volume): {affine.tolist()}.")
+    across = float((np.array(shape[:3]) * zooms).max())
+    if across < 1:
+        raise ScanError(
+            f"{path}: its header says that the field of view is {across:.2g} mm wide. Its lengths may be in "
+            "metres: write them in mm."
+        )
+
+
+def robust_mean(series: np.ndarray) -> tuple[np.ndarray, int]:
+    """Average a (x, y, z, t) series without the volumes that do not agree with the others.
+
+    Each volume's Pearson correlation with the voxelwise median volume is taken; volumes more than
+    `OUTLIER_Z` robust standard deviations (1.4826 MAD) below the median correlation are left out.
+
+    Returns
+    -------
+    float32 (x, y, z), and the number of volumes that were averaged.
+    """
+    n = series.shape[3]
+    if n < 3:
+        return series.mean(axis=3, dtype=np.float64).astype(np.float32), n
+    centre = np.median(series, axis=3).ravel().astype(np.float64)
+    centre -= centre.mean()
+    scores = np.empty(n)
+    for t in range(n):
+        volume = series[..., t].ravel().astype(np.float64)
+        volume -= volume.mean()
+        scores[t] = volume @ centre / max(np.linalg.norm(volume) * np.linalg.norm(centre), 1e-12)
+    middle = np.median(scores)
+    spread = 1.4826 * np.median(np.abs(scores - middle))
+    # The floor keeps a series without motion whole: its correlations differ by rounding only.
+    keep = scores >= middle - np.maximum(OUTLIER_Z * spread, 1e-3)
+    return series[..., keep].mean(axis=3, dtype=np.float64).astype(np.float32), int(keep.sum())
+
+
+def conform(image: nib.Nifti1Image, grid: int, upper_percentile: float) -> Conformed:
+    """Bring a 3D volume to a cube of `grid` voxels with intensities in [-1, 1].
+
+    Axes are permuted and flipped to RAS (lossless). Axes longer than `grid` are resampled (linear, after
+    Gaussian smoothing against aliasing) to exactly `grid` voxels over the same field of view; nothing is
+    ever cropped. The rest is padded with zero intensity, centred. Intensities map linearly from
+    [min(0, minimum), upper] to [-1, 1], where upper is the `upper_percentile` of the scan; brighter voxels
+    are clipped to 1. Source: Ferreira et al. 2022, section 2.2 (doi 10.3390/app12104844).
+    """
+    orientation = io_orientation(image.affine)
+    data = apply_orientation(np.asarray(image.dataobj, dtype=np.float32), orientation)
+    affine = image.affine @ inv_ornt_aff(orientation, image.shape)
+    native = data.shape
+    low = min(0.0, float(data.min()))
+    high = float(np.percentile(data, upper_percentile))
+    if high <= low:
+        high = float(data.max())
+    clipped = float(np.mean(data > high))
+
+    shape = tuple(min(n, grid) for n in native)
+    if shape != native:
+        data, affine = shrink(data, affine, shape)
+    before = [(grid - n) // 2 for n in shape]
+    cube = np.zeros((grid,) * 3, np.float32)
+    cube[_box(before, shape)] = data
+    shift = np.eye(4)
+    shift[:3, 3] = [-b for b in before]
+    affine = affine @ shift
+    scaled = np.clip(2 * (cube - low) / (high - low) - 1, -1, 1)
+    record = {
+        "Orientation": "RAS",
+        "SourceOrientation": "".join(nib.aff2axcodes(image.affine)),
+        "SourceGrid": list(native),
+        "ResampledGrid": list(shape) if shape != native else None,
+        "PaddingBefore": before,
+        "PaddedGrid": [grid] * 3,
+        "IntensityRange": [low, high],
+        "IntensityUpperPercentile": upper_percentile,
+        "ClippedFraction": clipped,
+    }
+    return Conformed(scaled.astype(np.float32), affine, record)
+
+
+def _box(before: list[int], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(b, b + n) for b, n in zip(before, shape, strict=True))
+
+
+def _resample(data: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarray:
+    """Resample over the same field of view: voxel edges, not voxel centres, of both grids coincide."""
+    factor = np.array(data.shape) / np.array(shape)
+    return ndimage.affine_transform(
+        data, np.diag(factor), offset=(factor - 1) / 2, output_shape=shape, order=order, mode="nearest"
+    )
+
+
+def shrink(data: np.ndarray, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Resample (x, y, z) to fewer voxels over the same field of view, smoothed against aliasing."""
+    factor = np.array(data.shape) / np.array(shape)
+    # 0.5 * (factor - 1) voxels: the usual width against aliasing, none where the axis keeps its size.
+    smooth = ndimage.gaussian_filter(data, 0.5 * (factor - 1))
+    scale = np.diag([*factor, 1.0])
+    scale[:3, 3] = (factor - 1) / 2
+    return _resample(smooth, shape, order=1), affine @ scale
+
+
+def field_of_view(record: Mapping[str, Any]) -> tuple[slice, ...]:
+    """The part of the cube that a conformed scan fills (the rest is padding), from its `record`."""
+    shape = tuple(record["ResampledGrid"] or record["SourceGrid"])
+    return _box(list(record["PaddingBefore"]), shape)
+
+
+def restore(cube: np.ndarray, like: nib.Nifti1Image, record: Mapping[str, Any]) -> nib.Nifti1Image:
+    """Undo `conform`: a cube in [-1, 1] becomes a scan in the geometry of a real one.
+
+    Parameters
+    ----------
+    cube: (N, N, N), values in [-1, 1]; others are clipped.
+    like: the real scan whose header, affine, grid and data type the result takes.
+    record: `Conformed.record` of that real scan.
+    """
+    data = np.asarray(cube, np.float32)[field_of_view(record)]
+    native = tuple(record["SourceGrid"])
+    if data.shape != native:
+        data = _resample(data, native, order=1)
+    low, high = record["IntensityRange"]
+    data = (np.clip(data, -1, 1) + 1) / 2 * (high - low) + low
+    return with_header(apply_orientation(data, _inverse(io_orientation(like.affine))), like)
+
+
+def _inverse(orientation: np.ndarray) -> np.ndarray:
+    inverse = np.empty_like(orientation)
+    for source, (target, flip) in enumerate(orientation):
+        inverse[int(target)] = [source, flip]
+    return inverse
+
+
+def with_header(data: np.ndarray, like: nib.Nifti1Image, time_axis: bool | None = None) -> nib.Nifti1Image:
+    """Dress a 3D array (x, y, z) in the header of `like`, as the scanner's converter would have written it.
+
+    Data type and scale factors of `like` are kept (integers are rounded and clipped to the type's range;
+    float32 replaces complex). With `time_axis` (default: if `like` is 4D) the result is (x, y, z, 1).
+    """
+    header = like.header.copy()
+    dtype = like.get_data_dtype()
+    if np.issubdtype(dtype, np.complexfloating):
+        dtype = np.dtype(np.float32)
+    header.set_data_dtype(dtype)
+    slope, inter = 1.0, 0.0
+    if np.issubdtype(dtype, np.integer):
+        stored = cast(nib.arrayproxy.ArrayProxy, like.dataobj)
+        slope, inter = float(stored.slope), float(stored.inter)
+        info = np.iinfo(dtype)
+        data = np.clip(np.rint((data - inter) / slope), info.min, info.max)
+    data = data.astype(dtype)
+    time_axis = like.ndim == 4 if time_axis is None else time_axis
+    image = nib.Nifti1Image(data[..., None] if time_axis else data, like.affine, header)
+    image.header.set_slope_inter(slope, inter)  # after the constructor, which forgets it
+    return image
+
+
+def with_grid(data: np.ndarray, like: nib.Nifti1Image) -> nib.Nifti1Image:
+    """A map (x, y, z) on the grid and affine of `like`, with the map's own data type."""
+    header = like.header.copy()
+    header.set_data_dtype(data.dtype)
+    header["cal_min"] = header["cal_max"] = 0
+    header["descrip"] = b""
+    return nib.Nifti1Image(data, like.affine, header)
+
+
+def save(image: nib.Nifti1Image, path: Path) -> None:
+    """Write a NIfTI file beside `path`, then rename it: no reader ever sees half a scan."""
+    with replacing(path) as temporary:
+        nib.save(image, temporary)

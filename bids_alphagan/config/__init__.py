@@ -1,0 +1,279 @@
+"""Every option, once: a field is a flag, its help text, its TOML key and its line in the run record.
+
+A field's `step` metadata names the steps whose result it changes; a finished step is done again when one of
+its fields, or those of a step before it, has another value (see `Config.settings`).
+"""
+
+import os
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Optional
+
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.config.choices import DEFAULT_STEPS, LEVELS, STEPS
+from bids_alphagan.config.evaluation import EvaluationOptions
+from bids_alphagan.config.option import check_value, option, plain
+from bids_alphagan.config.training import TrainingOptions
+
+
+def _label(prefix: str) -> Callable[[str], str]:
+    def strip(text: str) -> str:
+        return text.removeprefix(f"{prefix}-")
+
+    return strip
+
+
+def _with_absolute_program(command: str) -> str:
+    try:
+        program, *rest = shlex.split(command)
+    except ValueError:  # no command: who looks for the program says so
+        return command
+    is_relative = os.sep in program and not Path(program).is_absolute()
+    return shlex.join([str(Path(program).absolute()), *rest]) if is_relative else command
+
+
+@dataclass(frozen=True)
+class Config(TrainingOptions, EvaluationOptions):
+    """One run. Paths are as given; `checked` raises UserError for values that make no sense."""
+
+    bids_dir: Path = field(metadata={"args": ["bids_dir"], "type": Path, "help": "the raw BIDS data set"})
+    output_dir: Path = field(
+        metadata={"args": ["output_dir"], "type": Path, "help": "where the derivatives go (shared by runs)"}
+    )
+    analysis_level: str = field(
+        metadata={
+            "args": ["analysis_level"],
+            "choices": LEVELS,
+            "help": "participant: prepare and segment each scan; group: train, synthesise, evaluate, report",
+        }
+    )
+
+    # What to work on
+    participant_label: Optional[list[str]] = option(
+        "participants to work on, with or without 'sub-' (default: all)",
+        many=True,
+        type=_label("sub"),
+        metavar="L",
+        step="participant",
+    )
+    session_label: Optional[list[str]] = option(
+        "sessions to work on, with or without 'ses-' (default: all)",
+        many=True,
+        type=_label("ses"),
+        metavar="L",
+        step="participant",
+    )
+    task_id: Optional[list[str]] = option(
+        "tasks of the bold scans to work on (default: all)",
+        many=True,
+        type=_label("task"),
+        metavar="T",
+        step="participant",
+    )
+    suffix: list[str] = option(
+        "kinds of scan to work on (default: bold and T2w)",
+        ["bold", "T2w"],
+        many=True,
+        choices=("bold", "T2w", "T1w", "T2starw"),
+        metavar="{bold,T2w,T1w,T2starw}",
+        step="participant",
+    )
+    bids_filter_file: Optional[Path] = option(
+        'JSON file of PyBIDS filters, by suffix: {"bold": {"acquisition": "epi"}}',
+        type=Path,
+        metavar="FILE",
+        step="participant",
+    )
+    skip_bids_validation: bool = option("do not run the BIDS validator on the input first", False)
+
+    # How to run
+    work_dir: Optional[Path] = option(
+        "folder for intermediate files (default: OUTPUT_DIR/.work)",
+        None,
+        "-w",
+        "--work-dir",
+        type=Path,
+        metavar="DIR",
+    )
+    nprocs: Optional[int] = option(
+        "processes at once (default: all cores)",
+        type=int,
+        metavar="N",
+        least=1,
+        most=1024,
+    )
+    omp_nthreads: Optional[int] = option(
+        "threads per process (default: 1 for masks, all cores for training on a CPU)",
+        type=int,
+        metavar="N",
+        least=1,
+        most=1024,
+    )
+    mem_mb: Optional[int] = option(
+        "memory limit for scheduling, MB (default: 90 % of the machine's)",
+        type=int,
+        least=256,
+        most=10**9,
+        metavar="MB",
+    )
+    use_plugin: Optional[Path] = option(
+        "nipype plugin settings (YAML or JSON: plugin, plugin_args)",
+        type=Path,
+        metavar="FILE",
+    )
+    stop_on_first_crash: bool = option("stop at the first scan that fails (default: the others go on)", False)
+    verbose: int = option(
+        "more log messages on the screen; twice: all of them",
+        0,
+        "-v",
+        "--verbose",
+    )
+    config: Optional[Path] = option(
+        "TOML file with any of these options; flags win over it",
+        type=Path,
+        metavar="FILE.toml",
+    )
+
+    # Preparation and masks
+    grid: int = option(
+        "edge of the cube that scans are brought to, voxels (4, 5, 6 or 7 times a power of two)",
+        64,
+        least=16,
+        most=256,
+        metavar="N",
+        step="participant",
+    )
+    intensity_percentile: float = option(
+        "percentile of the scan's intensities that becomes 1; brighter voxels are clipped. 100: no clipping",
+        100.0,
+        least=50,
+        most=100,
+        metavar="P",
+        step="participant",
+    )
+    template: str = option(
+        "TemplateFlow NAME[:cohort-N], or a folder with a template and its GM, WM, CSF maps",
+        "Fischer344",
+        metavar="NAME[:cohort-N]|DIR",
+        step="participant",
+    )
+    segmenter: str = option(
+        "how tissue masks are made; auto: spm where SPM is found, else ants",
+        "auto",
+        choices=("auto", "spm", "ants", "none"),
+        step="participant",
+    )
+    spm_cmd: Optional[str] = option(
+        "command that runs an SPM batch script, e.g. '/opt/spm/bin/spm-octave script'",
+        type=str,
+        metavar="CMD",
+        step="participant",
+    )
+    spm_time_limit: float = option(
+        "minutes that SPM may take for a scan; then it is stopped, and the scan fails",
+        30.0,
+        least=0.01,
+        most=10**6,
+        metavar="MINUTES",
+        step="participant",
+    )
+    bias_corrected: bool = option(
+        "write each scan without coil shading, too (desc-biascorrected)",
+        False,
+        step="participant",
+    )
+    quick_masks: bool = option(
+        "coarser, faster registration for the masks",
+        False,
+        step="participant",
+    )
+
+    # Synthesis
+    n_synthetic: int = option(
+        "accepted synthetic scans per model", 100, least=1, most=10**6, metavar="N", step="synthesise"
+    )
+    max_draws: int = option(
+        "draws per synthetic scan before giving it up",
+        10,
+        least=1,
+        most=10**6,
+        metavar="N",
+        step="synthesise",
+    )
+    gate_width: float = option(
+        "how far a synthetic scan's quality measures may lie from the real scans' medians, in robust "
+        "standard deviations; beyond it, the scan is drawn again",
+        5.0,
+        least=0.1,
+        most=1e12,
+        metavar="W",
+        step="synthesise",
+    )
+    gate_limits: Optional[Path] = option(
+        'JSON or TOML file of limits that replace those of the real scans: {"entropy": [0, 1.2]}, null for '
+        "none (docs/gate.md lists the measures)",
+        type=Path,
+        metavar="FILE",
+        step="synthesise",
+    )
+    keep_rejected: bool = option(
+        "keep all rejected draws, with their masks and reasons, in OUTPUT_DIR/models/MODEL/rejected "
+        "(default: an example of each reason)",
+        False,
+        step="synthesise",
+    )
+    steps: list[str] = option(
+        "group-level steps to run; downstream takes hours at full size",
+        list(DEFAULT_STEPS),
+        many=True,
+        choices=STEPS,
+        metavar="{" + ",".join(STEPS) + "}",
+    )
+
+    def checked(self) -> "Config":
+        """Return self with absolute paths; raise UserError naming an option whose value is out of bounds."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            for item in value if isinstance(value, list) else [value]:
+                check_value(f.name, f.metadata, item)
+        if self.grid % 2 ** (self.grid.bit_length() - 3):
+            raise UserError(
+                f"--grid {self.grid}: must be 4, 5, 6 or 7 times a power of two (32, 48, 64, 80 ...)."
+            )
+        if self.bias_corrected and self.segmenter == "none":
+            raise UserError("--bias-corrected: it is the segmenter that corrects; not with --segmenter none.")
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        paths: dict[str, Any] = {n: v.absolute() for n, v in values.items() if isinstance(v, Path)}
+        if Path(self.template).is_dir():  # the run record is to work from any folder
+            paths["template"] = str(Path(self.template).absolute())
+        if self.spm_cmd:
+            paths["spm_cmd"] = _with_absolute_program(self.spm_cmd)
+        return replace(self, **paths)
+
+    def settings(self, *steps: str) -> dict[str, Any]:
+        """The fields that change the result of `steps`, as JSON-able values."""
+        return {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.metadata.get("step") in steps}
+
+    def record(self) -> dict[str, Any]:
+        """Every field as a JSON- and TOML-able value; unset ones are left out."""
+        values = {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def processes(self) -> int:
+        return self.nprocs or len(os.sched_getaffinity(0))
+
+    def processes_of(self, gigabytes: float) -> int:
+        """How many processes of that size at once: within --nprocs and --mem-mb, one at least."""
+        megabytes = self.mem_mb or 0.9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+        return max(1, min(self.processes, int(megabytes / 1024 / gigabytes)))
+
+    @property
+    def mask_threads(self) -> int:
+        return self.omp_nthreads or 1
+
+    @property
+    def work(self) -> Path:
+        return self.work_dir or self.output_dir / ".work"

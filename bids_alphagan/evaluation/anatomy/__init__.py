@@ -1,0 +1,1 @@
+"""Are brain and tissues of synthetic scans as large, and as varied, as real ones?"""

@@ -1,0 +1,92 @@
+"""Volumes of brain and tissues, real against synthetic: group_anatomy.tsv."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from bids_alphagan.bids.split import animals_of
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.evaluation.anatomy.measures import STRUCTURES, compare_volumes, tissue_volumes
+from bids_alphagan.evaluation.pairs.compare import REAL
+from bids_alphagan.evaluation.question import AGAINST, Columns, Finding, number
+from bids_alphagan.evaluation.scans import Scans
+
+COMPARISONS = {
+    "difference": "synthetic less real mean, mL",
+    "effect": "Hedges' g, the difference in standard deviations (doi:10.3102/10769986006002107)",
+    "spread_ratio": "standard deviation of synthetic over that of real scans; 1: as varied as the animals",
+}
+_ENDS = {"": "", "_low": "Lower bound of the 95 % interval over animals: ", "_high": "Its upper bound: "}
+COLUMNS: Columns = {
+    "model": {
+        "Description": "What made the synthetic scans.",
+        "Levels": {
+            REAL: "Nothing: training scans in place of synthetic ones, so what other animals reach: the "
+            "ceiling. Where animals are held out."
+        },
+    },
+    "structure": {
+        "Description": "What was measured, as the masks have it.",
+        "Levels": {"brain": "GM, WM and CSF", "gm": "grey matter", "wm": "white matter", "csf": "fluid"},
+    },
+    "against": AGAINST,
+    "n_real": {"Description": "Number of real scans with masks."},
+    "n_synthetic": {"Description": "Number of synthetic scans with masks."},
+    "real_mean": {"Description": "Mean volume of the real scans.", "Units": "mL"},
+    "real_sd": {"Description": "Standard deviation over the real scans.", "Units": "mL"},
+    "synthetic_mean": {"Description": "Mean volume of the synthetic scans.", "Units": "mL"},
+    "synthetic_sd": {"Description": "Standard deviation over the synthetic scans.", "Units": "mL"},
+    **{
+        name + end: {"Description": words + text}
+        for name, text in COMPARISONS.items()
+        for end, words in _ENDS.items()
+    },
+}
+
+
+def find(scans: Scans) -> Finding:
+    """Rows of group_anatomy.tsv; the report draws each scan's volumes. UserError where there are no masks."""
+    every = scans.segmented()
+    wanted = set(animals_of(scans.reference))
+    segmented = [one for one in every if one[0] in wanted]
+    if not segmented:
+        raise UserError("The real scans have no masks (--segmenter none), so volumes cannot be compared.")
+    animals = [animal for animal, *_ in segmented]
+    real = _volumes(segmented)
+    rows, drawn, notes = [], {REAL: real}, scans.notes()
+    sets = {model: scans.segmented(model) for model in scans.cohorts}
+    if scans.against == "held-out":
+        sets = {REAL: [one for one in every if one[0] not in wanted], **sets}
+    for model, found in sets.items():
+        made = _volumes(found)
+        missing = len(scans.paths[model]) - len(made) if model in scans.cohorts else 0
+        if missing:
+            notes.append(
+                f"{model}: {missing} of {len(scans.paths[model])} scans have no masks and are left out."
+            )
+        own = [animal for animal, *_ in found] if model == REAL else None
+        try:
+            compared = compare_volumes(real, made, animals, own, seed=scans.config.seed)
+        except UserError as error:
+            notes.append(f"{model}: {error}")
+            continue
+        if model != REAL:
+            drawn[model] = made
+        for one in compared:
+            row: dict[str, Any] = {"model": model, "structure": one.structure, "against": scans.against}
+            row |= {"n_real": len(real), "n_synthetic": len(made)}
+            row |= {
+                key: getattr(one, key) for key in ("real_mean", "real_sd", "synthetic_mean", "synthetic_sd")
+            }
+            for name in COMPARISONS:
+                interval = getattr(one, name)
+                row |= {name: number(interval.value)}
+                row |= {f"{name}_low": number(interval.low), f"{name}_high": number(interval.high)}
+            rows.append(row)
+    if not set(drawn) - {REAL}:
+        raise UserError(" ".join(notes))
+    return Finding({"anatomy": rows}, notes, {"volumes": drawn})
+
+
+def _volumes(segmented: Sequence[tuple[Any, ...]]) -> list[dict[str, float]]:
+    found = [tissue_volumes(dseg, zooms) for _, _, dseg, zooms in segmented]
+    return [{name: round(one[name], 6) for name in STRUCTURES} for one in found]

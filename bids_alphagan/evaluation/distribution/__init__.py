@@ -1,0 +1,1 @@
+"""Do synthetic scans, as a set, spread as real animals do?"""

@@ -1,0 +1,216 @@
+"""The group report's section on the downstream experiment: does a network gain from synthetic scans?"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bids_alphagan.bids.derivatives import DOWNSTREAM_RECORD
+from bids_alphagan.bids.prepared import PreparedScan, segmented
+from bids_alphagan.common.files import read_json, read_tsv
+from bids_alphagan.models import MODELS
+from bids_alphagan.report import charts
+from bids_alphagan.report.figures import TISSUES
+
+REAL_ALONE = "r1"  # the arm that all are compared with
+_MEASURE = "dice"
+_PANELS = {"global": "all three"} | {tissue: tissue for tissue in TISSUES}
+_LINE, _EDGES = 0.23, 0.62  # inches: of a training set, and above and below the panels
+
+
+@dataclass(frozen=True)
+class DownstreamSection:
+    """What the group report says about the downstream experiment.
+
+    Attributes
+    ----------
+    rows: those of group_downstream.tsv with numbers as such, None where there is none.
+    told: by the model's key in `rows`, what its experiment says of itself: "headline" and "sentences" as of
+        `evaluation.downstream.summary.sentences`, "sizes" (real and synthetic scans by arm), "left_out" (why,
+        by arm), "settings" ("steps", "residual_units"), "notes" (what limits the numbers).
+    models: the models' names in print.
+    descriptions: of the table's columns, for its foot.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    told: Mapping[str, Mapping[str, Any]]
+    models: Mapping[str, str]
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+
+
+def downstream_section(
+    output_dir: Path, scans: Sequence[PreparedScan], cohorts: Mapping[str, Path]
+) -> DownstreamSection | None:
+    """What the experiment wrote; None where there is nothing, or of other scans and masks than these."""
+    table = output_dir / "group_downstream.tsv"
+    stamp = output_dir / "models" / DOWNSTREAM_RECORD
+    if not stamp.is_file() or not table.is_file():
+        return None
+    record = read_json(stamp)["record"]
+    if record["content"] != segmented(scans, cohorts):
+        return None
+    rows = [{key: _plain(value) for key, value in row.items()} for row in read_tsv(table)]
+    columns = read_json(table.with_suffix(".json"))
+    return DownstreamSection(
+        rows,
+        record["models"],
+        {model: MODELS[model].title for model in record["models"]},
+        {name: column["Description"] for name, column in columns.items()},
+    )
+
+
+def downstream_methods(section: DownstreamSection) -> str:
+    """A paragraph for the methods section of a manuscript, citing as `report.methods.compose` says."""
+    settings, n_animals, n_seeds = _facts(section)
+    kind = "residual U-Nets [@unet]" if settings["residual_units"] else "U-Nets"
+    return (
+        f"To see whether synthetic scans help, {kind} of MONAI [@monai] learned to segment grey matter, "
+        "white matter and cerebrospinal fluid from real scans, from synthetic scans and from both, by Dice "
+        f"and cross-entropy loss with Adam [@Adam]: for each training set {n_seeds} networks of "
+        f"{settings['steps']} steps. They were tested on {n_animals} real animals that no model had seen. "
+        "Gains in Dice are paired, with 95 % bootstrap intervals over animals [@hesterberg]; a gain was "
+        "called resolved where this interval and a t interval over networks excluded 0."
+    )
+
+
+def _facts(section: DownstreamSection) -> tuple[Mapping[str, Any], int, int]:
+    """The networks' settings, the number of held-out animals and of seeds."""
+    settings = next(iter(section.told.values()))["settings"]
+    animals, seeds = (max(row[key] for row in section.rows) for key in ("n_animals", "n_seeds"))
+    return settings, animals, seeds
+
+
+def _plain(text: str) -> Any:
+    """A table's value: None for n/a, a number where it is one, else text."""
+    if text == "n/a":
+        return None
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(text)
+    return text
+
+
+def view(section: DownstreamSection) -> dict[str, Any]:
+    """All that the page shows: verdicts, a chart, a table and the comparisons in words."""
+    lines = _lines(section)
+    settings, n_animals, n_seeds = _facts(section)
+    return {
+        "verdicts": [verdict(section, model) for model in section.told],
+        "chart": _chart(lines),
+        "panels": _PANELS.values(),
+        "lines": lines,
+        "n_animals": n_animals,
+        "n_seeds": n_seeds,
+        "steps": settings["steps"],
+        "sentences": [
+            (section.models.get(model, model) if len(section.told) > 1 else "", one["text"])
+            for model, told in section.told.items()
+            for one in told["sentences"]
+            if (one["tissue"], one["measure"]) == ("global", _MEASURE)
+        ],
+        "left_out": {name: why for told in section.told.values() for name, why in told["left_out"].items()},
+        "notes": list(dict.fromkeys(note for told in section.told.values() for note in notes(told))),
+        "descriptions": section.descriptions,
+    }
+
+
+def notes(told: Mapping[str, Any]) -> list[str]:
+    """What limits the numbers of one model's experiment."""
+    return list(told.get("notes", []))
+
+
+def _lines(section: DownstreamSection) -> list[dict[str, Any]]:
+    """For each training set: its name in print, colour, and Dice and gain of each panel (None: unknown)."""
+    sizes = {model: told["sizes"] for model, told in section.told.items()}
+    lines: dict[tuple[str | None, str], dict[str, Any]] = {}
+    for row in section.rows:
+        if row["measure"] != _MEASURE:
+            continue
+        model, arm = row["model"], row["arm"]
+        name = training_set(arm, *sizes[model or next(iter(sizes))][arm])
+        if model and len(section.told) > 1:
+            name += f" ({section.models.get(model, model)})"
+        line = lines.setdefault(
+            (model, arm),
+            {
+                "name": name,
+                "colour": charts.colour(model),
+                "dice": dict.fromkeys(_PANELS),
+                "gain": dict.fromkeys(_PANELS),
+            },
+        )
+        line["dice"][row["tissue"]] = {"value": row["mean"], "low": row["low"], "high": row["high"]}
+        if row["compared_with"] == REAL_ALONE:
+            ends = {"low": row["gain_low"], "high": row["gain_high"]}
+            line["gain"][row["tissue"]] = {"value": row["gain"], **ends, "resolved": row["resolved"] == "yes"}
+    return list(lines.values())
+
+
+def training_set(arm: str, n_real: int, n_synthetic: int) -> str:
+    """An arm by its scans, in words: 10 real + 5 synthetic."""
+    kinds = ((n_real, "real"), (n_synthetic, "synthetic"))
+    parts = [f"{n} {kind}" for n, kind in kinds if n]
+    return " + ".join(parts) + (", augmented" if arm.endswith("+a") else "")
+
+
+def verdict(section: DownstreamSection, model: str) -> dict[str, Any]:
+    """The answer of the comparison that the report leads with."""
+    headline = section.told[model]["headline"]
+    keys = ("arm", "compared_with", "tissue", "measure")
+    row = next(
+        row for row in section.rows if row["model"] == model and all(row[k] == headline[k] for k in keys)
+    )
+    if row["resolved"] != "yes":
+        word, tone = "Not shown", "warned"
+    else:
+        word, tone = ("Yes", "ok") if row["gain"] > 0 else ("No, they harm", "failed")
+    gain = {"value": row["gain"], "low": row["gain_low"], "high": row["gain_high"]}
+    name = section.models.get(model, model)
+    return {"model": name, "word": word, "tone": tone, "gain": gain, "text": headline["text"]}
+
+
+def _chart(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Dice above, gain over real scans alone below: a panel for each tissue, a line for each training set."""
+    shown = {"dice": lines, "gain": [line for line in lines if any(line["gain"].values())]}
+    inches = [_LINE * len(rows) for rows in shown.values()]
+    total = sum(inches) + 2 * _EDGES
+    figure = Figure(figsize=(9, total))
+    grid = figure.subplots(2, len(_PANELS), sharey="row", squeeze=False, height_ratios=inches)
+    widest = max(len(line["name"]) for line in lines)
+    figure.subplots_adjust(
+        left=min(0.32, 0.015 + 0.0069 * widest),
+        right=0.985,
+        top=1 - 0.3 / total,
+        bottom=0.3 / total,
+        wspace=0.12,
+        hspace=2 * _EDGES / sum(inches),
+    )
+    for row, (kind, rows) in zip(grid, shown.items(), strict=True):
+        for axes, (tissue, title) in zip(row, _PANELS.items(), strict=True):
+            alone = (lines[0]["dice"][tissue] or {}).get("value") if kind == "dice" else 0.0
+            _panel(axes, [line[kind][tissue] for line in rows], [line["colour"] for line in rows], alone)
+            axes.set_title(f"Dice, {title}" if kind == "dice" else f"gain in Dice, {title}")
+            axes.set_yticks(range(len(rows)), [line["name"] for line in rows])
+            axes.set_ylim(len(rows) - 0.45, -0.55)
+            axes.locator_params(axis="x", nbins=3)
+            charts.chart(axes)
+    return charts.svg(figure)
+
+
+def _panel(
+    axes: Axes, cells: Sequence[Mapping[str, Any] | None], colours: Sequence[str], alone: float | None
+) -> None:
+    """A dot and its interval for each cell; real scans `alone` as a dotted line. Hollow: not resolved."""
+    if alone is not None:
+        axes.axvline(alone, color=charts.INK, linewidth=0.9, linestyle=":")
+    for place, (cell, colour) in enumerate(zip(cells, colours, strict=True)):
+        if not cell:
+            continue
+        if cell["low"] is not None:
+            axes.plot([cell["low"], cell["high"]], [place, place], color=colour, linewidth=2.2, alpha=0.55)
+        face = colour if cell.get("resolved", True) else "none"
+        axes.plot([cell["value"]], [place], "o", color=colour, markerfacecolor=face, markersize=5.5)

@@ -1,0 +1,1 @@
+"""Is any synthetic scan a copy of a training scan?"""

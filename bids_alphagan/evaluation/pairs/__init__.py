@@ -1,0 +1,1 @@
+"""Pairs of scans: how alike are real and synthetic scans, voxel by voxel?"""

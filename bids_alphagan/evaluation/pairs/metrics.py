@@ -1,0 +1,111 @@
+"""What each metric of pairs of scans is: METRICS, from which table, sidecar and report follow."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from bids_alphagan.evaluation.distribution import measures as distribution
+from bids_alphagan.evaluation.pairs import pairwise, similarity
+
+ERRORS = "Wang and Bovik 2009, doi:10.1109/MSP.2008.930649"  # not in the paper
+PAPER = "Ferreira et al. 2022, doi:10.3390/app12104844"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that compares pairs of scans, and all that a table, sidecar or report says about it.
+
+    Attributes
+    ----------
+    name: as in the column ``metric``.
+    label: the name in full.
+    unit: of the value; "1" for a pure number.
+    direction: which value is better: "higher", "lower" or "closer to real" (to the real set's own value).
+    reference: the source, with its DOI.
+    within: True when pairs are drawn within one set (a measure of its diversity), False when each pair is
+        a real and a synthetic scan.
+    perfect: the value of two equal scans.
+    function: the definition: (b, x, y, z) and (b, x, y, z) in [0, 1] to (b,).
+    on_pairs: the same of many pairs of two sets (see `pairwise`).
+    """
+
+    name: str
+    label: str
+    unit: str
+    direction: str
+    reference: str
+    within: bool
+    perfect: float
+    function: Callable[[Tensor, Tensor], Tensor]
+    on_pairs: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+METRICS: dict[str, Metric] = {
+    "MS-SSIM": Metric(
+        name="MS-SSIM",
+        label="Multi-scale structural similarity within a set",
+        unit="1",
+        direction="closer to real",
+        reference="Wang, Simoncelli and Bovik 2003, doi:10.1109/ACSSC.2003.1292216",
+        within=True,
+        perfect=1.0,
+        function=similarity.ms_ssim,
+        on_pairs=pairwise.structural_similarities,
+    ),
+    "NCC": Metric(
+        name="NCC",
+        label="Normalised cross-correlation",
+        unit="1",
+        direction="higher",
+        reference=PAPER,
+        within=False,
+        perfect=1.0,
+        function=similarity.normalised_cross_correlation,
+        on_pairs=pairwise.correlations,
+    ),
+    "MAE": Metric(
+        name="MAE",
+        label="Mean absolute error",
+        unit="1",
+        direction="lower",
+        reference=PAPER,
+        within=False,
+        perfect=0.0,
+        function=similarity.mean_absolute_error,
+        on_pairs=pairwise.absolute_errors,
+    ),
+    "RMSE": Metric(
+        name="RMSE",
+        label="Root mean squared error",
+        unit="1",
+        direction="lower",
+        reference=ERRORS,
+        within=False,
+        perfect=0.0,
+        function=similarity.root_mean_squared_error,
+        on_pairs=pairwise.root_squared_errors,
+    ),
+    "PSNR": Metric(
+        name="PSNR",
+        label="Peak signal-to-noise ratio",
+        unit="dB",
+        direction="higher",
+        reference=ERRORS,
+        within=False,
+        perfect=similarity.MOST_DB,
+        function=similarity.peak_signal_to_noise,
+        on_pairs=pairwise.signal_to_noise,
+    ),
+    "MMD": Metric(
+        name="MMD",
+        label="Squared maximum mean discrepancy, linear kernel on voxels",
+        unit="1",
+        direction="lower",
+        reference="Kwon et al. 2019, doi:10.1007/978-3-030-32248-9_14",
+        within=False,
+        perfect=0.0,
+        function=distribution.linear_mmd,
+        on_pairs=pairwise.squared_distances,
+    ),
+}

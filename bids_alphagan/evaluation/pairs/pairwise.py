@@ -1,0 +1,146 @@
+"""The metrics of `similarity` and `distribution` on many pairs of two sets at once, on any device.
+
+Pairs share scans: what depends on one scan alone is computed once for each scan, and what is linear in both
+becomes a product of matrices. Each function takes
+
+first, second: (n, x, y, z) and (m, x, y, z), float32 in [0, 1].
+pairs: (k, 2) int64, indices into the first and the second set.
+
+and returns (k,) float64, what the function of the same metric gives pair by pair.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bids_alphagan.evaluation.pairs.similarity import C1, C2, MOST_DB, MS_SSIM_WEIGHTS, WINDOW, WINDOW_SIGMA
+
+VOXELS = 2**20  # of scans' pairs at a time: 4 MB of float32 for each array, so that caches hold them
+
+
+def absolute_errors(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
+    """`similarity.mean_absolute_error` of each pair."""
+    a, b = first.flatten(1), second.flatten(1)
+    difference = torch.empty_like(a[0])  # which stays in the processor's cache, as many at once would not
+    values = [torch.sub(a[i], b[j], out=difference).abs_().mean() for i, j in pairs.tolist()]
+    return torch.stack(values).double() if values else a.new_zeros(0, dtype=torch.float64)
+
+
+def squared_distances(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
+    """`distribution.linear_mmd` of each pair: the sum over voxels of the squared difference."""
+    lengths = [_sums(scans.flatten(1), power=2) for scans in (first, second)]
+    products = _products(first, second)
+    i, j = pairs.T
+    return (lengths[0][i] + lengths[1][j] - 2 * products[i, j]).clamp(min=0)
+
+
+def squared_errors(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
+    """The mean over voxels of the squared difference of each pair."""
+    return squared_distances(first, second, pairs) / first[0].numel()
+
+
+def root_squared_errors(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
+    """`similarity.root_mean_squared_error` of each pair."""
+    return squared_errors(first, second, pairs).sqrt()
+
+
+def signal_to_noise(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
+    """`similarity.peak_signal_to_noise` of each pair."""
+    return -10 * squared_errors(first, second, pairs).clamp(min=10 ** (-MOST_DB / 10)).log10()
+
+
+def correlations(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
+    """`similarity.normalised_cross_correlation` of each pair."""
+    n = first[0].numel()
+    sums = [_sums(scans.flatten(1)) for scans in (first, second)]
+    spreads = [
+        _sums(scans.flatten(1), power=2) - total**2 / n
+        for scans, total in zip((first, second), sums, strict=True)
+    ]
+    i, j = pairs.T
+    together = _products(first, second)[i, j] - sums[0][i] * sums[1][j] / n
+    scale = (spreads[0].clamp(min=0)[i] * spreads[1].clamp(min=0)[j]).sqrt()
+    return torch.where(scale > 1e-6, together / scale.clamp(min=1e-12), 0).clamp(-1, 1)
+
+
+def structural_similarities(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
+    """`similarity.ms_ssim` of each pair.
+
+    A Gaussian blur is a product with a banded matrix along each axis. The scans' own blurred means and
+    variances are made once per scale; a pair adds the blur of its product.
+    """
+    result = torch.ones(len(pairs), dtype=torch.float64, device=first.device)
+    same = first is second
+    for scale, weight in enumerate(MS_SSIM_WEIGHTS):
+        bands = [_band(n, first) for n in first.shape[1:]]
+        own = _own(first, bands)
+        others = own if same else _own(second, bands)
+        last = scale == len(MS_SSIM_WEIGHTS) - 1
+        start = 0
+        for i, j in _some(pairs, first[0].numel()):
+            (mean_a, var_a), (mean_b, var_b) = ([x[k] for x in of] for of, k in ((own, i), (others, j)))
+            shared = mean_a * mean_b
+            term = (2 * (_blur(first[i] * second[j], bands) - shared) + C2) / (var_a + var_b + C2)
+            if last:
+                term *= (2 * shared + C1) / (mean_a**2 + mean_b**2 + C1)
+            mean = term.mean(dim=(1, 2, 3)).double()
+            result[start : start + len(i)] *= mean.clamp(min=0) ** weight
+            start += len(i)
+        halving = [2 if n > 1 else 1 for n in first.shape[1:]]
+        first = F.avg_pool3d(first.unsqueeze(1), halving).squeeze(1)
+        second = first if same else F.avg_pool3d(second.unsqueeze(1), halving).squeeze(1)
+    return result
+
+
+def _some(pairs: Tensor, voxels: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The pairs' indices, as many at a time as VOXELS allows."""
+    for some in pairs.split(max(1, VOXELS // voxels)):
+        yield some[:, 0], some[:, 1]
+
+
+def _sums(flat: Tensor, power: int = 1) -> Tensor:
+    """Sum over voxels of (n, voxels), each to that power: (n,) float64."""
+    return torch.stack([(row.double() ** power).sum() for row in flat])
+
+
+def _products(first: Tensor, second: Tensor) -> Tensor:
+    """Scalar products of all scans of two sets: (n, m) float64."""
+    a, b = first.flatten(1), second.flatten(1)
+    step = max(1, VOXELS // max(len(a), len(b), 1))
+    total = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
+    for start in range(0, a.shape[1], step):
+        here = slice(start, start + step)
+        total += a[:, here].double() @ b[:, here].double().T
+    return total
+
+
+def _own(scans: Tensor, bands: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Blurred means and variances of each scan."""
+    means, variances = [], []
+    for some in scans.split(max(1, VOXELS // scans[0].numel())):
+        mean = _blur(some, bands)
+        means.append(mean)
+        variances.append(_blur(some * some, bands) - mean**2)
+    return torch.cat(means), torch.cat(variances)
+
+
+def _band(n: int, like: Tensor) -> Tensor:
+    """The Gaussian window, cut to an axis of n voxels and placed where it fits whole: (n - size + 1, n)."""
+    size = min(WINDOW, n)
+    offsets = torch.arange(size, dtype=like.dtype, device=like.device) - (size - 1) / 2
+    kernel = torch.softmax(-(offsets**2) / (2 * WINDOW_SIGMA**2), dim=0)
+    band = torch.zeros(n - size + 1, n, dtype=like.dtype, device=like.device)
+    for row in range(len(band)):
+        band[row, row : row + size] = kernel
+    return band
+
+
+def _blur(volumes: Tensor, bands: list[Tensor]) -> Tensor:
+    """(b, x, y, z) times the bands of the three axes."""
+    x, y, z = bands
+    volumes = volumes @ z.T
+    volumes = y @ volumes
+    b, _, ny, nz = volumes.shape
+    return (x @ volumes.flatten(2)).reshape(b, len(x), ny, nz)

@@ -1,0 +1,143 @@
+"""The real and the synthetic scans of a run as arrays, each read when it is first asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import voxel_sizes
+from scipy import ndimage
+
+from bids_alphagan.bids.names import ScanName
+from bids_alphagan.bids.prepared import PreparedScan, scan_masks, synthetic_scans
+from bids_alphagan.bids.split import Split, animals_of
+from bids_alphagan.common.errors import ScanError, UserError
+from bids_alphagan.common.volume import conform, load, read_reference
+from bids_alphagan.config import Config
+from bids_alphagan.evaluation import volumes
+from bids_alphagan.evaluation.bootstrap import small_sample_warning
+
+
+@dataclass(frozen=True)
+class Scans:
+    """All scans of a run. `cohorts`: the folder of each model's."""
+
+    config: Config
+    sides: Split
+    cohorts: Mapping[str, Path]
+
+    @cached_property
+    def box(self) -> tuple[slice, ...]:
+        """The part of the networks' cube that holds all scans."""
+        return volumes.common_field_of_view([scan.record for scan in self.sides.scans])
+
+    @cached_property
+    def zooms(self) -> np.ndarray:
+        """Voxel sizes of that cube in mm: the median of the scans' own."""
+        sizes = [voxel_sizes(load(scan.preproc).affine)[:3] for scan in self.sides.scans]
+        return np.asarray(np.median(sizes, axis=0))
+
+    @cached_property
+    def paths(self) -> dict[str, list[Path]]:
+        """The synthetic scans of each model."""
+        return {model: synthetic_scans(place) for model, place in self.cohorts.items()}
+
+    @cached_property
+    def training(self) -> np.ndarray:
+        """(n, x, y, z) float32 in [0, 1]."""
+        return volumes.real_arrays([scan.preproc for scan in self.sides.training], self.box)
+
+    @cached_property
+    def held_out(self) -> np.ndarray | None:
+        """As `training`; None where no animal was held out."""
+        scans = [scan.preproc for scan in self.sides.held_out]
+        return volumes.real_arrays(scans, self.box) if scans else None
+
+    @cached_property
+    def synthetic(self) -> dict[str, np.ndarray]:
+        """As `training`, of each model."""
+        grid, percentile = self.config.grid, self.config.intensity_percentile
+        return {
+            model: volumes.synthetic_arrays(paths, self.box, grid, percentile)
+            for model, paths in self.paths.items()
+        }
+
+    @property
+    def against(self) -> str:
+        """The set that cohorts are compared with: "held-out" from two animals on, else "training"."""
+        return "held-out" if len(set(animals_of(self.sides.held_out))) > 1 else "training"
+
+    @property
+    def reference(self) -> list[PreparedScan]:
+        """The scans of that set."""
+        return self.sides.held_out if self.against == "held-out" else self.sides.training
+
+    def notes(self) -> list[str]:
+        """What the choice of that set and its size mean for every number."""
+        notes = []
+        if self.against == "training":
+            notes.append(
+                "Fewer than two animals were held out, so the synthetic scans are compared with the scans "
+                "that the models learned from: a model that copies them passes best."
+            )
+        few = small_sample_warning(len(set(animals_of(self.reference))), f"{self.against} animals")
+        return [*notes, *([few] if few else [])]
+
+    def brain(self) -> np.ndarray | None:
+        """Where most training scans have brain, and one voxel around: bool, (x, y, z). None without masks."""
+        masks = [scan.masks["brain"] for scan in self.sides.training if "brain" in scan.masks]
+        if not masks:
+            return None
+        inside = np.mean([_on_cube(path, self.config.grid)[self.box] for path in masks], axis=0) > 0.5
+        return np.asarray(ndimage.binary_dilation(inside)) if inside.any() else None
+
+    def segmented(self, model: str | None = None) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+        """Those scans that have masks, on their own grid: animal, scan (x, y, z) in RAS, dseg, voxel sizes.
+
+        Of a model; for None, of the real scans, with intensities cut where the networks' are.
+        """
+        if model is None:
+            return [
+                (
+                    scan.name.subject,
+                    *_in_ras(scan.reference, scan.masks["dseg"], scan.record["IntensityRange"]),
+                )
+                for scan in self.sides.scans
+                if "dseg" in scan.masks
+            ]
+        names = [(path, ScanName.parse(path.name)) for path in self.paths[model]]
+        masks = [(path, n, scan_masks(self.cohorts[model], n, "synthetic").get("dseg")) for path, n in names]
+        return [(n.subject, *_in_ras(path, dseg)) for path, n, dseg in masks if dseg]
+
+
+def _in_ras(
+    scan: Path, dseg: Path, limits: tuple[float, float] = (-np.inf, np.inf)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    (data, zooms), (tissue, _) = (_read(path) for path in (scan, dseg))
+    if data.shape != tissue.shape:
+        raise UserError(
+            f"{dseg}: {tissue.shape} voxels, and its scan has {data.shape}. Make the masks again: run "
+            "participant (or synthesise) for this scan."
+        )
+    data = data.astype(np.float32)
+    return np.clip(data, *limits), tissue, zooms
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        image = nib.as_closest_canonical(load(path))
+        return np.asarray(image.dataobj).reshape(image.shape[:3]), voxel_sizes(image.affine)
+    except Exception as error:  # as in volume.read_reference
+        raise UserError(
+            f"{path}: cannot be read ({error}). Run participant (or synthesise) again for this scan."
+        ) from error
+
+
+def _on_cube(mask: Path, grid: int) -> np.ndarray:
+    """A brain mask brought to the networks' cube, as its scan was: (N, N, N) bool."""
+    try:
+        return conform(read_reference(mask)[0], grid, 100.0).data > 0
+    except ScanError as error:
+        raise UserError(f"{error} Make the masks again: run participant for this scan.") from error

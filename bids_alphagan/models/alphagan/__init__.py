@@ -1,0 +1,1 @@
+"""The alpha-GAN's networks, layers, losses and generator file."""

@@ -1,0 +1,1 @@
+"""Level 1: one scan at a time, by a nipype workflow."""

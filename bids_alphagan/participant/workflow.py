@@ -1,0 +1,273 @@
+"""The participant level as a nipype workflow: one small chain of nodes for each scan.
+
+read (reference volume) -> conform (network's cube) -> write
+                       \\-> segment (tissue masks)  ->/
+"""
+
+import gc
+import logging
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from nipype import Node, Workflow
+from nipype import config as nipype_config
+from nipype.interfaces.base import BaseInterface
+from nipype.pipeline import plugins
+from nipype.pipeline.plugins.base import GraphPluginBase
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer
+from tqdm import tqdm
+
+from bids_alphagan.bids.derivatives import forget
+from bids_alphagan.bids.raw import RawScan
+from bids_alphagan.common.errors import ScanError, UserError
+from bids_alphagan.common.files import read_json, write_json
+from bids_alphagan.common.volume import check_there, voxels
+from bids_alphagan.config import Config
+from bids_alphagan.participant.nodes import (
+    FILES,
+    ConformToGrid,
+    ReadReference,
+    SegmentTissue,
+    WriteDerivatives,
+)
+
+log = logging.getLogger(__name__)
+
+# A segmenter as this module sees it: (scan, private folder) -> probseg, dseg, brain, provenance, measures.
+Segment = Callable[[Path, Path], Any]
+_NOT_FINISHED = (
+    "not finished: stopped before its turn, or killed, for want of memory perhaps (see logs/). Run again; "
+    "fewer --nprocs need less memory."
+)
+_NODE_MEMORY_GB = {"read": 1.0, "conform": 0.5, "write": 0.5}  # the segmenter knows its own
+_HERE = ("Linear", "Debug", "MultiProc", "LegacyMultiProc")  # nipype's plugins that need no batch system
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """How it went with one scan: `error` is the reason of its failure, else None."""
+
+    scan: RawScan
+    error: str | None
+    provenance: dict[str, Any]
+    quality: dict[str, float]
+    record: dict[str, Any]
+
+
+def run(
+    config: Config, scans: Sequence[RawScan], segmenters: Mapping[str, Segment | None]
+) -> list[ScanResult]:
+    """Prepare and segment scans; one that fails does not hold back the others.
+
+    segmenters: by participant label; None where there are to be no masks.
+    """
+    base = config.work / "participant"
+    workflow, lost = plan(config, scans, segmenters)
+    plugin, arguments = _plugin(config)
+    with tqdm(total=len(scans), initial=lost, desc="participant", unit="scan") as progress:
+        arguments["status_callback"] = partial(_advance, progress, set())
+        gc.freeze()  # nipype collects garbage before each node, among all that the libraries have loaded
+        try:
+            workflow.run(MultiProc(arguments) if plugin == "MultiProc" else plugin, arguments)
+        except Exception as error:  # each failed scan has left its reason; see _result
+            log.debug("nipype: %s", error)
+        finally:
+            gc.unfreeze()
+    for scan in scans:
+        failure = base / _slug(scan) / "failure.json"
+        if failure.is_file() and read_json(failure)["bad_scan"] and forget(config.output_dir, scan.name):
+            log.warning("%s: what was made of this scan before it was damaged is removed", scan.path)
+    return [_result(scan, base / _slug(scan)) for scan in scans]
+
+
+def plan(
+    config: Config, scans: Sequence[RawScan], segmenters: Mapping[str, Segment | None]
+) -> tuple[Workflow, int]:
+    """The workflow of all scans, and how many are lost: they cannot be read, and have left the reason."""
+    workflow = Workflow(name="participant", base_dir=str(config.work))
+    # Before any interface is made: the first one would ask the network for nipype's newest version.
+    _configure_nipype(workflow, config, len(scans))
+    lost = 0
+    for scan in scans:
+        folder = config.work / "participant" / _slug(scan)
+        (folder / "failure.json").unlink(missing_ok=True)
+        (folder / "write" / FILES["result"]).unlink(missing_ok=True)
+        try:
+            check_there(scan.path)  # here, for nipype itself stops at a link that leads nowhere
+        except ScanError as error:
+            write_json(folder / "failure.json", {"reason": str(error), "bad_scan": True})
+            lost += 1
+            continue
+        workflow.add_nodes([scan_workflow(config, scan, segmenters[scan.name.subject])])
+    return workflow, lost
+
+
+class MultiProc(MultiProcPlugin):
+    """nipype's MultiProc, which waits for ever for a process that was killed (by the system, for its memory).
+
+    Here the nodes in that pool of processes fail, and the others get a new pool.
+    """
+
+    def __init__(self, plugin_args: Mapping[str, Any]) -> None:
+        super().__init__(plugin_args=plugin_args)
+        self.pool.shutdown()  # type: ignore[has-type]
+        self.pool = self._new_pool()
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self.processors, initializer=_start_worker, initargs=(self._cwd,))
+
+    def _async_callback(self, args: Future[Any]) -> None:
+        """Nothing: `_get_result` asks the task itself, and hears of its death."""
+
+    def _get_result(self, taskid: int) -> dict[str, Any] | None:
+        task = self._task_obj[taskid]
+        if task.done() and isinstance(task.exception(), BrokenProcessPool):
+            return {"taskid": taskid, "result": None, "traceback": [str(task.exception())]}
+        return task.result() if task.done() else None
+
+    def _submit_job(self, node: Any, updatehash: bool = False) -> Any:
+        try:
+            return super()._submit_job(node, updatehash)
+        except BrokenProcessPool:
+            self.pool = self._new_pool()
+            return super()._submit_job(node, updatehash)
+
+
+def _start_worker(folder: str) -> None:
+    """A worker ends silently when the run is stopped: what there is to say, the main process says."""
+    process_initializer(folder)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _advance(progress: Any, through: set[str], node: Any, status: str) -> None:
+    """What nipype calls when a node starts, ends or fails: a scan counts when it is segmented, or fails.
+
+    Not only when it is written: nipype's serial plugin writes all scans at the very end, and would show no
+    progress until then. It also tells of an end for nodes that were not run because one before them failed.
+    """
+    scan = node.fullname.rpartition(".")[0]
+    done = status == "end" and node.name in ("segment", "write")
+    if scan not in through and (done or status == "exception"):
+        through.add(scan)
+        progress.update()
+
+
+def scan_workflow(config: Config, scan: RawScan, segment: Segment | None) -> Workflow:
+    """The chain of nodes of one scan."""
+    failure = str(config.work / "participant" / _slug(scan) / "failure.json")
+
+    def node(name: str, interface: BaseInterface) -> Node:
+        return Node(interface, name=name, mem_gb=_NODE_MEMORY_GB[name])
+
+    read = node("read", ReadReference(in_file=str(scan.path), failure_file=failure))
+    cube = node(
+        "conform",
+        ConformToGrid(grid=config.grid, upper_percentile=config.intensity_percentile, failure_file=failure),
+    )
+    write = node(
+        "write",
+        WriteDerivatives(
+            in_file=str(scan.path),
+            output_dir=str(config.output_dir.resolve()),
+            raw_path=scan.path.relative_to(config.bids_dir).as_posix(),
+            metadata=scan.metadata,
+            bias_corrected=config.bias_corrected,
+            failure_file=failure,
+        ),
+    )
+    write.overwrite = True  # its files lie outside nipype's folders, where nipype cannot see them missing
+    flow = Workflow(name=_slug(scan))
+    flow.connect(read, "reference", cube, "reference")
+    flow.connect(read, "reference", write, "reference")
+    flow.connect(read, "reading", write, "reading")
+    flow.connect(cube, "cube", write, "cube")
+    flow.connect(cube, "conforming", write, "conforming")
+    if segment is not None:
+        interface = SegmentTissue(segment=segment, failure_file=failure)
+        estimate = getattr(segment, "memory_gb", None)
+        size = estimate(voxels(scan.path)) if estimate else _NODE_MEMORY_GB["read"]
+        tissue = Node(interface, name="segment", n_procs=config.mask_threads, mem_gb=size)
+        flow.connect(read, "reference", tissue, "reference")
+        flow.connect(tissue, "maps", write, "maps")
+        flow.connect(tissue, "segmentation", write, "segmentation")
+    return flow
+
+
+def _slug(scan: RawScan) -> str:
+    return f"{scan.name.stem}_{scan.name.suffix}".replace("-", "").replace("+", "plus")
+
+
+def _result(scan: RawScan, folder: Path) -> ScanResult:
+    failure, result = folder / "failure.json", folder / "write" / FILES["result"]
+    if failure.is_file():
+        return ScanResult(scan, read_json(failure)["reason"], {}, {}, {})
+    if not result.is_file():
+        return ScanResult(scan, _NOT_FINISHED, {}, {}, {})
+    facts = read_json(result)
+    return ScanResult(scan, None, facts["provenance"], facts["quality"], facts["record"])
+
+
+def _configure_nipype(workflow: Workflow, config: Config, n_scans: int) -> None:
+    # Between two rounds of nipype's a process may wait for work; a round over many nodes takes longer itself.
+    # A batch system is asked for each of its jobs in each round.
+    pause = min(0.1, max(0.02, n_scans / 5000)) if _plugin(config)[0] in _HERE else 2
+    execution = {
+        "crashfile_format": "txt",
+        "stop_on_first_crash": str(config.stop_on_first_crash).lower(),
+        "hash_method": "content",
+        "remove_unnecessary_outputs": "false",
+        "poll_sleep_duration": str(pause),
+        "check_version": "false",  # no calls to the outside
+        "create_report": "false",
+    }
+    nipype_config.update_config({"execution": execution, "logging": {"log_to_file": "false"}})
+    os.environ.setdefault("LOGNAME", "bids-alphagan")  # nipype names a batch system's jobs by it
+    # Only here: a % in a path is an error to nipype's own configuration file parser.
+    workflow.config["execution"] = execution | {"crashdump_dir": str(config.output_dir.resolve() / "logs")}
+    # nipype's own words go to the log file; on the screen a failed scan is one line at the end.
+    nipype_log = logging.getLogger("nipype")
+    for handler in [h for h in nipype_log.handlers if not isinstance(h, logging.FileHandler)]:
+        nipype_log.removeHandler(handler)
+    nipype_log.propagate = config.verbose > 1
+
+
+def _plugin(config: Config) -> tuple[str, dict[str, Any]]:
+    if config.use_plugin:
+        return read_plugin(config.use_plugin)
+    if config.processes == 1:
+        return "Linear", {}
+    arguments: dict[str, Any] = {"n_procs": config.processes, "raise_insufficient": False}
+    if config.mem_mb:
+        arguments["memory_gb"] = config.mem_mb / 1024
+    return "MultiProc", arguments
+
+
+def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
+    """The nipype plugin and its arguments from a YAML or JSON file. Raises UserError for anything else."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"--use-plugin {path}: cannot be read as YAML or JSON ({error}).") from error
+    known = [name.removesuffix("Plugin") for name in dir(plugins) if name.endswith("Plugin")]
+    settings = settings if isinstance(settings, dict) else {}
+    name, arguments = settings.get("plugin"), settings.get("plugin_args") or {}
+    if name not in known or not isinstance(arguments, dict):
+        raise UserError(
+            f"--use-plugin {path}: must hold 'plugin', one of {', '.join(known)}, and may hold 'plugin_args' "
+            "(arguments by name)."
+        )
+    if issubclass(getattr(plugins, f"{name}Plugin"), GraphPluginBase):
+        raise UserError(
+            f"--use-plugin {path}: {name} submits its jobs and ends, but the app needs their results when it "
+            "returns. Use another, such as SLURM or SGE, or the jobs that bids-alphagan-slurm writes."
+        )
+    return name, arguments

@@ -1,0 +1,144 @@
+"""The group report's section on the gate: who passes, why others do not, and pictures of typical failures."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bids_alphagan.qc.limits import Limit, kind
+from bids_alphagan.qc.measures import MEASURES
+from bids_alphagan.qc.verdicts import HELD_OUT
+from bids_alphagan.report import charts, figures
+
+_FAILED, _PASSED = charts.ACCENTS[1], charts.ACCENTS[0]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A scan that did not pass: its name, why (the worst first), the image and its masks, as in `figures`."""
+
+    title: str
+    reasons: Sequence[str]
+    scan: Path
+    masks: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GateSection:
+    """What the group report says about the gate.
+
+    Attributes
+    ----------
+    sources: key in the rows' `source` to its name in print, the real scans first.
+    rows: those of group_quality.tsv: source, split, scan, verdict ('pass' or 'fail'), reasons (list of
+        text), and each measure's value or None.
+    limits: of each measure, as the real scans are judged by.
+    failures: a few of each source, in its order.
+    """
+
+    sources: Mapping[str, str]
+    rows: Sequence[Mapping[str, Any]]
+    limits: Mapping[str, Limit]
+    failures: Sequence[Failure] = ()
+
+
+def view(section: GateSection) -> dict[str, Any]:
+    """All that the page shows: pass rates, reasons with their counts, real scans that fail, pictures."""
+    rows = {source: [r for r in section.rows if r["source"] == source] for source in section.sources}
+    failed = {source: [row for row in mine if row["verdict"] == "fail"] for source, mine in rows.items()}
+    counts = {
+        source: Counter(kind(reason) for row in mine for reason in row["reasons"])
+        for source, mine in failed.items()
+    }
+    every = Counter[str]()
+    for count in counts.values():
+        every.update(count)
+    real = failed[next(iter(section.sources))]
+    return {
+        "names": list(section.sources.values()),
+        "rates": [
+            {"name": section.sources[source], "judged": len(mine), "passed": len(mine) - len(failed[source])}
+            for source, mine in rows.items()
+        ],
+        "reasons": [(reason, [counts[s][reason] for s in rows]) for reason, _ in every.most_common()],
+        "real_failures": [(row["scan"], row["split"] == HELD_OUT, "; ".join(row["reasons"])) for row in real],
+        "limits": [_limit(name, limit) for name, limit in section.limits.items()],
+        "strips": strips(section) if section.limits else None,
+        "failures": [(failure, _picture(failure)) for failure in section.failures],
+    }
+
+
+def _limit(name: str, limit: Limit) -> dict[str, Any]:
+    """A line of the table of limits."""
+    return {"name": name, "measure": MEASURES[name], **limit.record()}
+
+
+def _picture(failure: Failure) -> str:
+    """Three planes, and below them the same with masks where there are any."""
+    scan = figures.load(failure.scan)
+    maps = figures.tissue_maps(failure.masks)
+    at = figures.centre(scan, maps)
+    return figures.three_planes(scan, maps, at, twice=True, inches=6)
+
+
+def strips(section: GateSection) -> str:
+    """A panel for each source, a row for each measure: a dot for each scan, lines for the limits.
+
+    Values are in robust standard deviations from the real scans' median, so that one axis serves all.
+    """
+    names, limits = list(section.limits), section.limits
+    reach = _reach(section)
+    figure = Figure(figsize=(9, 0.8 + 0.3 * len(names)))
+    panels = figure.subplots(1, len(section.sources), sharex=True, sharey=True, squeeze=False)[0]
+    figure.subplots_adjust(
+        left=0.17, right=0.99, bottom=0.5 / (0.8 + 0.3 * len(names)), top=0.93, wspace=0.06
+    )
+    rng = np.random.default_rng(0)  # scatters dots upwards and downwards, for the eye only
+    for axes, (source, label) in zip(panels, section.sources.items(), strict=True):
+        mine = [row for row in section.rows if row["source"] == source]
+        for at, name in enumerate(names):
+            known = [row for row in mine if row.get(name) is not None]
+            values = np.array([limits[name].deviation(row[name]) for row in known])
+            failed = np.array([row["verdict"] == "fail" for row in known], bool)
+            _dots(axes, values, failed, at + rng.uniform(-0.25, 0.25, len(values)), reach)
+            for bound in limits[name].bounds:
+                if bound is not None:
+                    place = [limits[name].deviation(bound)] * 2
+                    axes.plot(place, [at - 0.42, at + 0.42], color=charts.INK, linewidth=1.2)
+        axes.set(title=label, xlim=(-1.04 * reach, 1.04 * reach), ylim=(len(names) - 0.4, -0.6))
+        axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+        charts.chart(axes)
+    figure.supxlabel(
+        "robust standard deviations from the real scans' median", fontsize=8, color=charts.INK, y=0.01
+    )
+    return charts.svg(figure)
+
+
+def _reach(section: GateSection) -> float:
+    """Half the axis: all values and limits, but no further than twice the outermost limit."""
+    limits = section.limits
+    values = [
+        abs(limit.deviation(row[name]))
+        for name, limit in limits.items()
+        for row in section.rows
+        if row.get(name) is not None
+    ]
+    bounds = [abs(limit.deviation(b)) for limit in limits.values() for b in limit.bounds if b is not None]
+    furthest = max(values, default=0.0)
+    return max(1.1 * min(furthest, 2 * max(bounds, default=furthest)), 1.2 * min([*bounds, 10.0]), 3.0)
+
+
+def _dots(axes: Axes, values: np.ndarray, failed: np.ndarray, heights: np.ndarray, reach: float) -> None:
+    """Dots within the frame, triangles at its edge for those beyond. Drawn as pixels: they may be many."""
+    for wanted, colour in ((failed, _FAILED), (~failed, _PASSED)):
+        for beyond, marker in ((np.abs(values) <= reach, "o"), (values > reach, ">"), (values < -reach, "<")):
+            chosen = wanted & beyond
+            if chosen.any():
+                x = np.clip(values[chosen], -reach, reach)
+                style: dict[str, Any] = {"s": 9, "alpha": 0.65, "linewidths": 0, "rasterized": True}
+                axes.scatter(x, heights[chosen], color=colour, marker=marker, **style)

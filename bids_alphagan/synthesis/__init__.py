@@ -1,0 +1,1 @@
+"""Noise -> volume -> NIfTI -> masks -> kept, or drawn again."""

@@ -1,0 +1,171 @@
+"""What the networks see: which scans form a batch, and their augmentation.
+
+Volumes are (B, 1, N, N, N) in [-1, 1], axis order (x, y, z), where -1 is no signal, the padding's value.
+Everything random is a function of (seed, stream, number), so that a resumed run needs no random state.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+PROBABILITY = 0.1  # of each augmentation, for each sample
+ROTATION = 0.052  # rad (3 degrees), about each axis
+INTENSITY = 0.1
+ZOOM = 0.1
+NOISE = 0.01
+TRANSLATION = (4, 4, 0)  # voxels of a 64-voxel grid, along x, y, z
+TRANSLATION_GRID = 64
+NUMBERS = 3  # that an augmentation can use for each sample, uniform in [0, 1)
+
+
+def random_source(*key: int) -> torch.Generator:
+    """A random number generator that depends on `key` (numbers of at least 0) alone.
+
+    It draws on the CPU, so that every device gets the same numbers; they are few.
+    """
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+
+
+@lru_cache(maxsize=4)
+def _epoch(n: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(n, generator=random_source(seed, 0, epoch))
+
+
+def batch_indices(n: int, batch_size: int, seed: int, batch: int) -> Tensor:
+    """Which scans form batch number `batch` (from 0): (batch_size,) indices below `n`.
+
+    Batches follow one another through an endless row of epochs, each a permutation of all scans: `batch_size`
+    need not divide `n` and may exceed it, and every scan appears once in each epoch. All scans count alike,
+    as in the paper: an animal with several sessions is seen as often as it was scanned.
+    """
+    start, stop = batch * batch_size, (batch + 1) * batch_size
+    first, last = start // n, (stop - 1) // n
+    epochs = [_epoch(n, seed, epoch) for epoch in range(first, last + 1)]
+    return torch.cat(epochs)[start - first * n : stop - first * n]
+
+
+def data_hash(volumes: np.ndarray | Tensor) -> str:
+    """SHA-256 of the volumes' shape and values (as float32); one volume is in memory at a time."""
+    digest = hashlib.sha256(str(tuple(volumes.shape)).encode())
+    for volume in volumes:
+        digest.update(np.ascontiguousarray(volume, dtype=np.float32).data)
+    return digest.hexdigest()
+
+
+def send(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """Copy to `device` without waiting: a plain copy to a GPU first waits for all that it has yet to do."""
+    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def augment(volumes: Tensor, names: Sequence[str], source: torch.Generator) -> Tensor:
+    """Apply the named augmentations in order, each to a random tenth of the samples.
+
+    Order and ranges: Ferreira et al. 2022 (doi:10.3390/app12104844) and the code released with it. Returns
+    new volumes in [-1, 1]. What is drawn on the host is a row of numbers for each augmentation and sample;
+    the rest happens on the volumes' device, and nothing waits for it.
+    """
+    rows = torch.rand((len(names), len(volumes), 1 + NUMBERS), generator=source).numpy()
+    volumes = volumes.clone()
+    for name, numbers in zip(names, rows, strict=True):
+        function, probability = AUGMENTATIONS[name]
+        (chosen,) = (numbers[:, 0] < probability).nonzero()
+        if len(chosen):
+            where = send(chosen, volumes.device)
+            volumes[where] = function(volumes[where], numbers[chosen, 1:])
+    return volumes
+
+
+def rotate(volumes: Tensor, numbers: np.ndarray) -> Tensor:
+    """Turn by up to +-0.052 rad about each of the three axes, trilinear."""
+    angles = (2 * numbers - 1) * ROTATION
+    cosine, sine = np.cos(angles), np.sin(angles)
+    matrix = _identity(len(volumes))
+    for axis, (i, j) in enumerate(((1, 2), (0, 2), (0, 1))):
+        turn = _identity(len(volumes))
+        turn[:, i, i] = turn[:, j, j] = cosine[:, axis]
+        turn[:, i, j], turn[:, j, i] = -sine[:, axis], sine[:, axis]
+        matrix = turn @ matrix
+    return _warp(volumes, matrix, np.zeros_like(angles), "bilinear")
+
+
+def flip(volumes: Tensor, numbers: np.ndarray) -> Tensor:
+    """Mirror along x (left and right)."""
+    return volumes.flip(2)
+
+
+def scale(volumes: Tensor, numbers: np.ndarray) -> Tensor:
+    """Multiply the signal, which is 0 at -1, by 0.9 to 1.1.
+
+    `rescale`, which follows in the models, takes this back except beside the noise of a noisy sample, as in
+    the code released with the paper.
+    """
+    factor = 1 + INTENSITY * (2 * numbers[:, 0] - 1)
+    return (volumes + 1) * send(factor, volumes.device).view(-1, 1, 1, 1, 1) - 1
+
+
+def zoom(volumes: Tensor, numbers: np.ndarray) -> Tensor:
+    """Enlarge 1.0 to 1.1 times about the centre, nearest neighbour."""
+    factor = 1 + ZOOM * numbers[:, :1, None]
+    return _warp(volumes, _identity(len(volumes)) / factor, np.zeros_like(numbers), "nearest")
+
+
+def noise(volumes: Tensor, numbers: np.ndarray) -> Tensor:
+    """Add Gaussian noise with a standard deviation of 0.01."""
+    return volumes + NOISE * torch.stack([_normal(volumes[0], number) for number in numbers[:, 0]])
+
+
+def rescale(volumes: Tensor, numbers: np.ndarray) -> Tensor:
+    """Stretch each sample so that it spans [-1, 1]; a constant one becomes -1."""
+    low, high = volumes.amin((1, 2, 3, 4), keepdim=True), volumes.amax((1, 2, 3, 4), keepdim=True)
+    span = torch.where(high > low, high - low, 1)
+    return 2 * (volumes - low) / span - 1
+
+
+def translate(volumes: Tensor, numbers: np.ndarray) -> Tensor:
+    """Shift by up to (4, 4, 0) voxels along (x, y, z) for a 64-voxel grid, as far on others; trilinear."""
+    shift = (2 * numbers - 1) * np.array(TRANSLATION) * 2 / TRANSLATION_GRID
+    return _warp(volumes, _identity(len(volumes)), shift, "bilinear")
+
+
+# name: (function of volumes (B, 1, N, N, N) and uniform numbers (B, NUMBERS), probability for each sample)
+AUGMENTATIONS: dict[str, tuple[Callable[[Tensor, np.ndarray], Tensor], float]] = {
+    "rotate": (rotate, PROBABILITY),
+    "flip": (flip, PROBABILITY),
+    "scale": (scale, PROBABILITY),
+    "zoom": (zoom, PROBABILITY),
+    "noise": (noise, PROBABILITY),
+    "rescale": (rescale, 1.0),
+    "translate": (translate, PROBABILITY),
+}
+
+
+def _identity(n: int) -> np.ndarray:
+    return np.tile(np.eye(3), (n, 1, 1))
+
+
+def _normal(like: Tensor, number: float) -> Tensor:
+    """Normal numbers from `number` in [0, 1), drawn on the device, where a volume of them takes no time: they
+    are the only ones that differ between kinds of device.
+    """
+    source = torch.Generator(like.device).manual_seed(int(number * 2**24))  # all the bits that it has
+    return torch.randn(like.shape, generator=source, device=like.device)
+
+
+def _warp(volumes: Tensor, matrix: np.ndarray, shift: np.ndarray, mode: str) -> Tensor:
+    """Sample at matrix @ p + shift, p = (x, y, z) running from -1 to 1 over the grid; -1 outside of it."""
+    size = volumes.shape[-1]
+    axis = send((2 * np.arange(size, dtype=np.float32) + 1) / size - 1, volumes.device)
+    # torch counts the axes of a sampling position from the last to the first
+    rows = np.concatenate([matrix, shift[..., None]], axis=2, dtype=np.float32)[:, ::-1].copy()
+    x, y, z, at = send(rows, volumes.device).view(-1, 1, 1, 1, 3, 4).unbind(-1)
+    # not F.affine_grid: it multiplies matrices, which a GPU may do in fewer bits
+    grid = axis.view(-1, 1, 1, 1) * x + (axis.view(-1, 1, 1) * y + (axis.view(-1, 1) * z + at))
+    sampled = F.grid_sample(volumes + 1, grid, mode=mode, padding_mode="zeros", align_corners=False)
+    return (sampled - 1).clamp(-1, 1)

@@ -1,0 +1,151 @@
+"""Time and memory: what a run needs of this machine, told before it starts and after its first iterations."""
+
+import copy
+import logging
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.models.alphagan.networks import Networks
+from bids_alphagan.training import distributed
+from bids_alphagan.training.settings import TrainSettings
+
+WARM_UP, MEASURED = 1, 5  # iterations
+PROGRAM = 0.4e9  # bytes: Python and torch themselves
+SMALLER = "a smaller --batch-size, --channels or --grid needs less (and is another run: --resume never)"
+
+logger = logging.getLogger(__name__)
+
+
+class Forecast:
+    """Times the run's own iterations, from the second on, and logs one line when it knows enough."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self._name, self._device, self._done, self._began = name, device, 0, 0.0
+
+    def advance(self, left: int) -> None:
+        """One more iteration is under way, `left` are to come. Waits for the device twice in a run."""
+        self._done += 1
+        if self._done == WARM_UP:
+            self._began = self._now()
+        elif self._done == WARM_UP + MEASURED and left:
+            seconds = (self._now() - self._began) / MEASURED
+            self._tell(left, seconds)
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def _tell(self, left: int, seconds: float) -> None:
+        used, there = memory(self._device)
+        total = timedelta(seconds=left * seconds)
+        logger.info(
+            "%s: the next %d iterations will take about %s at %.2g s each, and %.1f GB of memory; "
+            "finished about %s, checkpoints not counted",
+            *(self._name, left, duration(total), seconds, used / 1e9),
+            (datetime.now() + total).strftime("%a %d %b %H:%M"),
+        )
+        if used > 0.9 * there:
+            logger.warning("That is nearly all of the %.1f GB there are: %s.", there / 1e9, SMALLER)
+
+
+def duration(time: timedelta) -> str:
+    """In the two units that matter: "3 h 20 min"."""
+    seconds = round(time.total_seconds())
+    for unit, size, small, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= size:
+            return f"{seconds // size} {unit} {seconds % size // part} {small}"
+    return f"{seconds} s"
+
+
+def memory(device: torch.device) -> tuple[int, float]:
+    """Bytes that this process has used at most, and that it can have at most."""
+    if device.type == "cuda":
+        there = torch.cuda.get_device_properties(device).total_memory
+        return torch.cuda.max_memory_reserved(device), there
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, min(_limits(), default=float("inf"))
+
+
+def _limits() -> Iterator[float]:
+    """The machine's memory, and what its control groups (a container's, a cluster job's) leave of it."""
+    info = Path("/proc/meminfo")
+    if info.is_file():
+        yield 1024 * int(info.read_text().split(maxsplit=2)[1])
+    groups, own = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+    path = own.read_text().rpartition("::")[2].strip() if own.is_file() else "/"
+    for folder in (groups / path.lstrip("/"), *(groups / path.lstrip("/")).parents):
+        limit = folder / "memory.max"
+        if groups in (folder, *folder.parents) and limit.is_file() and limit.read_text().strip() != "max":
+            yield int(limit.read_text())
+
+
+def tell_memory(
+    name: str, networks: Networks, latent: int, size: int, settings: TrainSettings, device: torch.device
+) -> None:
+    """Say how much memory a run needs before it starts, and what to change where there is less."""
+    _, there = memory(device)
+    needed = estimate(networks, latent, size, settings)
+    if needed > there:
+        logger.warning(
+            "%s needs about %.1f GB of memory, and there are %.1f: %s.",
+            *(name, needed / 1e9, there / 1e9, SMALLER),
+        )
+    else:
+        logger.info("%s needs about %.1f GB of memory", name, needed / 1e9)
+
+
+def estimate(networks: Networks, latent: int, size: int, settings: TrainSettings) -> float:
+    """Bytes that training holds at most, roughly: nothing is computed.
+
+    Weights, gradients and two averages of each; what encoder, generator and discriminator keep for going
+    back; what the program itself takes.
+    """
+    scans = settings.batch_size // distributed.size()
+    weights = sum(p.numel() for network in vars(networks).values() for p in network.parameters())
+    averaged = sum(p.numel() for p in networks.generator.parameters()) if settings.ema_decay else 0
+    volumes = torch.empty(2 * scans, 1, size, size, size, device="meta")
+    kept = _outputs(networks.encoder, volumes[:scans]) + _outputs(networks.discriminator, volumes)
+    kept += _outputs(networks.generator, torch.empty(2 * scans, latent, device="meta"))
+    return 4 * (4 * weights + averaged) + (2 if settings.precision == "bf16" else 4) * kept + PROGRAM
+
+
+def _outputs(network: nn.Sequential, inputs: Tensor) -> int:
+    """How many numbers a network's layers give for inputs on the device "meta"."""
+    shadow, total = copy.deepcopy(network).to("meta"), 0
+
+    def count(layer: nn.Module, given: Any, output: Tensor) -> None:
+        nonlocal total
+        total += output.numel()
+
+    for layer in shadow:
+        layer.register_forward_hook(count)
+        if hasattr(layer, "plain"):  # whose quick form knows real devices alone
+            setattr(layer, "plain", True)  # noqa: B010
+    with torch.no_grad():
+        shadow(inputs)
+    return total
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raise UserError with advice where memory runs out within."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error)
+        out = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text
+        if not out:
+            raise
+        first = text.splitlines()[0] if text else "MemoryError"
+        raise UserError(f"There is not enough memory ({first}): {SMALLER}.") from error
