@@ -1,16 +1,19 @@
 """What is in an output folder: prepared scans, with which the group level begins, and synthetic ones."""
 
+import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bids_alphagan.bids.names import SUFFIXES, ScanName, require_known, sidecar
-from bids_alphagan.common.errors import ScanError, UserError
-from bids_alphagan.common.files import digest, file_digest, read_json
-from bids_alphagan.common.volume import read_reference
-from bids_alphagan.config import Config
+from bids_alphagan.bids.selection import Selection
+from bids_alphagan.common.errors import UserError
+from bids_alphagan.common.files import read_json
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,38 +32,59 @@ class PreparedScan:
     segmentation: dict[str, Any] = field(default_factory=dict)
 
 
-def prepared_scans(config: Config) -> list[PreparedScan]:
-    """What the participant level left in output_dir, as far as the labels and suffixes select it.
+def prepared_scans(bids_dir: Path, output_dir: Path, selection: Selection, grid: int) -> list[PreparedScan]:
+    """The selected scans that the participant level left in output_dir.
+
+    bids_dir: for the command in a message.
 
     Raises
     ------
     UserError: nothing there (says which command makes it), several kinds of scan, grids that disagree.
     """
-    there = _preprocs(config.output_dir, "*")
-    for word, key, wanted in _selection(config) if there else []:
-        known = {value for name in there.values() for entity, value in name.entities if entity == key}
-        require_known(word, wanted or [], sorted(known))
-    found = [_prepared(config.output_dir, path) for path, name in there.items() if _selected(name, config)]
-    if not found:
-        command = shlex.join(["bids-alphagan", str(config.bids_dir), str(config.output_dir), "participant"])
+    names = _preprocs(output_dir, "*")
+    for word, key, labels in selection.labels if names else []:
+        known = {value for name in names.values() for entity, value in name.entities if entity == key}
+        require_known(word, labels or [], sorted(known))
+    scans = [_prepared(output_dir, path) for path, name in names.items() if selection.includes(name)]
+    if not scans:
+        command = shlex.join(["bids-alphagan", str(bids_dir), str(output_dir), "participant"])
         raise UserError(
-            f"{config.output_dir}: no participant outputs fit the selection. Make them first, with the same "
+            f"{output_dir}: no participant outputs fit the selection. Make them first, with the same "
             f"--preset and --template: {command}"
         )
-    kinds = sorted({scan.name.suffix for scan in found})
+    kinds = sorted({scan.name.suffix for scan in scans})
     if len(kinds) > 1:
         raise UserError(
-            f"{config.output_dir} holds scans of several kinds ({', '.join(kinds)}), and a model learns one. "
+            f"{output_dir} holds scans of several kinds ({', '.join(kinds)}), and a model learns one. "
             f"Choose with --suffix {kinds[0]}"
         )
-    for scan in found:
-        grid = scan.record["PaddedGrid"][0]
-        if grid != config.grid:
+    for scan in scans:
+        prepared_on = scan.record["PaddedGrid"][0]
+        if prepared_on != grid:
             raise UserError(
-                f"{scan.preproc} was prepared on a grid of {grid} voxels, not {config.grid}. Give the group "
+                f"{scan.preproc} was prepared on a grid of {prepared_on} voxels, not {grid}. Give the group "
                 f"level the --preset or --grid of the participant level, or run participant again."
             )
-    return found
+    return scans
+
+
+def warn_of_orientations(records: Mapping[str, Mapping[str, Any]]) -> None:
+    """Warn where scans are stored in several orders: a wrong one is a mirror image that no picture shows.
+
+    records: `volume.Conformed.record` by the scan's name.
+    """
+    orders = Counter(record["SourceOrientation"] for record in records.values())
+    usual = orders.most_common(1)[0][0] if orders else ""
+    others = [name for name, record in records.items() if record["SourceOrientation"] != usual]
+    if others:
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        log.warning(
+            "The headers disagree (%s): if one is wrong, left and right may be swapped, which no picture "
+            "shows. Other than most: %s%s",
+            ", ".join(f"{n} scans {order}" for order, n in orders.most_common()),
+            ", ".join(others[:5]),
+            more,
+        )
 
 
 def subject_scans(output_dir: Path, subject: str) -> list[PreparedScan]:
@@ -71,24 +95,6 @@ def subject_scans(output_dir: Path, subject: str) -> list[PreparedScan]:
 def _preprocs(output_dir: Path, subject: str) -> dict[Path, ScanName]:
     found = sorted(output_dir.glob(f"sub-{subject}/**/sub-{subject}_*desc-preproc_*.nii.gz"))
     return {path: ScanName.parse(path.name) for path in found}
-
-
-def _selection(config: Config) -> list[tuple[str, str, list[str] | None]]:
-    """The labels that were asked for: what they label, the entity, the labels."""
-    return [
-        ("participant", "sub", config.participant_label),
-        ("session", "ses", config.session_label),
-        ("task", "task", config.task_id),
-    ]
-
-
-def _selected(name: ScanName, config: Config) -> bool:
-    entities = dict(name.entities)
-    timeless = name.datatype == "anat"  # an anatomical scan belongs to no task
-    return name.suffix in config.suffix and all(
-        not some or entities.get(key) in some or (key == "task" and timeless)
-        for _, key, some in _selection(config)
-    )
 
 
 def _prepared(root: Path, preproc: Path) -> PreparedScan:
@@ -116,59 +122,6 @@ def scan_masks(root: Path, name: ScanName, desc: str | None = None) -> dict[str,
 def synthetic_scans(cohort: Path) -> list[Path]:
     """The scans (not the masks) of a cohort, in order."""
     return [path for path in sorted(cohort.glob("sub-*/*/sub-*.nii.gz")) if _is_scan(path)]
-
-
-def check_synthetic(cohorts: Mapping[str, Path]) -> None:
-    """Raise UserError, naming every one, where synthetic scans are damaged: before any is looked at.
-
-    None is left out: a cohort with fewer scans is another one than its sidecars and tables tell of, and the
-    same scans can be drawn again.
-    """
-    for model, place in cohorts.items():
-        damaged = []
-        for path in synthetic_scans(place):
-            try:
-                read_reference(path)
-            except ScanError as error:
-                damaged.append(str(error))
-        if damaged:
-            more = f" And {len(damaged) - 3} more." if len(damaged) > 3 else ""
-            raise UserError(
-                f"{len(damaged)} synthetic scan{'s' if len(damaged) > 1 else ''} of {model} cannot be used. "
-                f"{' '.join(damaged[:3])}{more} To draw the same scans again, remove the folder {place} and "
-                "run --steps synthesise with the options of then. If they come back like this, the model "
-                "makes them so: train it anew."
-            )
-
-
-def compared(scans: Sequence[PreparedScan], synthetic: Mapping[str, Sequence[Path]]) -> str:
-    """A digest of the scans that group_metrics.tsv compares: the real ones, and each model's."""
-    real = {scan.name.stem: file_digest(scan.preproc) for scan in scans}
-    drawn = {model: {path.name: file_digest(path) for path in paths} for model, paths in synthetic.items()}
-    return digest([real, drawn])
-
-
-def segmented(scans: Sequence[PreparedScan], cohorts: Mapping[str, Path]) -> str:
-    """A digest of all that the downstream experiment reads: the scans of `compared`, and their labels."""
-    synthetic = {model: synthetic_scans(place) for model, place in cohorts.items()}
-    labels = {scan.name.stem: scan.masks["dseg"] for scan in scans if "dseg" in scan.masks}
-    for model, paths in synthetic.items():
-        for path in paths:
-            masks = scan_masks(cohorts[model], ScanName.parse(path.name), "synthetic")
-            labels |= {f"{model}/{path.name}": masks["dseg"]} if "dseg" in masks else {}
-    known = {name: file_digest(path) for name, path in labels.items()}
-    return digest([compared(scans, synthetic), known])
-
-
-def masks_compared(scans: Sequence[PreparedScan], cohorts: Mapping[str, Path]) -> str:
-    """A digest of the masks of the real and the synthetic scans that statistics read."""
-    keys = ("dseg", "brain")
-    real = [file_digest(scan.masks[key]) for scan in scans for key in keys if key in scan.masks]
-    made = {
-        model: [file_digest(path) for path in sorted(place.glob("sub-*/*/*_dseg.nii.gz"))]
-        for model, place in cohorts.items()
-    }
-    return digest([real, made])
 
 
 def _is_scan(path: Path) -> bool:

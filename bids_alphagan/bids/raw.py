@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bids_alphagan.bids.names import DERIVATIVE_ENTITIES, SUFFIXES, ScanName, require_known
+from bids_alphagan.bids.selection import Selection
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.files import read_json, read_tsv
-from bids_alphagan.config import Config
 
 log = logging.getLogger(__name__)
 
@@ -55,43 +55,43 @@ def check_dataset(bids_dir: Path) -> None:
     species(bids_dir)  # a broken table is told of before anything is written
 
 
-def animals(config: Config) -> list[str]:
+def animals(bids_dir: Path, selection: Selection) -> list[str]:
     """The labels of the participants that are asked for and have a scan of the kinds asked for, in order.
 
     By their names alone: a thousand are found in a moment, which pybids needs many seconds for.
     Raises UserError for an unknown participant, and when there is none.
     """
-    known = _labels(config.bids_dir)
-    require_known("participant", config.participant_label or [], known)
-    found = [
+    known = _labels(bids_dir)
+    require_known("participant", selection.participants or [], known)
+    labels = [
         label
         for label in known
-        if label in (config.participant_label or known)
-        and any(any((config.bids_dir / f"sub-{label}").glob(f"**/sub-*_{s}.nii*")) for s in config.suffix)
+        if label in (selection.participants or known)
+        and any(any((bids_dir / f"sub-{label}").glob(f"**/sub-*_{s}.nii*")) for s in selection.suffixes)
     ]
-    if not found:
-        raise UserError(f"{config.bids_dir}: no participant has a {' or '.join(config.suffix)} scan.")
-    return found
+    if not labels:
+        raise UserError(f"{bids_dir}: no participant has a {' or '.join(selection.suffixes)} scan.")
+    return labels
 
 
 def _labels(bids_dir: Path) -> list[str]:
     return sorted(path.name.removeprefix("sub-") for path in bids_dir.glob("sub-*") if path.is_dir())
 
 
-def _indexer(config: Config) -> Any:
+def _indexer(participants: Sequence[str] | None) -> Any:
     """pybids's indexer, which passes over the folders of participants that are not asked for."""
     from bids import BIDSLayoutIndexer
     from bids.layout.validation import DEFAULT_LOCATIONS_TO_IGNORE
 
     ignored = list(DEFAULT_LOCATIONS_TO_IGNORE)
-    if config.participant_label:
-        wanted = "|".join(map(re.escape, config.participant_label))
-        ignored.append(re.compile(rf"^/sub-(?!({wanted})(/|$))"))
+    if participants:
+        labels = "|".join(map(re.escape, participants))
+        ignored.append(re.compile(rf"^/sub-(?!({labels})(/|$))"))
     return BIDSLayoutIndexer(validate=False, ignore=ignored)
 
 
-def find_scans(config: Config) -> list[RawScan]:
-    """The scans that the options select, in order of their names.
+def find_scans(bids_dir: Path, selection: Selection) -> list[RawScan]:
+    """The selected scans, in order of their names.
 
     Raises
     ------
@@ -100,10 +100,10 @@ def find_scans(config: Config) -> list[RawScan]:
     """
     from bids import BIDSLayout
 
-    filters = read_filters(config)
-    require_known("participant", config.participant_label or [], _labels(config.bids_dir))
+    filters = read_filters(selection.filter_file)
+    require_known("participant", selection.participants or [], _labels(bids_dir))
     try:
-        layout = BIDSLayout(config.bids_dir, validate=False, indexer=_indexer(config))
+        layout = BIDSLayout(bids_dir, validate=False, indexer=_indexer(selection.participants))
     except PermissionError as error:
         closed = Path(error.filename)
         if closed.name == "layout_config.json":  # which pybids looks for in every folder
@@ -113,34 +113,30 @@ def find_scans(config: Config) -> list[RawScan]:
             "participants with --participant-label."
         ) from error
     except Exception as error:  # pybids lets json's and its own errors through
-        raise UserError(f"{config.bids_dir}: pybids cannot read this data set ({error}).") from error
-    available = {
-        "participant": ("subject", config.participant_label),
-        "session": ("session", config.session_label),
-        "task": ("task", config.task_id),
-    }
-    query: dict[str, list[str]] = {}
-    for word, (entity, wanted) in available.items():
-        if wanted:
-            require_known(word, wanted, layout.get(return_type="id", target=entity))
-            query[entity] = wanted
+        raise UserError(f"{bids_dir}: pybids cannot read this data set ({error}).") from error
+    entities = {"participant": "subject", "session": "session", "task": "task"}  # as pybids calls them
+    query: dict[str, Sequence[str]] = {}
+    for word, _, labels in selection.labels:
+        if labels:
+            require_known(word, labels, layout.get(return_type="id", target=entities[word]))
+            query[entities[word]] = labels
     scans = []
-    for suffix in config.suffix:
-        selection = {k: v for k, v in query.items() if not (k == "task" and SUFFIXES[suffix] != "func")}
+    for suffix in selection.suffixes:
+        of_kind = {k: v for k, v in query.items() if not (k == "task" and SUFFIXES[suffix] != "func")}
         kind = {"suffix": suffix, "extension": [".nii", ".nii.gz"]}
         try:
             filtered = {file.path for file in layout.get(**(kind | filters.get(suffix, {})))}
-            found = [file for file in layout.get(**(kind | selection)) if file.path in filtered]
+            files = [file for file in layout.get(**(kind | of_kind)) if file.path in filtered]
         except (ValueError, TypeError) as error:  # entities that pybids does not know
-            raise UserError(f"--bids-filter-file {config.bids_filter_file}: {error}") from error
-        for file in found:
-            path = config.bids_dir / Path(file.path).relative_to(layout.root)
-            if name := _raw_name(path, config.bids_dir):
+            raise UserError(f"--bids-filter-file {selection.filter_file}: {error}") from error
+        for file in files:
+            path = bids_dir / Path(file.path).relative_to(layout.root)
+            if name := _raw_name(path, bids_dir):
                 scans.append(RawScan(path, name, _finite(path, file.get_metadata())))
     _require_one_file_each(scans)
     if not scans:
         raise UserError(
-            f"{config.bids_dir}: no {' or '.join(config.suffix)} scan fits the selection. "
+            f"{bids_dir}: no {' or '.join(selection.suffixes)} scan fits the selection. "
             "Check --suffix, the labels and --bids-filter-file."
         )
     return sorted(scans, key=lambda scan: scan.path)
@@ -179,9 +175,8 @@ def _require_one_file_each(scans: Sequence[RawScan]) -> None:
         raise UserError(f"Both .nii and .nii.gz are there, and may differ: {names}. Keep one of them.")
 
 
-def read_filters(config: Config) -> dict[str, dict[str, Any]]:
+def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
     """What --bids-filter-file holds, by suffix. Raises UserError for a file of another kind."""
-    path = config.bids_filter_file
     if path is None:
         return {}
     try:

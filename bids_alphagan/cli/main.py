@@ -115,9 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = parse(argv)
         screen_log(config.verbose)
-        from bids_alphagan.group import run
-
-        return run(config)
+        return _run(config)
     except (UserError, ScanError) as error:
         print(f"bids-alphagan: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
@@ -131,6 +129,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     finally:
         close_logs()
+
+
+def _run(config: Config) -> int:
+    """Run the level. Its code takes seconds to import: not before the arguments are known to be good."""
+    from bids_alphagan.bids import raw
+    from bids_alphagan.common.process.scratch import use_scratch
+    from bids_alphagan.config.run import check_output
+
+    raw.check_dataset(config.bids_dir)
+    check_output(config.bids_dir, config.output_dir, config.work)
+    use_scratch(config.work)  # before nipype, matplotlib and the like are imported
+    if config.analysis_level == "participant":
+        from bids_alphagan import participant
+
+        return participant.run(config)
+    from bids_alphagan import group
+
+    return group.run(config)
 
 
 def _stop(number: int, frame: Any) -> None:

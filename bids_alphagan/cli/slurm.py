@@ -13,15 +13,15 @@ from bids_alphagan.bids import raw
 from bids_alphagan.cli import main as cli
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.files import write_text
-from bids_alphagan.config import Config
-from bids_alphagan.config.choices import DEFAULT_STEPS
+from bids_alphagan.config import DEFAULT_STEPS
 from bids_alphagan.config.files import read_toml
 from bids_alphagan.config.run import check_output, check_outside
-from bids_alphagan.config.training import check_shares
-from bids_alphagan.models import MODELS
-from bids_alphagan.qc import limits as gate
+from bids_alphagan.models import check_batch
+from bids_alphagan.qc.limits import read_limits
+from bids_alphagan.segmenters import NONE
 from bids_alphagan.slurm import DEFAULTS, FORMS, STAGES, Stage, scripts, stages, tasks_of
 from bids_alphagan.templates import check_spec
+from bids_alphagan.training.settings import check_shares
 
 TEMPLATES = "TEMPLATEFLOW_HOME"
 PLACES = ("bids_dir", "output_dir")
@@ -136,28 +136,25 @@ def write(options: argparse.Namespace, words: Sequence[str]) -> Path:
 
     Raises UserError for what the app or Slurm would not take; then nothing was written.
     """
-    config = _config(options, words)
-    folder = (options.scripts or config.output_dir / "code" / "slurm").absolute()
-    image = options.image and options.image.absolute()
-    home = Path(os.environ[TEMPLATES]).absolute() if os.environ.get(TEMPLATES) else None
-    _check_places(config, folder)
-    if image:
-        _check_image(image, home, config)
-    words = list(_for_jobs(config, words))
-    wanted = options.stages or ["participant", *DEFAULT_STEPS]
-    jobs = stages(wanted, {key: getattr(options, key) for key in FORMS}, options.warn)
-    _check_options(config, jobs, words)
-    animals = raw.animals(config)
+    run = _Run(options, words)
+    config = run.config
+    run.check_folders()
+    if run.image:
+        run.check_image(run.image)
+    stage_names = options.stages or ["participant", *DEFAULT_STEPS]
+    jobs = stages(stage_names, {key: getattr(options, key) for key in FORMS}, options.warn)
+    run.check_options(jobs)
+    animals = raw.animals(config.bids_dir, config.selection)
     tasks, throttle = tasks_of(options.array, -(-len(animals) // options.animals_per_task))
-    made = scripts(
+    files = scripts(
         stages=jobs,
         bids_dir=str(config.bids_dir),
         output_dir=str(config.output_dir),
-        image=str(image or ""),
+        image=str(run.image or ""),
         app=[sys.executable, "-m", "bids_alphagan"],
-        options=words,
+        options=list(run.words_for_jobs()),
         work_dir=str(config.work_dir or ""),
-        templateflow_home=str(home or ""),
+        templateflow_home=str(run.templates or ""),
         tasks=tasks,
         throttle=throttle,
         per_task=options.animals_per_task,
@@ -165,123 +162,133 @@ def write(options: argparse.Namespace, words: Sequence[str]) -> Path:
         warn=options.warn,
         setup=options.setup,
     )
-    made["participants.txt"] = "".join(f"{animal}\n" for animal in animals)
-    for name, text in made.items():
-        path = folder / name
+    files["participants.txt"] = "".join(f"{animal}\n" for animal in animals)
+    for name, text in files.items():
+        path = run.folder / name
         if path.exists() and not options.overwrite and path.read_text(encoding="utf-8") != text:
             raise UserError(f"{path} is there and differs: --overwrite, or another folder with --scripts.")
-    for name, text in made.items():
-        write_text(folder / name, text)
-    (folder / "submit.sh").chmod(0o755)
-    return folder
+    for name, text in files.items():
+        write_text(run.folder / name, text)
+    (run.folder / "submit.sh").chmod(0o755)
+    return run.folder
 
 
-def _config(options: argparse.Namespace, words: Sequence[str]) -> Config:
-    """The options as the app understands them; UserError for what cannot stand in a script."""
-    own = [word for word in words if word.partition("=")[0] in ("--steps", "--version", "--help", "-h")]
-    if own:
-        raise UserError(f"{own[0]}: not here; --stages says what is to be done.")
-    given = (options.bids_dir, options.output_dir, options.scripts, options.image, os.environ.get(TEMPLATES))
-    if any(not text.isprintable() for text in (*words, *map(str, given))):
-        raise UserError("paths and options with line breaks and the like cannot stand in a script.")
-    call = [str(options.bids_dir), str(options.output_dir)]
-    cli.parse([*call, "group", *words])
-    return cli.parse([*call, "participant", *words])
+class _Run:
+    """The run that the jobs are for: its options, as words and as the app understands them, and its folders."""
 
+    def __init__(self, options: argparse.Namespace, words: Sequence[str]) -> None:
+        """UserError for options that cannot stand in a script."""
+        self.words = list(words)
+        own = [word for word in words if word.partition("=")[0] in ("--steps", "--version", "--help", "-h")]
+        if own:
+            raise UserError(f"{own[0]}: not here; --stages says what is to be done.")
+        home = os.environ.get(TEMPLATES)
+        given = (options.bids_dir, options.output_dir, options.scripts, options.image, home)
+        if any(not text.isprintable() for text in (*words, *map(str, given))):
+            raise UserError("paths and options with line breaks and the like cannot stand in a script.")
+        call = [str(options.bids_dir), str(options.output_dir)]
+        cli.parse([*call, "group", *words])
+        self.config = cli.parse([*call, "participant", *words])
+        self.folder = (options.scripts or self.config.output_dir / "code" / "slurm").absolute()
+        self.image: Path | None = options.image and options.image.absolute()
+        self.templates = Path(home).absolute() if home else None
 
-def _paths(config: Config) -> dict[str, str]:
-    """The files and folders that the options name, absolute, by flag."""
-    values = {_flag(f.name): getattr(config, f.name) for f in fields(config) if f.name not in PLACES}
-    values["--template"] = Path(config.template) if Path(config.template).is_dir() else None
-    return {flag: str(value) for flag, value in values.items() if isinstance(value, Path)}
+    def paths(self) -> dict[str, str]:
+        """The files and folders that the options name, absolute, by flag."""
+        values = {
+            _flag(f.name): getattr(self.config, f.name) for f in fields(self.config) if f.name not in PLACES
+        }
+        values["--template"] = Path(self.config.template) if Path(self.config.template).is_dir() else None
+        return {flag: str(value) for flag, value in values.items() if isinstance(value, Path)}
+
+    def words_for_jobs(self) -> Iterator[str]:
+        """The words, and as flags what a --config file says of paths and LIMITS. All paths are absolute.
+
+        Jobs run in a folder of their own, and what they get of Slurm's limits would win over the file.
+        """
+        config = self.config
+        values = self.paths() | ({"--spm-cmd": config.spm_cmd} if config.spm_cmd else {})
+        given, before = set(), ""
+        for word in self.words:
+            flag = _flag(word) if word.startswith("-") else ""
+            if before in values:
+                yield values[before]
+            elif flag in values and "=" in word:
+                yield f"{flag}={values[flag]}"
+            else:
+                yield word
+            given.add(flag)
+            before = "" if "=" in word else flag
+        for name in read_toml(config.config) if config.config else {}:
+            if name in LIMITS:
+                values[_flag(name)] = str(getattr(config, name))
+        yield from (f"{flag}={value}" for flag, value in values.items() if flag not in given)
+
+    def check_folders(self) -> None:
+        """UserError for a wrong input, or where outputs, or scripts and logs, cannot be."""
+        config = self.config
+        raw.check_dataset(config.bids_dir)
+        check_output(config.bids_dir, config.output_dir, config.work)
+        check_outside(config.bids_dir, self.folder)
+        for path in (self.folder, self.folder.resolve()):
+            if "%" in str(path) or "\\" in str(path):
+                raise UserError(
+                    f"{path}: Slurm takes % and \\ in the place of its logs for patterns. Give another "
+                    "OUTPUT_DIR, or another folder for scripts and logs with --scripts."
+                )
+
+    def check_image(self, image: Path) -> None:
+        """UserError for what is no image, and for what apptainer cannot bind."""
+        if not image.exists():
+            raise UserError(f"--image {image}: is not there.")
+        if image.is_file():
+            with image.open("rb") as stream:
+                is_image = stream.read(64)[32:].startswith(b"SIF_MAGIC")  # after a line for the shell
+        else:
+            is_image = (image / ".singularity.d").is_dir()
+        if not is_image:
+            raise UserError(f"--image {image}: is not an image of apptainer, a SIF file or a sandbox.")
+        if self.templates and not self.templates.is_dir():
+            raise UserError(
+                f"{TEMPLATES}={self.templates}: no such folder, which jobs with an image need. Make or unset it."
+            )
+        bound = (self.config.bids_dir, self.config.output_dir, self.templates, *self.paths().values())
+        for path in map(str, filter(None, bound)):
+            if ":" in path or "," in path:
+                raise UserError(f"{path}: apptainer cannot bind a path with a colon or a comma.")
+
+    def check_options(self, jobs: Sequence[Stage]) -> None:
+        """UserError for options that the app would refuse in a job, after hours in the queue."""
+        config = self.config
+        raw.read_filters(config.bids_filter_file)
+        if config.gate_limits:
+            read_limits(config.gate_limits)
+        if config.segmenter != NONE:
+            check_spec(config.template)
+        if config.use_plugin:
+            from bids_alphagan.participant.workflow import read_plugin
+
+            read_plugin(config.use_plugin)
+        group = [job for job in jobs if job.name != "participant"]
+        without = [job.name for job in group if not int(job.gpus) and "gpu" not in str(job.sbatch)]
+        if config.device == "cuda" and without:
+            raise UserError(
+                f"--device cuda: no GPU is asked for {', '.join(without)}. Leave it out: "
+                "a job takes a GPU where it has one."
+            )
+        words = list(self.words_for_jobs())
+        for gpus in (int(job.gpus) for job in group if job.name == "train"):
+            devices = config.devices if "--devices" in map(_flag, words) else max(1, gpus)
+            visible = 0 if config.device == "cpu" else gpus
+            check_shares(devices, config.num_nodes, config.batch_size, None, visible)
+            for model in config.model:
+                check_batch(model, config.batch_size)
 
 
 def _flag(word: str) -> str:
     """The flag that a field's name, or a word of the command line, stands for."""
     flag = word.partition("=")[0].replace("_", "-")
     return "--work-dir" if flag == "-w" else flag if flag.startswith("-") else f"--{flag}"
-
-
-def _for_jobs(config: Config, words: Sequence[str]) -> Iterator[str]:
-    """The words, and as flags what a --config file says of paths and LIMITS. All paths are absolute.
-
-    Jobs run in a folder of their own, and what they are told of Slurm's limits would win over the file.
-    """
-    told = _paths(config) | ({"--spm-cmd": config.spm_cmd} if config.spm_cmd else {})
-    given, before = set(), ""
-    for word in words:
-        flag = _flag(word) if word.startswith("-") else ""
-        if before in told:
-            yield told[before]
-        elif flag in told and "=" in word:
-            yield f"{flag}={told[flag]}"
-        else:
-            yield word
-        given.add(flag)
-        before = "" if "=" in word else flag
-    for name in read_toml(config.config) if config.config else {}:
-        if name in LIMITS:
-            told[_flag(name)] = str(getattr(config, name))
-    yield from (f"{flag}={value}" for flag, value in told.items() if flag not in given)
-
-
-def _check_places(config: Config, folder: Path) -> None:
-    """UserError for a wrong input, or where outputs, or scripts and logs in `folder`, cannot be."""
-    raw.check_dataset(config.bids_dir)
-    check_output(config)
-    check_outside(config.bids_dir, folder)
-    for path in (folder, folder.resolve()):
-        if "%" in str(path) or "\\" in str(path):
-            raise UserError(
-                f"{path}: Slurm takes % and \\ in the place of its logs for patterns. Give another "
-                "OUTPUT_DIR, or another folder for scripts and logs with --scripts."
-            )
-
-
-def _check_image(image: Path, home: Path | None, config: Config) -> None:
-    """UserError for what is no image, and for what apptainer cannot bind."""
-    if not image.exists():
-        raise UserError(f"--image {image}: is not there.")
-    if image.is_file():
-        with image.open("rb") as stream:
-            is_image = stream.read(64)[32:].startswith(b"SIF_MAGIC")  # after a line for the shell
-    else:
-        is_image = (image / ".singularity.d").is_dir()
-    if not is_image:
-        raise UserError(f"--image {image}: is not an image of apptainer, a SIF file or a sandbox.")
-    if home and not home.is_dir():
-        raise UserError(
-            f"{TEMPLATES}={home}: no such folder, which jobs with an image need. Make or unset it."
-        )
-    for path in map(str, filter(None, (config.bids_dir, config.output_dir, home, *_paths(config).values()))):
-        if ":" in path or "," in path:
-            raise UserError(f"{path}: apptainer cannot bind a path with a colon or a comma.")
-
-
-def _check_options(config: Config, jobs: Sequence[Stage], words: Sequence[str]) -> None:
-    """UserError for options that the app would refuse in a job, after hours in the queue."""
-    raw.read_filters(config)
-    if config.gate_limits:
-        gate.read_limits(config.gate_limits)
-    if config.segmenter != "none":
-        check_spec(config.template)
-    if config.use_plugin:
-        from bids_alphagan.participant.workflow import read_plugin
-
-        read_plugin(config.use_plugin)
-    group = [job for job in jobs if job.name != "participant"]
-    without = [job.name for job in group if not int(job.gpus) and "gpu" not in str(job.sbatch)]
-    if config.device == "cuda" and without:
-        raise UserError(
-            f"--device cuda: no GPU is asked for {', '.join(without)}. Leave it out: "
-            "a job takes a GPU where it has one."
-        )
-    for gpus in (int(job.gpus) for job in group if job.name == "train"):
-        devices = config.devices if "--devices" in map(_flag, words) else max(1, gpus)
-        seen = 0 if config.device == "cpu" else gpus
-        check_shares(devices, config.num_nodes, config.batch_size, None, seen)
-        for model in config.model:
-            MODELS[model].check_batch(config.batch_size)
 
 
 def _submit(folder: Path) -> None:

@@ -93,6 +93,30 @@ def read_cube(path: Path) -> np.ndarray:
     return cube
 
 
+def read_map(path: Path, record: Mapping[str, Any]) -> np.ndarray:
+    """Read a map in [0, 1] on a scan's own grid; bring it to the scan's cube: (N, N, N) float32 in [-1, 1].
+
+    record: `Conformed.record` of the scan, whose padding, resampling and axes the map follows.
+
+    Raises UserError where the file is damaged or lies on another grid than the scan.
+    """
+    try:
+        image = load(path)
+        data = np.asarray(image.dataobj, dtype=np.float32)
+    except Exception as error:  # as in read_reference
+        raise UserError(f"{path}: cannot be read ({error}). Run participant again for this scan.") from error
+    data = data[..., 0] if data.ndim == 4 else data
+    order = "".join(nib.aff2axcodes(image.affine))
+    data = apply_orientation(data, io_orientation(image.affine))
+    if (list(data.shape), order) != (list(record["SourceGrid"]), record["SourceOrientation"]):
+        raise UserError(f"{path}: is not on the grid of its scan. Run participant again for this scan.")
+    if record["ResampledGrid"]:
+        data, _ = shrink(data, np.eye(4), tuple(record["ResampledGrid"]))
+    cube = np.zeros(record["PaddedGrid"], np.float32)
+    cube[field_of_view(record)] = data
+    return np.clip(2 * cube - 1, -1, 1)
+
+
 def check_there(path: Path) -> None:
     """Raise ScanError unless there is a file with something in it."""
     if not path.is_file():
@@ -257,6 +281,16 @@ def restore(cube: np.ndarray, like: nib.Nifti1Image, record: Mapping[str, Any]) 
     return with_header(apply_orientation(data, _inverse(io_orientation(like.affine))), like)
 
 
+def restore_map(cube: np.ndarray, like: nib.Nifti1Image, record: Mapping[str, Any]) -> np.ndarray:
+    """Undo `read_map`: a cube in [-1, 1] becomes a map (x, y, z) float32 in [0, 1] on the grid of `like`."""
+    data = np.asarray(cube, np.float32)[field_of_view(record)]
+    native = tuple(record["SourceGrid"])
+    if data.shape != native:
+        data = _resample(data, native, order=1)
+    unit = (np.clip(data, -1, 1) + 1) / 2
+    return np.ascontiguousarray(apply_orientation(unit, _inverse(io_orientation(like.affine))))
+
+
 def _inverse(orientation: np.ndarray) -> np.ndarray:
     inverse = np.empty_like(orientation)
     for source, (target, flip) in enumerate(orientation):
@@ -295,6 +329,12 @@ def with_grid(data: np.ndarray, like: nib.Nifti1Image) -> nib.Nifti1Image:
     header["cal_min"] = header["cal_max"] = 0
     header["descrip"] = b""
     return nib.Nifti1Image(data, like.affine, header)
+
+
+def tissue_labels(maps: Mapping[str, np.ndarray], brain: np.ndarray) -> np.ndarray:
+    """The dseg (uint8): inside the brain mask the most probable of "GM" (1), "WM" (2) and "CSF" (3), 0 outside."""
+    best = np.argmax([maps[tissue] for tissue in ("GM", "WM", "CSF")], axis=0) + 1
+    return np.where(brain, best, 0).astype(np.uint8)
 
 
 def save(image: nib.Nifti1Image, path: Path) -> None:

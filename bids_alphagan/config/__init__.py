@@ -11,11 +11,18 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Optional
 
+from bids_alphagan.bids.names import SUFFIXES
+from bids_alphagan.bids.selection import Selection
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.config.choices import DEFAULT_STEPS, LEVELS, STEPS
 from bids_alphagan.config.evaluation import EvaluationOptions
-from bids_alphagan.config.option import check_value, option, plain
+from bids_alphagan.config.option import Names, check_value, option, plain
 from bids_alphagan.config.training import TrainingOptions
+from bids_alphagan.segmenters import AUTO, NONE, SEGMENTERS
+from bids_alphagan.segmenters.options import MaskOptions
+
+LEVELS = ("participant", "group")
+STEPS = ("train", "synthesise", "evaluate", "downstream", "report")
+DEFAULT_STEPS = ("train", "synthesise", "evaluate", "report")  # downstream takes hours at full size
 
 
 def _label(prefix: str) -> Callable[[str], str]:
@@ -76,8 +83,7 @@ class Config(TrainingOptions, EvaluationOptions):
         "kinds of scan to work on (default: bold and T2w)",
         ["bold", "T2w"],
         many=True,
-        choices=("bold", "T2w", "T1w", "T2starw"),
-        metavar="{bold,T2w,T1w,T2starw}",
+        choices=tuple(SUFFIXES),
         step="participant",
     )
     bids_filter_file: Optional[Path] = option(
@@ -162,7 +168,7 @@ class Config(TrainingOptions, EvaluationOptions):
     segmenter: str = option(
         "how tissue masks are made; auto: spm where SPM is found, else ants",
         "auto",
-        choices=("auto", "spm", "ants", "none"),
+        choices=Names([AUTO], SEGMENTERS, [NONE]),
         step="participant",
     )
     spm_cmd: Optional[str] = option(
@@ -229,7 +235,6 @@ class Config(TrainingOptions, EvaluationOptions):
         list(DEFAULT_STEPS),
         many=True,
         choices=STEPS,
-        metavar="{" + ",".join(STEPS) + "}",
     )
 
     def checked(self) -> "Config":
@@ -242,7 +247,7 @@ class Config(TrainingOptions, EvaluationOptions):
             raise UserError(
                 f"--grid {self.grid}: must be 4, 5, 6 or 7 times a power of two (32, 48, 64, 80 ...)."
             )
-        if self.bias_corrected and self.segmenter == "none":
+        if self.bias_corrected and self.segmenter == NONE:
             raise UserError("--bias-corrected: it is the segmenter that corrects; not with --segmenter none.")
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         paths: dict[str, Any] = {n: v.absolute() for n, v in values.items() if isinstance(v, Path)}
@@ -265,14 +270,29 @@ class Config(TrainingOptions, EvaluationOptions):
     def processes(self) -> int:
         return self.nprocs or len(os.sched_getaffinity(0))
 
-    def processes_of(self, gigabytes: float) -> int:
-        """How many processes of that size at once: within --nprocs and --mem-mb, one at least."""
+    @property
+    def memory_gb(self) -> float:
+        """What scheduling may give out: --mem-mb, else 90 % of the machine's."""
         megabytes = self.mem_mb or 0.9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
-        return max(1, min(self.processes, int(megabytes / 1024 / gigabytes)))
+        return megabytes / 1024
 
     @property
     def mask_threads(self) -> int:
         return self.omp_nthreads or 1
+
+    @property
+    def mask_options(self) -> MaskOptions:
+        """How masks are to be made."""
+        return MaskOptions(
+            self.quick_masks, self.mask_threads, self.spm_cmd, self.spm_time_limit, self.work / "tpm"
+        )
+
+    @property
+    def selection(self) -> Selection:
+        """Which scans to work on."""
+        return Selection(
+            self.participant_label, self.session_label, self.task_id, self.suffix, self.bids_filter_file
+        )
 
     @property
     def work(self) -> Path:

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from bids_alphagan.config.choices import DOWNSTREAM_ARMS, PROTOCOLS
 from bids_alphagan.config.option import option
+from bids_alphagan.evaluation import PROTOCOLS
+from bids_alphagan.evaluation.downstream import DEFAULT_ARMS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class EvaluationOptions:
     downstream_arms: list[str] = option(
         "training sets to compare in --steps downstream: r1 all real scans, +s0.5 half as many synthetic "
         "ones, +a augmented (docs/downstream.md); r1 is always among them",
-        list(DOWNSTREAM_ARMS),
+        list(DEFAULT_ARMS),
         many=True,
         metavar="ARM",
         step="downstream",

@@ -1,6 +1,6 @@
 """What an option is: a dataclass field that is a flag, a TOML key and a line of the run record."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,27 @@ from typing import Any
 from bids_alphagan.common.errors import UserError
 
 
+class Names(Collection[str]):
+    """Choices: the keys of a dict as it is when it is asked, between a few names of their own."""
+
+    def __init__(self, before: Iterable[str], of: Mapping[str, Any], after: Iterable[str] = ()) -> None:
+        self._before, self._of, self._after = tuple(before), of, tuple(after)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._before, *self._of, *self._after))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._before or name in self._of or name in self._after
+
+    def __len__(self) -> int:
+        return len(self._before) + len(self._of) + len(self._after)
+
+
 def option(
     help: str,
     default: Any = None,
     *flags: str,
-    choices: Sequence[str] | None = None,
+    choices: Collection[str] | None = None,
     many: bool | int | str = False,
     type: Callable[[str], Any] | None = None,
     metavar: str | None = None,
@@ -22,12 +38,15 @@ def option(
 ) -> Any:
     """Declare a field. `least` and `most` bound numbers (inclusive); `step` names what it changes.
 
-    many: True for one value or more, a number for as many, "*" for any number and none.
+    many: True for one value or more, a number for as many, "*" for any number and none. Of several values, help
+    shows the choices once.
     """
     # argparse expands % in help texts
     metadata: dict[str, Any] = {"help": help.replace("%", "%%"), "least": least, "most": most, "step": step}
     optional = {"choices": choices, "type": type, "metavar": metavar, "args": list(flags) or None}
     metadata |= {key: value for key, value in optional.items() if value is not None}
+    if many and choices and not metavar:
+        metadata["metavar"] = "{" + ",".join(choices) + "}"
     if many:
         metadata |= {"nargs": "+" if many is True else many, "type": type or str}
     if isinstance(default, list):

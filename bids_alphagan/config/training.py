@@ -3,17 +3,11 @@
 from dataclasses import dataclass
 from typing import Optional
 
-from bids_alphagan.common.errors import UserError
-from bids_alphagan.config.choices import (
-    MODEL_NAMES,
-    ON_DIVERGENCE,
-    PRECISIONS,
-    PRESETS,
-    SPEEDUPS,
-    USE_CHECKPOINT,
-    VARIANTS,
-)
 from bids_alphagan.config.option import option
+from bids_alphagan.models import MODELS, VARIANTS
+from bids_alphagan.training.settings import ON_DIVERGENCE, PRECISIONS, SPEEDUPS, USE_CHECKPOINT
+
+PRESETS = ("paper", "fast", "demo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +18,7 @@ class TrainingOptions:
         "models to train: the paper's baseline and its two proposals",
         ["sigmarat2"],
         many=True,
-        choices=MODEL_NAMES,
-        metavar="{" + ",".join(MODEL_NAMES) + "}",
+        choices=MODELS,
     )
     variant: str = option(
         "paper: the paper's equations; released: as the code released with the paper trains them (the "
@@ -162,7 +155,6 @@ class TrainingOptions:
         list(SPEEDUPS),
         many="*",
         choices=SPEEDUPS,
-        metavar="{" + ",".join(SPEEDUPS) + "}",
         step="train",
     )
     resume: str = option(
@@ -170,36 +162,3 @@ class TrainingOptions:
         "auto",
         choices=("auto", "never"),
     )
-
-
-def check_shares(devices: int, nodes: int, batch_size: int, started: int | None, gpus: int) -> None:
-    """UserError where training cannot be spread as asked for.
-
-    started: the processes of the team that this one is of, None where it stands alone. gpus: those that it
-    sees, 0 where it is to compute without.
-    """
-    wanted = devices * nodes
-    if started and wanted not in (1, started):
-        raise UserError(
-            f"--devices {devices} --num-nodes {nodes} make {wanted} processes; {started} were started. "
-            "torchrun's --nproc-per-node or srun's --ntasks-per-node must be the number of devices."
-        )
-    if started is None and nodes > 1:
-        raise UserError(
-            f"--num-nodes {nodes}: start the same command on each machine, for each device, by torchrun "
-            f"(--nnodes {nodes} --nproc-per-node {devices}) or srun (--ntasks-per-node {devices})."
-        )
-    if started is None and 0 < gpus < devices:
-        raise UserError(
-            f"--devices {devices}: more than there are GPUs ({gpus}). Give as many, or --device cpu."
-        )
-    check_batch(batch_size, started or wanted)
-
-
-def check_batch(batch_size: int, devices: int) -> None:
-    """UserError where a batch cannot be shared equally."""
-    if batch_size % devices:
-        raise UserError(
-            f"--batch-size {batch_size} is shared by all devices and cannot be divided by {devices}: "
-            f"give a multiple of {devices}, or fewer devices."
-        )

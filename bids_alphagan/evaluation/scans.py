@@ -1,4 +1,4 @@
-"""The real and the synthetic scans of a run as arrays, each read when it is first asked for."""
+"""The real and the synthetic scans of a study as arrays, each read when it is first asked for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,53 +12,57 @@ from scipy import ndimage
 
 from bids_alphagan.bids.names import ScanName
 from bids_alphagan.bids.prepared import PreparedScan, scan_masks, synthetic_scans
-from bids_alphagan.bids.split import Split, animals_of
+from bids_alphagan.bids.split import animals_of
+from bids_alphagan.bids.study import Study
 from bids_alphagan.common.errors import ScanError, UserError
 from bids_alphagan.common.volume import conform, load, read_reference
-from bids_alphagan.config import Config
 from bids_alphagan.evaluation import volumes
 from bids_alphagan.evaluation.bootstrap import small_sample_warning
+
+REAL, NOISY = "real", "real+noise"  # in tables: training scans in place of synthetic ones; these with noise
+NOISE = 0.1  # of the intensities' range: standard deviation of the noise that makes the floor
 
 
 @dataclass(frozen=True)
 class Scans:
-    """All scans of a run. `cohorts`: the folder of each model's."""
+    """All scans of a study as arrays. cohorts: the folder of each model's. seed, device: of computations."""
 
-    config: Config
-    sides: Split
+    study: Study
     cohorts: Mapping[str, Path]
+    seed: int = 0
+    device: str = "cpu"
 
     @cached_property
     def box(self) -> tuple[slice, ...]:
         """The part of the networks' cube that holds all scans."""
-        return volumes.common_field_of_view([scan.record for scan in self.sides.scans])
+        return volumes.common_field_of_view([scan.record for scan in self.study.scans])
 
     @cached_property
     def zooms(self) -> np.ndarray:
         """Voxel sizes of that cube in mm: the median of the scans' own."""
-        sizes = [voxel_sizes(load(scan.preproc).affine)[:3] for scan in self.sides.scans]
+        sizes = [voxel_sizes(load(scan.preproc).affine)[:3] for scan in self.study.scans]
         return np.asarray(np.median(sizes, axis=0))
 
     @cached_property
     def paths(self) -> dict[str, list[Path]]:
         """The synthetic scans of each model."""
-        return {model: synthetic_scans(place) for model, place in self.cohorts.items()}
+        return {model: synthetic_scans(folder) for model, folder in self.cohorts.items()}
 
     @cached_property
     def training(self) -> np.ndarray:
         """(n, x, y, z) float32 in [0, 1]."""
-        return volumes.real_arrays([scan.preproc for scan in self.sides.training], self.box)
+        return volumes.real_arrays([scan.preproc for scan in self.study.training], self.box)
 
     @cached_property
     def held_out(self) -> np.ndarray | None:
         """As `training`; None where no animal was held out."""
-        scans = [scan.preproc for scan in self.sides.held_out]
+        scans = [scan.preproc for scan in self.study.held_out]
         return volumes.real_arrays(scans, self.box) if scans else None
 
     @cached_property
     def synthetic(self) -> dict[str, np.ndarray]:
         """As `training`, of each model."""
-        grid, percentile = self.config.grid, self.config.intensity_percentile
+        grid, percentile = self.study.grid, self.study.intensity_percentile
         return {
             model: volumes.synthetic_arrays(paths, self.box, grid, percentile)
             for model, paths in self.paths.items()
@@ -67,12 +71,12 @@ class Scans:
     @property
     def against(self) -> str:
         """The set that cohorts are compared with: "held-out" from two animals on, else "training"."""
-        return "held-out" if len(set(animals_of(self.sides.held_out))) > 1 else "training"
+        return "held-out" if len(set(animals_of(self.study.held_out))) > 1 else "training"
 
     @property
     def reference(self) -> list[PreparedScan]:
         """The scans of that set."""
-        return self.sides.held_out if self.against == "held-out" else self.sides.training
+        return self.study.held_out if self.against == "held-out" else self.study.training
 
     def notes(self) -> list[str]:
         """What the choice of that set and its size mean for every number."""
@@ -87,10 +91,10 @@ class Scans:
 
     def brain(self) -> np.ndarray | None:
         """Where most training scans have brain, and one voxel around: bool, (x, y, z). None without masks."""
-        masks = [scan.masks["brain"] for scan in self.sides.training if "brain" in scan.masks]
+        masks = [scan.masks["brain"] for scan in self.study.training if "brain" in scan.masks]
         if not masks:
             return None
-        inside = np.mean([_on_cube(path, self.config.grid)[self.box] for path in masks], axis=0) > 0.5
+        inside = np.mean([_on_cube(path, self.study.grid)[self.box] for path in masks], axis=0) > 0.5
         return np.asarray(ndimage.binary_dilation(inside)) if inside.any() else None
 
     def segmented(self, model: str | None = None) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
@@ -104,7 +108,7 @@ class Scans:
                     scan.name.subject,
                     *_in_ras(scan.reference, scan.masks["dseg"], scan.record["IntensityRange"]),
                 )
-                for scan in self.sides.scans
+                for scan in self.study.scans
                 if "dseg" in scan.masks
             ]
         names = [(path, ScanName.parse(path.name)) for path in self.paths[model]]

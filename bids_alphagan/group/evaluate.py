@@ -1,134 +1,101 @@
-"""The evaluation of the cohorts, from the files of a run to its tables."""
+"""Step evaluate: ask the questions about the cohorts, and write their tables."""
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from bids_alphagan.bids.derivatives import EVALUATION_RECORD, METRICS_TABLES, statistic_record
-from bids_alphagan.bids.prepared import compared, masks_compared
-from bids_alphagan.bids.split import Split, animals_of
+from bids_alphagan.bids.study import Study
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.common.files import read_json, read_tsv, replacing, write_json, write_tsv
+from bids_alphagan.common.files import replacing, write_json, write_tsv
 from bids_alphagan.config import Config
-from bids_alphagan.config.run import once
-from bids_alphagan.group.train import device
-
-if TYPE_CHECKING:  # it brings torch, which only the steps that need it import
-    from bids_alphagan.evaluation.scans import Scans
+from bids_alphagan.evaluation import EVALUATE, QUESTIONS, record_name
+from bids_alphagan.evaluation.question import Answer, Question
+from bids_alphagan.evaluation.scans import Scans
+from bids_alphagan.group import ledger
+from bids_alphagan.group.step import Cohorts, Step
+from bids_alphagan.training.device import choose_device
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(config: Config, sides: Split, cohorts: Mapping[str, Path]) -> None:
-    """Compare each cohort with the real scans: metrics of pairs, then statistics of whole cohorts."""
-    from bids_alphagan.evaluation.memorisation.table import write_verdicts
-    from bids_alphagan.evaluation.questions import STATISTICS
-    from bids_alphagan.evaluation.scans import Scans
+@dataclass(frozen=True)
+class Evaluate(Step):
+    """settings: the options that change answers, by name."""
 
-    scans = Scans(config, sides, cohorts)
-    metrics(scans)
-    for name in STATISTICS:
-        tables = statistic(name, scans)
-        if name == "memorisation":
-            write_verdicts(cohorts, tables.get(name, []), sides.training)
+    name: ClassVar[str] = EVALUATE
+    settings: Mapping[str, Any]
+    cohorts: Cohorts
+    device: str
 
+    @classmethod
+    def with_options(cls, config: Config) -> Self:
+        cohorts = Cohorts.of(config.model, config.seed, config.steps)
+        return cls(config.settings(cls.name), cohorts, choose_device(config.device))
 
-def metrics(scans: "Scans") -> None:
-    """Metrics of pairs of scans: group_metrics.tsv and, for the paper's protocol, group_table2.tsv."""
-    from bids_alphagan.evaluation.pairs import compare as evaluation
+    def check(self, study: Study) -> None:
+        for entry in QUESTIONS.values():
+            if entry.step == self.name:
+                entry.load().check(study, self.settings)
+        if self.cohorts.first:
+            ledger.find_cohorts(study, self.cohorts.models, self.cohorts.seed)
 
-    config, sides = scans.config, scans.sides
-    table, table2 = (config.output_dir / name for name in METRICS_TABLES)
-
-    def work() -> dict[str, Any]:
-        held = scans.held_out
-        training = evaluation.RealScans(scans.training, animals_of(sides.training))
-        others = None if held is None else evaluation.RealScans(held, animals_of(sides.held_out))
-        rows = evaluation.evaluate(
-            training,
-            others,
-            scans.synthetic,
-            protocol=config.protocol,
-            pairs_per_scan=config.pairs_per_scan,
-            msssim_pairs_per_scan=config.msssim_pairs_per_scan,
-            seed=config.seed,
-            device=device(config),
-        )
-        write_tsv(table, rows)
-        write_json(table.with_suffix(".json"), evaluation.columns_sidecar())
-        if config.protocol == "paper":
-            write_tsv(table2, evaluation.paper_table(rows))
-            write_json(table2.with_suffix(".json"), evaluation.paper_columns())
-        else:
-            for path in (table2, table2.with_suffix(".json")):  # of another protocol
-                path.unlink(missing_ok=True)
-        notes = evaluation.notes(training, others)
-        return {**config.settings("evaluate"), "compared": compared(sides.scans, scans.paths), "notes": notes}
-
-    inputs = {
-        "settings": config.settings("evaluate"),
-        "compared": compared(sides.scans, scans.paths),
-        "held out": [scan.name.stem for scan in sides.held_out],
-        "seed": config.seed,
-        "version": evaluation.VERSION,
-    }
-    tables = [table, table2] if config.protocol == "paper" else [table]
-    record = once(config.output_dir / "models" / EVALUATION_RECORD, inputs, tables, work)
-    for note in record["notes"]:
-        log.warning("metrics: %s", note)
-    for row in (row for row in read_tsv(table) if row["value"] != "n/a"):
-        log.info("%-10s %-8s %.4g", row["model"], row["metric"], float(row["value"]))
+    def run(self, study: Study) -> None:
+        cohorts = ledger.cohorts(study, self.cohorts.models, self.cohorts.seed)
+        scans = Scans(study, cohorts, self.cohorts.seed, self.device)
+        for name, entry in QUESTIONS.items():
+            if entry.step == self.name:
+                ask(name, entry.load(), scans, self.settings)
 
 
-def statistic(name: str, scans: "Scans") -> dict[str, list[dict[str, Any]]]:
-    """One of `statistics.STATISTICS`: its tables, written and returned; where it fails, the reason is told.
+def ask(name: str, question: Question, scans: Scans, settings: Mapping[str, Any]) -> Answer:
+    """Answer a question, or find the answer of a former run; write its tables.
 
-    What is found is kept in models/<name>.json (and .npz), from which tables and report follow.
+    A question that these scans do not allow, or that fails, is left out with its reason where it is optional, and
+    the others go on.
     """
-    from bids_alphagan.evaluation.questions import STATISTICS
+    study = scans.study
 
-    config, sides = scans.config, scans.sides
-    what = STATISTICS[name]
-    stamp = statistic_record(config.output_dir, name)
-    pictures = stamp.with_suffix(".npz")
-    of = {"compared": compared(sides.scans, scans.paths), "masks": masks_compared(sides.scans, scans.cohorts)}
-
-    def work() -> dict[str, Any]:
+    def work() -> Answer:
         try:
-            found = what.find(scans)
+            answer = question.answer(scans, settings)
         except UserError as error:  # too few scans: the same scans will be too few again
-            return {**of, "tables": {}, "notes": [], "reason": str(error)}
-        if found.pictures:
-            with replacing(pictures) as path, path.open("wb") as stream:
-                np.savez_compressed(stream, allow_pickle=False, **found.pictures)
-        told = {"tables": found.tables, "notes": found.notes, "more": found.more, "reason": None}
-        return {**of, **told, "pictures": bool(found.pictures)}
+            if not question.optional:
+                raise
+            return Answer({}, reason=str(error))
+        if answer.pictures:
+            file = study.record_file(record_name(name)).with_suffix(".npz")
+            with replacing(file) as path, path.open("wb") as stream:
+                np.savez_compressed(stream, allow_pickle=False, **answer.pictures)
+        return answer
 
-    inputs = {
-        **of,
-        "held out": [scan.name.stem for scan in sides.held_out],
-        "seed": config.seed,
-        "preparation": [config.grid, config.intensity_percentile],
-        "version": what.version,
-    }
+    known = ledger.facts(study, scans.cohorts, settings, scans.seed) | {"version": question.version}
+    known |= question.facts(scans, settings)
     try:
-        drawn = stamp.is_file() and read_json(stamp)["record"].get("pictures", False)
-        record = once(stamp, inputs, [pictures] if drawn else [], work)
-    except Exception as error:  # a fault of ours, or of memory: the other statistics are not to blame
+        answer = ledger.answered(study, name, question, work, known)
+    except Exception as error:  # a fault of ours, or of memory: the other questions are not to blame
+        if not question.optional:
+            raise
         log.exception("%s failed and is left out", name)
-        stamp.unlink(missing_ok=True)
-        record = {"tables": {}, "notes": [], "reason": f"{type(error).__name__}: {error}"}
-    for note in [*record["notes"], *([record["reason"]] if record["reason"] else [])]:
+        ledger.forget_answer(study, name)
+        answer = Answer({}, reason=f"{type(error).__name__}: {error}")
+    for note in [*answer.notes, *([answer.reason] if answer.reason else [])]:
         log.warning("%s: %s", name, note)
-    for table, columns in what.tables.items():
-        path = config.output_dir / f"group_{table}.tsv"
-        if record["tables"]:
-            write_tsv(path, record["tables"][table], list(columns))
+    write_tables(study.output_dir, question, answer)
+    question.publish(scans, answer)
+    return answer
+
+
+def write_tables(output_dir: Path, question: Question, answer: Answer) -> None:
+    """Write group_*.tsv and .json; tables that the answer lacks are removed: they are of another one."""
+    for table, columns in question.columns().items():
+        path = output_dir / f"group_{table}.tsv"
+        if answer.tables.get(table):
+            write_tsv(path, answer.tables[table], list(columns))
             write_json(path.with_suffix(".json"), columns)
         else:
             path.unlink(missing_ok=True)
             path.with_suffix(".json").unlink(missing_ok=True)
-    return dict(record["tables"])

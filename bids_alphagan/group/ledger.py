@@ -1,58 +1,323 @@
-"""Tables of the group level that no longer hold: they are of other scans than those that lie beside them."""
+"""Is a former result still valid? Asked here and nowhere else.
 
+| result | record | valid while |
+|---|---|---|
+| a fitted model | models/MODEL/config.json | model, settings, data are the same; it has enough iterations |
+| a cohort | models/MODEL/synthesis.json | all that decides a draw is the same; the cohort is there |
+| an answer | models/QUESTION.json | the question's facts are the same |
+
+Records name what they were made from by digests (`Study.digest`, `Study.contents`). What a record means never
+changes: a finished result is not computed again because of a new option, default or speedup.
+"""
+
+import csv
 import logging
-from collections.abc import Mapping, Sequence
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bids_alphagan.bids.derivatives import (
-    DOWNSTREAM_RECORD,
-    DOWNSTREAM_TABLES,
-    EVALUATION_RECORD,
-    METRICS_TABLES,
-    STATISTICS_TABLES,
-    statistic_record,
-)
-from bids_alphagan.bids.prepared import PreparedScan, compared, masks_compared, segmented, synthetic_scans
-from bids_alphagan.common.files import read_json
+from bids_alphagan.bids.derivatives import SYNTHESIS_RECORD
+from bids_alphagan.bids.prepared import PreparedScan, synthetic_scans
+from bids_alphagan.bids.study import Study
+from bids_alphagan.common.errors import ScanError, UserError
+from bids_alphagan.common.files import digest, read_json, read_tsv, write_json
+from bids_alphagan.common.process.lock import lock
+from bids_alphagan.common.volume import read_reference
+from bids_alphagan.evaluation import QUESTIONS, record_name
+from bids_alphagan.evaluation.question import Answer, Question
+from bids_alphagan.models import MODELS
+from bids_alphagan.models.base import Model
+from bids_alphagan.training.data import Volumes
+from bids_alphagan.training.identity import configuration, differences
+from bids_alphagan.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
+_NUMBER = re.compile(r"-?(\d+|\d*\.\d+|\d+\.\d*)(e[-+]?\d+)?", re.IGNORECASE)
+_TEXT = {"unit", "animal", "scan", "model", "arm"}  # columns of tables whose digits are no numbers
 
-def remove_stale(output_dir: Path, scans: Sequence[PreparedScan], cohorts: Mapping[str, Path]) -> None:
-    """Remove tables that were made of other scans or masks than these, and say so.
 
-    What is slow to compute is kept in models (the downstream networks' results among it), so the step that
-    made a table makes it again quickly where the former scans come back.
+# Any result
+
+
+def cached(
+    record_file: Path, inputs: Mapping[str, Any], outputs: Sequence[Path], work: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Do `work` unless it was done with the same `inputs` and its `outputs` are still there.
+
+    Returns what `work` returned, now or then; it is kept in `record_file` (JSON).
     """
-    alike = compared(scans, {model: synthetic_scans(place) for model, place in cohorts.items()})
-    masks = masks_compared(scans, cohorts)
-    models = output_dir / "models"
-    made = [
-        (models / EVALUATION_RECORD, {"compared": alike}, METRICS_TABLES, "evaluate"),
-        (models / DOWNSTREAM_RECORD, {"content": segmented(scans, cohorts)}, DOWNSTREAM_TABLES, "downstream"),
-    ]
-    for name, tables in STATISTICS_TABLES.items():
-        now = {"compared": alike, "masks": masks}
-        made.append((statistic_record(output_dir, name), now, tables, "evaluate"))
-    gone: dict[str, list[str]] = {}
-    for record, now, tables, step in made:
-        then = _record(record)
-        if all(then.get(key) == value for key, value in now.items()):
+    fingerprint = digest(inputs)
+    former = _read(record_file)
+    if former.get("fingerprint") == fingerprint and all(path.exists() for path in outputs):
+        log.info("%s: nothing has changed, kept as it is", record_file.stem)
+        return dict(former["record"])
+    record = work()  # puts its outputs in place as its last deed: until then the former ones hold
+    write_json(record_file, {"fingerprint": fingerprint, "record": record})
+    return record
+
+
+def _read(record_file: Path) -> dict[str, Any]:
+    """A record with its fingerprint; empty where there is none, or where it is damaged, which the log says."""
+    if not record_file.is_file():
+        return {}
+    try:
+        content = read_json(record_file)
+        return {"fingerprint": content["fingerprint"], "record": dict(content["record"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s: damaged (%s); what it was about is made again", record_file, error)
+        return {}
+
+
+# Fitted models
+
+
+def is_to_train(
+    study: Study, name: str, model: Model, volumes: Volumes, settings: TrainSettings, resume: bool
+) -> bool:
+    """Whether something is left to do; a former run that cannot go on is put aside."""
+    folder = study.model_folder(name)
+    if not resume:
+        if folder.is_dir():
+            with lock(folder):  # not from under a run that is still at it
+                pass
+        backup(folder)
+    elif (folder / MODELS[name].parameters).is_file():
+        before = read_json(folder / "config.json")
+        now = configuration(volumes, model, settings)
+        if changed := differences(before, now):
+            log.warning("%s is trained again, for the run has changed: %s", name, "; ".join(changed))
+            backup(folder)
+        elif (done := _iterations(model, folder, settings)) >= settings.iterations:
+            more = f" (it has {done} iterations)" if done > settings.iterations else ""
+            log.info("%s: nothing has changed, kept as it is%s", name, more)
+            return False
+    return True
+
+
+def _iterations(model: Model, folder: Path, settings: TrainSettings) -> int:
+    """How far the run in `folder` got; 0 where its parameters are of another --use-checkpoint.
+
+    A model with a fit of its own has no iterations: it has done all that were asked for.
+    """
+    info = model.load(folder).info
+    if "step" not in info:
+        return settings.iterations
+    same = info.get("checkpoint", "last") == settings.use_checkpoint
+    return int(info.get("trained", info["step"])) if same else 0
+
+
+def backup(folder: Path) -> None:
+    """Rename a folder out of the way, so that nothing trained is ever lost."""
+    if folder.is_dir() and any(folder.iterdir()):
+        aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+        folder.rename(aside)
+        log.warning("the former run is kept in %s", aside)
+
+
+# Cohorts
+
+
+def origin(study: Study, model: str, seed: int) -> dict[str, Any]:
+    """What a cohort comes from: the model's parameters, real scans and seed."""
+    parameters = study.model_folder(model) / MODELS[model].parameters
+    return {
+        "generator": study.digest(parameters) if parameters.is_file() else None,
+        "scans": _names(study.training),
+        "seed": seed,
+    }
+
+
+def cohort_record(study: Study, model: str) -> dict[str, Any]:
+    """How the cohort of a model was drawn; empty where there is none."""
+    record: dict[str, Any] = _read(study.model_folder(model) / SYNTHESIS_RECORD).get("record", {})
+    return record
+
+
+def cohorts(study: Study, models: Sequence[str], seed: int) -> dict[str, Path]:
+    """The cohorts that belong to today's models, scans and seed, by model in the order of MODELS.
+
+    They are looked for once in a run (`Study.cohorts`), and results of other scans than these are then removed.
+
+    Raises UserError where one of `models` is not there, and where synthetic scans are damaged.
+    """
+    if study.cohorts is None:
+        study.cohorts = find_cohorts(study, models, seed)
+        check_synthetic(study.cohorts)
+        remove_outdated(study)
+    return study.cohorts
+
+
+def find_cohorts(study: Study, models: Sequence[str], seed: int) -> dict[str, Path]:
+    """As `cohorts`; touches nothing."""
+    found = {}
+    for model in MODELS:
+        folder = study.cohort_folder(model)
+        record = cohort_record(study, model) if folder.is_dir() else {}
+        now = origin(study, model, seed)
+        changed = [key for key in now if record and record[key] != now[key]]
+        if record and not changed:
+            found[model] = folder
             continue
-        for table in (output_dir / name for name in tables):
+        why = f"were made with other {' and '.join(changed)}" if changed else "are not there"
+        if model in models:
+            options = _former_options(record, now, study) if record else ""
+            redo = f"--steps train synthesise --model {model}."
+            remedy = f"{options}, or draw them again: {redo}" if options else f"Make them first: {redo}"
+            raise UserError(f"{folder}: synthetic scans of {model} {why}. {remedy}")
+        if changed:
+            log.warning("%s is left out: its synthetic scans %s", model, why)
+    return found
+
+
+def _former_options(record: Mapping[str, Any], now: Mapping[str, Any], study: Study) -> str:
+    """Which options make a cohort valid again, from what it was made of; "" where none does."""
+    options = []
+    if record["scans"] != now["scans"]:
+        numbers = f"({len(record['scans'])} training scans then, {len(now['scans'])} now)"
+        known = set(record["scans"]) <= set(_names(study.scans))
+        labels = "" if known else "labels, --suffix, "
+        options.append(f"the original {labels}--protocol and --held-out {numbers}")
+    if record["seed"] != now["seed"]:
+        options.append(f"--seed {record['seed']}")
+    return f"Use {' and '.join(options)}" if options else ""
+
+
+def _names(scans: Sequence[PreparedScan]) -> list[str]:
+    """Scans as a cohort's record names them."""
+    return [f"{scan.name.stem}_{scan.name.suffix}" for scan in scans]
+
+
+def check_synthetic(cohorts: Mapping[str, Path]) -> None:
+    """Raise UserError, naming every one, where synthetic scans are damaged: before any is looked at.
+
+    None is left out: a cohort with fewer scans is another one than its sidecars and tables describe, and the
+    same scans can be drawn again.
+    """
+    for model, folder in cohorts.items():
+        damaged = []
+        for path in synthetic_scans(folder):
+            try:
+                read_reference(path)
+            except ScanError as error:
+                damaged.append(str(error))
+        if damaged:
+            more = f" And {len(damaged) - 3} more." if len(damaged) > 3 else ""
+            raise UserError(
+                f"{len(damaged)} synthetic scan{'s' if len(damaged) > 1 else ''} of {model} cannot be used. "
+                f"{' '.join(damaged[:3])}{more} To draw the same scans again, remove the folder {folder} and "
+                "run --steps synthesise with the original options. If they come back like this, the model "
+                "draws them so: retrain the model."
+            )
+
+
+# Answers
+
+
+def facts(
+    study: Study, cohorts: Mapping[str, Path], settings: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
+    """What answers may depend on (`Question.depends`)."""
+    return {
+        **study.contents(cohorts),
+        "settings": dict(settings),
+        "held out": [scan.name.stem for scan in study.held_out],
+        "seed": seed,
+        "preparation": [study.grid, study.intensity_percentile],
+    }
+
+
+def answered(
+    study: Study, name: str, question: Question, work: Callable[[], Answer], known: Mapping[str, Any]
+) -> Answer:
+    """The answer to a question: of a former run where what it depends on (`known`) is the same, else of `work`."""
+    file = study.record_file(record_name(name))
+    inputs = {key: known[key] for key in question.depends}
+    content = {key: known[key] for key in question.content}
+    former = _read(file).get("record", {})
+    outputs = [file.with_suffix(".npz")] if former.get("pictures") else []
+    if "tables" not in former:  # of a version that kept them as files alone
+        outputs += [table for table in tables_of(study, question) if not table.stem.endswith("table2")]
+
+    def make() -> dict[str, Any]:
+        return {**content, **work().record()}
+
+    return _answer(study, question, cached(file, inputs, outputs, make))
+
+
+def forget_answer(study: Study, name: str) -> None:
+    """Have a question asked again by the next run."""
+    study.record_file(record_name(name)).unlink(missing_ok=True)
+
+
+def current_answers(study: Study, cohorts: Mapping[str, Path]) -> dict[str, Answer | None]:
+    """What former runs answered of today's scans and cohorts, by question; None where it was not asked."""
+    now = study.contents(cohorts)
+    answers: dict[str, Answer | None] = {}
+    for name, entry in QUESTIONS.items():
+        question = entry.load()
+        record = _read(study.record_file(record_name(name))).get("record", {})
+        same = bool(record) and all(record.get(key) == now[key] for key in question.content)
+        complete = "tables" in record or all(path.is_file() for path in tables_of(study, question)[:1])
+        answers[name] = _answer(study, question, record) if same and complete else None
+    return answers
+
+
+def _answer(study: Study, question: Question, record: Mapping[str, Any]) -> Answer:
+    """From a record; those of older versions lack tables, which are files, and "more"."""
+    tables = record.get("tables")
+    if tables is None:
+        tables = {path.stem.removeprefix("group_"): _rows(path) for path in tables_of(study, question)}
+    more = record.get("more", {key: value for key, value in record.items() if key != "notes"})
+    notes = record.get("notes", [])
+    return Answer(tables, list(notes), dict(more), {}, record.get("reason"))
+
+
+def tables_of(study: Study, question: Question) -> list[Path]:
+    """The files of a question's tables, which need not be there."""
+    return [study.output_dir / f"group_{table}.tsv" for table in question.columns()]
+
+
+def _rows(table: Path) -> list[dict[str, Any]]:
+    """The rows of a table that this app has written: None for n/a, numbers where they are."""
+    try:
+        rows = read_tsv(table) if table.is_file() else []
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{table}: cannot be read ({error}). Make it again: --steps evaluate.") from error
+    return [{key: _value(key, text) for key, text in row.items()} for row in rows]
+
+
+def _value(column: str, text: str) -> Any:
+    if text == "n/a":
+        return None
+    if column in _TEXT or not _NUMBER.fullmatch(text):
+        return text
+    number = int(text) if text.lstrip("-").isdecimal() else float(text)
+    return number if str(number) == text else text  # what was written as text stays as it was
+
+
+def remove_outdated(study: Study) -> None:
+    """Remove tables that were made of other scans or masks than today's, and say so.
+
+    What is slow to compute is kept in models, so the step that made a table makes it again quickly where the
+    former scans come back.
+    """
+    now = study.contents(study.cohorts or {})
+    removed: dict[str, list[str]] = {}
+    for name, entry in QUESTIONS.items():
+        question = entry.load()
+        record = _read(study.record_file(record_name(name))).get("record", {})
+        if all(record.get(key) == now[key] for key in question.content):
+            continue
+        for table in tables_of(study, question):
             if table.is_file():
                 table.unlink()
                 table.with_suffix(".json").unlink(missing_ok=True)
-                gone.setdefault(step, []).append(table.name)
-    for step, names in gone.items():
-        told = ", ".join(names)
-        log.warning("removed, for they were of other scans: %s (--steps %s makes them anew)", told, step)
-
-
-def _record(path: Path) -> dict[str, Any]:
-    """What a step keeps of itself; nothing where it has not been run, or the file is damaged."""
-    try:
-        return dict(read_json(path)["record"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+                removed.setdefault(entry.step, []).append(table.name)
+    for step, names in removed.items():
+        log.warning(
+            "removed outdated tables, which were of other scans: %s (--steps %s makes them again)",
+            *(", ".join(names), step),
+        )

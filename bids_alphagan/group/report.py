@@ -1,236 +1,210 @@
-"""From what a run left behind to what its reports say."""
+"""Step report: group.html, from what the other steps have left."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple, Self
 
-from bids_alphagan.bids.derivatives import EVALUATION_RECORD, METRICS_TABLES, SYNTHESIS_RECORD, model_folder
-from bids_alphagan.bids.names import ScanName, sidecar
-from bids_alphagan.bids.prepared import PreparedScan, compared, scan_masks, subject_scans, synthetic_scans
-from bids_alphagan.bids.split import Split, animals_of
+import numpy as np
+
+from bids_alphagan.bids.names import ScanName
+from bids_alphagan.bids.prepared import PreparedScan, scan_masks, synthetic_scans
+from bids_alphagan.bids.split import animals_of
+from bids_alphagan.bids.study import Study
 from bids_alphagan.common.files import read_json, read_tsv
 from bids_alphagan.config import Config
-from bids_alphagan.evaluation.downstream.section import downstream_methods, downstream_section
-from bids_alphagan.evaluation.pairs.section import MetricsSection
-from bids_alphagan.evaluation.sections import statistics_methods, statistics_section
-from bids_alphagan.models import MODELS, from_record
-from bids_alphagan.qc import limits as gate
-from bids_alphagan.qc import rejected
-from bids_alphagan.qc import verdicts as judgement
-from bids_alphagan.qc.section import Failure, GateSection
-from bids_alphagan.report import figures
-from bids_alphagan.report.html import ModelSection, ScanSection, write_group_report, write_participant_report
-from bids_alphagan.report.methods import (
-    ComparisonFacts,
-    MaskFacts,
-    ModelFacts,
-    group_methods,
-    participant_methods,
-)
-from bids_alphagan.templates import Template, templateflow_homes
+from bids_alphagan.config.run import provenance
+from bids_alphagan.evaluation import EVALUATE, QUESTIONS, record_name
+from bids_alphagan.evaluation.question import Answer, Headline, Question
+from bids_alphagan.group import ledger
+from bids_alphagan.group.step import Cohorts, Quality, Step
+from bids_alphagan.models import MODELS, load_model
+from bids_alphagan.qc.limits import few_note
+from bids_alphagan.qc.section import qc_section
+from bids_alphagan.qc.verdicts import QualityControl
+from bids_alphagan.report import charts, figures, scroll
+from bids_alphagan.report.html import Section, write_page
+from bids_alphagan.report.methods import compose, count
+from bids_alphagan.segmenters import methods as mask_methods
+from bids_alphagan.segmenters.methods import MaskFacts
 
-_SHOWN = 4  # scans in a gallery
+log = logging.getLogger(__name__)
+
+PAGE = "group.html"
+_SHOWN = 4  # scans of each set: more make the page heavy and show no more
 
 
-def participant_reports(
-    config: Config,
-    results: Sequence[Any],
-    template: Template | None,
-    segmenters: Mapping[str, Any],
-    notes: Mapping[str, Sequence[str]],
-    provenance: Mapping[str, Any],
-) -> None:
-    """Write sub-<label>.html for each participant of `results` (`preprocess.ScanResult`)."""
-    jobs = []
-    for subject in dict.fromkeys(result.scan.name.subject for result in results):
-        mine = [result for result in results if result.scan.name.subject == subject]
-        methods = participant_methods(
-            grid=config.grid,
-            intensity_percentile=config.intensity_percentile,
-            masks=mask_facts(segmenters[subject], template),
-            versions=provenance["Versions"],
+class ModelSection(NamedTuple):
+    """What the report says about one model.
+
+    name, label: the model's key and its name in print. training: its config.json. synthesis: how its cohort was
+    drawn (`ledger.cohort_record`). examples, dsegs: synthetic scans and their dsegs (None where there is none).
+    curves, progress: pictures of losses and of samples through training; None where there are none.
+    """
+
+    name: str
+    label: str
+    training: Mapping[str, Any]
+    synthesis: Mapping[str, Any]
+    examples: Sequence[Path]
+    dsegs: Sequence[Path | None]
+    curves: str | None
+    progress: str | None
+
+    @property
+    def n_accepted(self) -> int:
+        return int(self.synthesis["n_accepted"])
+
+    @property
+    def n_rejected(self) -> int:
+        return int(self.synthesis["n_rejected"])
+
+
+@dataclass(frozen=True)
+class Report(Step):
+    """options: every option of the run, for the page's foot (`Config.record`)."""
+
+    name: ClassVar[str] = "report"
+    cohorts: Cohorts
+    quality: Quality
+    options: Mapping[str, Any]
+
+    @classmethod
+    def with_options(cls, config: Config) -> Self:
+        cohorts = Cohorts.of(config.model, config.seed, config.steps)
+        return cls(cohorts, Quality(config.gate_width, config.gate_limits), config.record())
+
+    def check(self, study: Study) -> None:
+        if self.cohorts.first:
+            ledger.find_cohorts(study, self.cohorts.models, self.cohorts.seed)
+
+    def run(self, study: Study) -> None:
+        cohorts = ledger.cohorts(study, self.cohorts.models, self.cohorts.seed)
+        quality = QualityControl.of(study, *self.quality)
+        quality.write_table({model: ledger.cohort_record(study, model) for model in cohorts})
+        models = [_model_section(study, model, folder) for model, folder in cohorts.items()]
+        answers = ledger.current_answers(study, cohorts)
+        origin = provenance(self.options)
+        examples = _examples(study.scans, models)
+        write_page(
+            study.output_dir / PAGE,
+            "group/group.html.j2",
+            n_real=len(study.training),
+            galleries=_galleries(examples),
+            scroll=_scroll(examples),
+            models=models,
+            answers=_headlines(models, answers),
+            sections=[*qc_section(study, quality, cohorts), *_sections(study, models, answers)],
+            provenance=origin,
+            methods=_methods(study, models, answers, self.cohorts.seed, origin["Versions"]),
+            notes=_notes(study, quality, answers),
         )
-        sections = [_scan_section(config, result, notes[subject]) for result in mine]
-        now = [result.scan.name for result in mine]
-        sections += [
-            _earlier(scan) for scan in subject_scans(config.output_dir, subject) if scan.name not in now
-        ]
-        path = config.output_dir / f"sub-{subject}.html"
-        jobs.append((path, subject, sections, provenance, methods))
-    if config.processes == 1 or len(jobs) == 1:
-        for job in jobs:
-            write_participant_report(*job)
-        return
-    with ProcessPoolExecutor(config.processes, mp_context=get_context("spawn")) as pool:
-        for done in [pool.submit(write_participant_report, *job) for job in jobs]:
-            done.result()
+        log.info("open %s", study.output_dir / PAGE)
 
 
-def _scan_section(config: Config, result: Any, notes: Sequence[str]) -> ScanSection:
-    name: ScanName = result.scan.name
-    title = f"{name.stem}_{name.suffix}"
-    if result.error:
-        return ScanSection(title, error=result.error, notes=notes)
-    root = config.output_dir
-    parameters = {"Preparation": result.record}
-    if result.provenance:
-        parameters |= {"Segmentation": result.provenance}
-    return ScanSection(
-        title,
-        reference=root / name.image("reference"),
-        preproc=root / name.image("preproc"),
-        masks=scan_masks(root, name),
-        measures=result.quality,
-        parameters=parameters,
-        notes=[*notes, *_warnings(result.provenance)],
-    )
-
-
-def _earlier(scan: PreparedScan) -> ScanSection:
-    """A scan of the same animal that another run prepared."""
-    segmentation = read_json(sidecar(scan.masks["dseg"]))["Segmentation"] if "dseg" in scan.masks else {}
-    parameters = {"Preparation": scan.record}
-    if segmentation:
-        parameters |= {"Segmentation": segmentation}
-    return ScanSection(
-        f"{scan.name.stem}_{scan.name.suffix}",
-        reference=scan.reference,
-        preproc=scan.preproc,
-        masks=scan.masks,
-        measures=scan.quality,
-        parameters=parameters,
-        notes=["Prepared by another run than the one that wrote this page.", *_warnings(segmentation)],
-    )
-
-
-def _warnings(provenance: Mapping[str, Any]) -> list[str]:
-    notes = [str(provenance["Note"])] if "Note" in provenance else []
-    return [*notes, *(f"Check the header: {told}." for told in provenance.get("Warnings", []))]
-
-
-def mask_facts(segmenter: Any, template: Template | None) -> MaskFacts | None:
-    """What the methods text says about the masks; None where there are none."""
-    if segmenter is None or template is None:
-        return None
-    facts = segmenter.describe()
-    homes = {home.expanduser().resolve() for home in templateflow_homes()}
-    from_templateflow = bool(homes & set(template.t2w.resolve().parents))
-    name = template.name.replace("[@", "[")  # which would be a citation
-    return MaskFacts(facts["Name"], facts["Version"], name, template.citation, from_templateflow)
-
-
-def group_report(
-    config: Config,
-    sides: Split,
-    cohorts: Mapping[str, Path],
-    limits: gate.Limits,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Write group.html from the models' and cohorts' folders, group_metrics.tsv and group_quality.tsv."""
-    scans = sides.scans
-    sections, facts, masks = [], [], None
-    for model, place in cohorts.items():
-        folder = model_folder(config.output_dir, model)
-        training, synthesis = (
-            read_json(folder / "config.json"),
-            read_json(folder / SYNTHESIS_RECORD)["record"],
-        )
-        sections.append(_model_section(model, place, folder, training, synthesis))
-        facts.append(_model_facts(training, synthesis))
-        masks = MaskFacts(**synthesis["masks"]) if synthesis["masks"] else masks
-    table = config.output_dir / "group_metrics.tsv"
-    stamp = config.output_dir / "models" / EVALUATION_RECORD
-    evaluated = read_json(stamp)["record"] if stamp.is_file() and table.is_file() else {}
-    if evaluated.get("compared") != compared(scans, {m: synthetic_scans(p) for m, p in cohorts.items()}):
-        evaluated = {}  # of other scans
-    helped = downstream_section(config.output_dir, scans, cohorts)
-    sets = statistics_section(config.output_dir, scans, cohorts)
-    shown = list(_spread(scans))
-    write_group_report(
-        config.output_dir / "group.html",
-        [scan.reference for scan in shown],
-        [scan.masks.get("dseg") for scan in shown],
-        sections,
-        _metrics_section(table, facts, evaluated.get("notes", ())) if evaluated else None,
-        provenance,
-        group_methods(
-            n_scans=len(sides.training),
-            n_animals=len(set(animals_of(sides.training))),
-            grid=config.grid,
-            models=facts,
-            masks=masks,
-            compared=_comparison(sides, evaluated),
-            seed=config.seed,
-            versions=provenance["Versions"],
-            more=[
-                *(statistics_methods(sets) if sets else []),
-                *([downstream_methods(helped)] if helped else []),
-            ],
-        ),
-        [*_group_notes(sides, bool(evaluated)), *_gate_notes(sides.training, limits)],
-        n_real=len(sides.training),
-        gate_section=_gate_section(config, scans, list(cohorts), limits),
-        downstream_section=helped,
-        statistics_section=sets,
-    )
-
-
-def _model_section(
-    model: str, place: Path, folder: Path, training: Mapping[str, Any], synthesis: Mapping[str, Any]
-) -> ModelSection:
-    examples = synthetic_scans(place)[:_SHOWN]
+def _model_section(study: Study, model: str, cohort: Path) -> ModelSection:
+    folder = study.model_folder(model)
+    examples = synthetic_scans(cohort)[:_SHOWN]
     names = [ScanName.parse(path.name) for path in examples]
+    samples = sorted((folder / "samples").glob("step-*.npy"), key=figures.step_of)
     return ModelSection(
         name=model,
         label=MODELS[model].title,
+        training=read_json(folder / "config.json"),
+        synthesis=ledger.cohort_record(study, model),
         examples=examples,
-        example_dsegs=[scan_masks(place, name, "synthetic").get("dseg") for name in names],
-        losses=folder / "losses.tsv",
-        samples=sorted((folder / "samples").glob("step-*.npy"), key=figures.step_of),
-        n_accepted=synthesis["n_accepted"],
-        n_rejected=synthesis["n_rejected"],
-        settings=training,
+        dsegs=[scan_masks(cohort, name, "synthetic").get("dseg") for name in names],
+        curves=_loss_curves(folder / "losses.tsv"),
+        progress=figures.progress(samples),
     )
 
 
-def _model_facts(training: Mapping[str, Any], synthesis: Mapping[str, Any]) -> ModelFacts:
-    settings, spec = training["settings"], from_record(training["model"])
-    every, trained = settings["checkpoint_every"], settings["iterations"]
-    chosen_from = (every, trained) if settings["use_checkpoint"] == "best" and every <= trained else None
-    return ModelFacts(
-        spec=spec,
-        channels=settings["channels"],
-        latent=settings["latent"] or spec.latent,
-        iterations=synthesis["step"],
-        chosen_from=chosen_from,
-        batch_size=settings["batch_size"],
-        learning_rate=settings["learning_rate"],
-        adam_betas=settings["adam_betas"],
-        ema_decay=settings["ema_decay"],
-        gate_width=synthesis["gate_width"],
-        n_accepted=synthesis["n_accepted"],
-        n_rejected=synthesis["n_rejected"],
-    )
+def _loss_curves(table: Path) -> str | None:
+    rows = read_tsv(table) if table.is_file() else []
+    if not rows:
+        return None
+    return charts.losses({name: np.array([float(row[name]) for row in rows]) for name in rows[0]})
 
 
-def _spread(scans: Sequence[PreparedScan]) -> Iterable[PreparedScan]:
+# Pictures
+
+Examples = tuple[str, Sequence[Path], Sequence[Path | None]]
+
+
+def _examples(scans: Sequence[PreparedScan], models: Sequence[ModelSection]) -> list[Examples]:
+    """Of the real set and each model that has any: its name, and its first scans with their dsegs."""
+    real = list(_of_several_animals(scans))
+    sets: list[Examples] = [("Real", [s.reference for s in real], [s.masks.get("dseg") for s in real])]
+    sets += [(f"Synthetic, {model.label}", model.examples, model.dsegs) for model in models]
+    return [(label, paths, dsegs) for label, paths, dsegs in sets if paths]
+
+
+def _of_several_animals(scans: Sequence[PreparedScan]) -> Iterable[PreparedScan]:
     """A few scans, of different animals as far as there are."""
     by_animal = {scan.name.subject: scan for scan in reversed(scans)}
     first = list(reversed(by_animal.values()))
     return (first + [scan for scan in scans if scan not in first])[:_SHOWN]
 
 
-def _typed(row: Mapping[str, str]) -> dict[str, Any]:
-    keys = ("value", "low", "high", "sd", "sd_passes")
-    numbers = {key: None if row[key] == "n/a" else float(row[key]) for key in keys}
-    return {**row, **numbers, "n": int(row["n"])}
+def _galleries(examples: Sequence[Examples]) -> dict[str, list[tuple[str, str]]]:
+    """Scans, and scans with masks: of each set, its name and its picture."""
+    return {
+        "scans": [(label, figures.gallery(paths, dsegs, masks=False)) for label, paths, dsegs in examples],
+        "masks": [
+            (label, figures.gallery(paths, dsegs, masks=True))
+            for label, paths, dsegs in examples
+            if any(dsegs)
+        ],
+    }
 
 
-def _group_notes(sides: Split, evaluated: bool) -> list[str]:
-    scans, notes = sides.training, []
-    if not evaluated:
+def _scroll(examples: Sequence[Examples]) -> dict[str, Any]:
+    """What the page needs to scroll through the scans of each set."""
+    sets = [(label, scroll.strips(paths, dsegs)) for label, paths, dsegs in examples]
+    return {"planes": list(figures.PLANES), "levels": scroll.LEVELS, "sets": sets}
+
+
+# Words
+
+Answers = Mapping[str, Answer | None]
+
+
+def _questions() -> dict[str, Question]:
+    return {name: entry.load() for name, entry in QUESTIONS.items()}
+
+
+def _headlines(models: Sequence[ModelSection], answers: Answers) -> list[tuple[str, list[Headline]]]:
+    """The questions' answers in one line, for each model; none where nothing was asked."""
+    if not any(answers.values()):
+        return []
+    questions = _questions().values()
+    return [
+        (model.label, [line for question in questions for line in question.headlines(model.name, answers)])
+        for model in models
+    ]
+
+
+def _sections(study: Study, models: Sequence[ModelSection], answers: Answers) -> list[Section]:
+    """The sections of the questions that were asked; those of a step of which some were asked say so."""
+    labels = {model.name: model.label for model in models}
+    asked = {QUESTIONS[name].step for name, answer in answers.items() if answer}
+    sections = []
+    for name, question in _questions().items():
+        entry, answer = QUESTIONS[name], answers[name]
+        if answer is None and entry.step in asked:
+            answer = Answer({}, reason=f"Not computed for these scans: run --steps {entry.step} report.")
+        if answer is not None:
+            pictures = study.record_file(record_name(name)).with_suffix(".npz")
+            view = question.view(answer, labels, pictures)
+            sections.append(Section(name, entry.title, view, question.template))
+    return sections
+
+
+def _notes(study: Study, quality: QualityControl, answers: Answers) -> list[str]:
+    """What a reader must know first."""
+    scans, notes = study.training, []
+    if not any(answers[name] for name, entry in QUESTIONS.items() if entry.step == EVALUATE):
         notes.append("These scans have not been evaluated: run --steps evaluate report.")
     if not any(scan.masks for scan in scans):
         notes.append("The real scans have no masks, so the synthetic scans have none and were not checked.")
@@ -238,59 +212,45 @@ def _group_notes(sides: Split, evaluated: bool) -> list[str]:
         notes.append(
             f"Only {len(scans)} training scans: a model trained on so few scans tends to repeat them."
         )
-    if not sides.held_out:
+    if not study.held_out:
         notes.append(
             "No animal was held out: the metrics compare with the scans that the models learned from, which "
             "a model that copies them passes best."
         )
-    return notes
+    few = few_note(quality.n_training, quality.limits)
+    return [*notes, *([few] if few else [])]
 
 
-def _gate_notes(scans: Sequence[PreparedScan], limits: gate.Limits) -> list[str]:
-    note = gate.few_note(sum(bool(scan.quality) for scan in scans), limits)
-    return [note] if note else []
+def _methods(
+    study: Study, models: Sequence[ModelSection], answers: Answers, seed: int, versions: Mapping[str, str]
+) -> str:
+    """The methods section of a manuscript: data, models, masks, quality control, and each question's answer."""
+    n_scans, n_animals = len(study.training), len(set(animals_of(study.training)))
+    size = "×".join([str(study.grid)] * 3)
+    paragraphs = [
+        f"Synthetic scans were made with bids-alphagan {versions['bids-alphagan']} after Ferreira et al. "
+        f"[@paper], with PyTorch {versions['torch']} [@torch], from {count(n_scans, 'scan')} of "
+        f"{count(n_animals, 'animal')} in BIDS format [@bids], as volumes of {size} voxels "
+        f"with intensities from -1 to 1 (seed {seed})."
+    ]
+    citations = {f"{model.name} source": MODELS[model.name].citation for model in models}
+    for model in models:
+        paragraphs.append(load_model(model.name).methods(model.training, {"step": model.synthesis["step"]}))
+    of_masks = [MaskFacts(**model.synthesis["masks"]) for model in models if model.synthesis.get("masks")]
+    if of_masks:
+        citations |= of_masks[-1].citations
+        paragraphs += [mask_methods(of_masks[-1]), _qc_methods(models)]
+    for name, question in _questions().items():
+        if answer := answers[name]:
+            paragraphs.append(question.methods(answer, study))
+    return compose([paragraph for paragraph in paragraphs if paragraph], citations)
 
 
-def _gate_section(
-    config: Config, scans: Sequence[PreparedScan], models: Sequence[str], limits: gate.Limits
-) -> GateSection | None:
-    """What the gate said of each scan, with the pictures that were kept; None where no scan was judged."""
-    rows = judgement.read_table(config.output_dir)
-    if not rows:
-        return None
-    there = {row["source"] for row in rows}
-    sources = {judgement.REAL: "Real"} | {model: MODELS[model].title for model in models if model in there}
-    verdicts = {row["scan"]: row["reasons"] for row in rows if row["source"] == judgement.REAL}
-    first: dict[str, Failure] = {}  # the first real scan with each worst reason
-    for scan in scans:
-        if reasons := verdicts.get(f"{scan.name.stem}_{scan.name.suffix}"):
-            failure = Failure(f"Real: {scan.name.stem}", reasons, scan.reference, scan.masks)
-            first.setdefault(gate.kind(reasons[0]), failure)
-    failures = list(first.values())[: rejected.EXAMPLES]
-    for model in sources:
-        drawn = {(row["scan"], row["draw"], row["seed"]) for row in rows if row["source"] == model}
-        kept = [
-            one
-            for one in rejected.kept(rejected.place(model_folder(config.output_dir, model)))
-            if (one.name, str(one.draw), str(one.rejection.seed)) in drawn
-        ]
-        for one in rejected.examples(kept):
-            title = f"{sources[model]}: {one.name}, draw {one.draw}"
-            failures.append(Failure(title, one.rejection.reasons, one.scan, one.masks))
-    return GateSection(sources, rows, limits, failures)
-
-
-def _comparison(sides: Split, evaluated: Mapping[str, Any]) -> ComparisonFacts | None:
-    if not evaluated:
-        return None
-    pairs = (evaluated["pairs_per_scan"], evaluated["msssim_pairs_per_scan"])
-    return ComparisonFacts(len(set(animals_of(sides.held_out))), *pairs)
-
-
-def _metrics_section(table: Path, models: Sequence[ModelFacts], notes: Sequence[str]) -> MetricsSection:
-    beside = table.with_suffix(".json")
-    descriptions = read_json(beside)["metric"]["Levels"] if beside.is_file() else {}
-    titles = {model.spec.name: model.spec.title for model in models}
-    table2 = table.with_name(METRICS_TABLES[1])
-    paper = read_tsv(table2) if table2.is_file() else []
-    return MetricsSection([_typed(row) for row in read_tsv(table)], titles, descriptions, notes, paper)
+def _qc_methods(models: Sequence[ModelSection]) -> str:
+    kept = ", ".join(f"{m.n_accepted} of {m.n_accepted + m.n_rejected} by {m.label}" for m in models)
+    widths = " and ".join(dict.fromkeys(f"{m.synthesis['gate_width']:g}" for m in models))
+    return (
+        "Synthetic scans were saved with the header and affine of a real scan. Where a measure "
+        f"of its masks' quality lay more than {widths} robust standard deviations from the real scans' "
+        f"median, a scan was discarded and drawn again; kept were {kept}."
+    )

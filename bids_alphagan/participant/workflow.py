@@ -8,13 +8,14 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from nipype import Node, Workflow
@@ -31,6 +32,7 @@ from bids_alphagan.common.errors import ScanError, UserError
 from bids_alphagan.common.files import read_json, write_json
 from bids_alphagan.common.volume import check_there, voxels
 from bids_alphagan.config import Config
+from bids_alphagan.participant import nodes
 from bids_alphagan.participant.nodes import (
     FILES,
     ConformToGrid,
@@ -40,6 +42,9 @@ from bids_alphagan.participant.nodes import (
 )
 
 log = logging.getLogger(__name__)
+
+# The results of nodes in a work folder name their classes: this is where older versions had them.
+sys.modules.setdefault("bids_alphagan.nodes", nodes)
 
 # A segmenter as this module sees it: (scan, private folder) -> probseg, dseg, brain, provenance, measures.
 Segment = Callable[[Path, Path], Any]
@@ -62,16 +67,51 @@ class ScanResult:
     record: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What the workflow reads of the options. plugin: nipype's, and its arguments."""
+
+    bids_dir: Path
+    output_dir: Path
+    work_dir: Path
+    grid: int
+    intensity_percentile: float
+    bias_corrected: bool
+    mask_threads: int
+    stop_on_first_crash: bool
+    log_nipype: bool
+    plugin: tuple[str, dict[str, Any]]
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """UserError where --use-plugin cannot be read."""
+        return cls(
+            config.bids_dir,
+            config.output_dir,
+            config.work,
+            config.grid,
+            config.intensity_percentile,
+            config.bias_corrected,
+            config.mask_threads,
+            config.stop_on_first_crash,
+            config.verbose > 1,
+            _plugin(config.use_plugin, config.processes, config.mem_mb),
+        )
+
+    def folder(self, scan: RawScan) -> Path:
+        """Where the nodes of a scan work."""
+        return self.work_dir / "participant" / _slug(scan)
+
+
 def run(
-    config: Config, scans: Sequence[RawScan], segmenters: Mapping[str, Segment | None]
+    settings: Settings, scans: Sequence[RawScan], segmenters: Mapping[str, Segment | None]
 ) -> list[ScanResult]:
     """Prepare and segment scans; one that fails does not hold back the others.
 
     segmenters: by participant label; None where there are to be no masks.
     """
-    base = config.work / "participant"
-    workflow, lost = plan(config, scans, segmenters)
-    plugin, arguments = _plugin(config)
+    workflow, lost = plan(settings, scans, segmenters)
+    plugin, arguments = settings.plugin
     with tqdm(total=len(scans), initial=lost, desc="participant", unit="scan") as progress:
         arguments["status_callback"] = partial(_advance, progress, set())
         gc.freeze()  # nipype collects garbage before each node, among all that the libraries have loaded
@@ -82,22 +122,22 @@ def run(
         finally:
             gc.unfreeze()
     for scan in scans:
-        failure = base / _slug(scan) / "failure.json"
-        if failure.is_file() and read_json(failure)["bad_scan"] and forget(config.output_dir, scan.name):
+        failure = settings.folder(scan) / "failure.json"
+        if failure.is_file() and read_json(failure)["bad_scan"] and forget(settings.output_dir, scan.name):
             log.warning("%s: what was made of this scan before it was damaged is removed", scan.path)
-    return [_result(scan, base / _slug(scan)) for scan in scans]
+    return [_result(scan, settings.folder(scan)) for scan in scans]
 
 
 def plan(
-    config: Config, scans: Sequence[RawScan], segmenters: Mapping[str, Segment | None]
+    settings: Settings, scans: Sequence[RawScan], segmenters: Mapping[str, Segment | None]
 ) -> tuple[Workflow, int]:
     """The workflow of all scans, and how many are lost: they cannot be read, and have left the reason."""
-    workflow = Workflow(name="participant", base_dir=str(config.work))
+    workflow = Workflow(name="participant", base_dir=str(settings.work_dir))
     # Before any interface is made: the first one would ask the network for nipype's newest version.
-    _configure_nipype(workflow, config, len(scans))
+    _configure_nipype(workflow, settings, len(scans))
     lost = 0
     for scan in scans:
-        folder = config.work / "participant" / _slug(scan)
+        folder = settings.folder(scan)
         (folder / "failure.json").unlink(missing_ok=True)
         (folder / "write" / FILES["result"]).unlink(missing_ok=True)
         try:
@@ -106,7 +146,7 @@ def plan(
             write_json(folder / "failure.json", {"reason": str(error), "bad_scan": True})
             lost += 1
             continue
-        workflow.add_nodes([scan_workflow(config, scan, segmenters[scan.name.subject])])
+        workflow.add_nodes([scan_workflow(settings, scan, segmenters[scan.name.subject])])
     return workflow, lost
 
 
@@ -161,9 +201,9 @@ def _advance(progress: Any, through: set[str], node: Any, status: str) -> None:
         progress.update()
 
 
-def scan_workflow(config: Config, scan: RawScan, segment: Segment | None) -> Workflow:
+def scan_workflow(settings: Settings, scan: RawScan, segment: Segment | None) -> Workflow:
     """The chain of nodes of one scan."""
-    failure = str(config.work / "participant" / _slug(scan) / "failure.json")
+    failure = str(settings.folder(scan) / "failure.json")
 
     def node(name: str, interface: BaseInterface) -> Node:
         return Node(interface, name=name, mem_gb=_NODE_MEMORY_GB[name])
@@ -171,16 +211,18 @@ def scan_workflow(config: Config, scan: RawScan, segment: Segment | None) -> Wor
     read = node("read", ReadReference(in_file=str(scan.path), failure_file=failure))
     cube = node(
         "conform",
-        ConformToGrid(grid=config.grid, upper_percentile=config.intensity_percentile, failure_file=failure),
+        ConformToGrid(
+            grid=settings.grid, upper_percentile=settings.intensity_percentile, failure_file=failure
+        ),
     )
     write = node(
         "write",
         WriteDerivatives(
             in_file=str(scan.path),
-            output_dir=str(config.output_dir.resolve()),
-            raw_path=scan.path.relative_to(config.bids_dir).as_posix(),
+            output_dir=str(settings.output_dir.resolve()),
+            raw_path=scan.path.relative_to(settings.bids_dir).as_posix(),
             metadata=scan.metadata,
-            bias_corrected=config.bias_corrected,
+            bias_corrected=settings.bias_corrected,
             failure_file=failure,
         ),
     )
@@ -195,7 +237,7 @@ def scan_workflow(config: Config, scan: RawScan, segment: Segment | None) -> Wor
         interface = SegmentTissue(segment=segment, failure_file=failure)
         estimate = getattr(segment, "memory_gb", None)
         size = estimate(voxels(scan.path)) if estimate else _NODE_MEMORY_GB["read"]
-        tissue = Node(interface, name="segment", n_procs=config.mask_threads, mem_gb=size)
+        tissue = Node(interface, name="segment", n_procs=settings.mask_threads, mem_gb=size)
         flow.connect(read, "reference", tissue, "reference")
         flow.connect(tissue, "maps", write, "maps")
         flow.connect(tissue, "segmentation", write, "segmentation")
@@ -216,13 +258,13 @@ def _result(scan: RawScan, folder: Path) -> ScanResult:
     return ScanResult(scan, None, facts["provenance"], facts["quality"], facts["record"])
 
 
-def _configure_nipype(workflow: Workflow, config: Config, n_scans: int) -> None:
+def _configure_nipype(workflow: Workflow, settings: Settings, n_scans: int) -> None:
     # Between two rounds of nipype's a process may wait for work; a round over many nodes takes longer itself.
     # A batch system is asked for each of its jobs in each round.
-    pause = min(0.1, max(0.02, n_scans / 5000)) if _plugin(config)[0] in _HERE else 2
+    pause = min(0.1, max(0.02, n_scans / 5000)) if settings.plugin[0] in _HERE else 2
     execution = {
         "crashfile_format": "txt",
-        "stop_on_first_crash": str(config.stop_on_first_crash).lower(),
+        "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
         "hash_method": "content",
         "remove_unnecessary_outputs": "false",
         "poll_sleep_duration": str(pause),
@@ -232,22 +274,22 @@ def _configure_nipype(workflow: Workflow, config: Config, n_scans: int) -> None:
     nipype_config.update_config({"execution": execution, "logging": {"log_to_file": "false"}})
     os.environ.setdefault("LOGNAME", "bids-alphagan")  # nipype names a batch system's jobs by it
     # Only here: a % in a path is an error to nipype's own configuration file parser.
-    workflow.config["execution"] = execution | {"crashdump_dir": str(config.output_dir.resolve() / "logs")}
+    workflow.config["execution"] = execution | {"crashdump_dir": str(settings.output_dir.resolve() / "logs")}
     # nipype's own words go to the log file; on the screen a failed scan is one line at the end.
     nipype_log = logging.getLogger("nipype")
     for handler in [h for h in nipype_log.handlers if not isinstance(h, logging.FileHandler)]:
         nipype_log.removeHandler(handler)
-    nipype_log.propagate = config.verbose > 1
+    nipype_log.propagate = settings.log_nipype
 
 
-def _plugin(config: Config) -> tuple[str, dict[str, Any]]:
-    if config.use_plugin:
-        return read_plugin(config.use_plugin)
-    if config.processes == 1:
+def _plugin(file: Path | None, processes: int, mem_mb: int | None) -> tuple[str, dict[str, Any]]:
+    if file:
+        return read_plugin(file)
+    if processes == 1:
         return "Linear", {}
-    arguments: dict[str, Any] = {"n_procs": config.processes, "raise_insufficient": False}
-    if config.mem_mb:
-        arguments["memory_gb"] = config.mem_mb / 1024
+    arguments: dict[str, Any] = {"n_procs": processes, "raise_insufficient": False}
+    if mem_mb:
+        arguments["memory_gb"] = mem_mb / 1024
     return "MultiProc", arguments
 
 

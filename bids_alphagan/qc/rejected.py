@@ -1,4 +1,4 @@
-"""Draws that the gate refused, kept aside for a look: all of them, or an example of each worst reason.
+"""Draws that failed quality control, kept for a look: all of them, or an example of each worst reason.
 
 They live in a model's folder, which BIDS tools pass over, under names that none takes for a scan's:
 models/MODEL/rejected/synth0001_draw-01/ with scan.nii.gz, its masks where there are any, and rejected.json.
@@ -19,7 +19,7 @@ from bids_alphagan.bids.names import TISSUES
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.files import read_json, write_json
 from bids_alphagan.common.volume import save, with_grid
-from bids_alphagan.qc import limits as gate
+from bids_alphagan.qc.limits import kind
 
 EXAMPLES = 6  # at most, where not all are kept
 NOTE = "rejected.json"
@@ -68,10 +68,10 @@ class Kept:
 
     @property
     def kind(self) -> str:
-        return gate.kind(self.rejection.reasons[0])
+        return kind(self.rejection.reasons[0])
 
 
-def place(model_folder: Path) -> Path:
+def folder_of(model_folder: Path) -> Path:
     """Where a model's rejected draws are."""
     return model_folder / "rejected"
 
@@ -102,7 +102,7 @@ def write(
     for key, values in maps.items():
         data = values.astype(np.float32 if key in TISSUES else np.uint8)
         save(with_grid(data, image), making / f"{key}.nii.gz")
-    about = {"Description": "A synthetic scan that the gate rejected: not for use", **facts}
+    about = {"Description": "A synthetic scan that failed quality control: not for use", **facts}
     write_json(making / NOTE, {**about, "index": index, "draw": draw, **asdict(rejection)})
     shutil.rmtree(final, ignore_errors=True)
     making.rename(final)

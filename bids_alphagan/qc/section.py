@@ -1,7 +1,7 @@
-"""The group report's section on the gate: who passes, why others do not, and pictures of typical failures."""
+"""The report's section on quality control: who passes, why others fail, and pictures of typical failures."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bids_alphagan.bids.study import Study
+from bids_alphagan.models import MODELS
+from bids_alphagan.qc import rejected
 from bids_alphagan.qc.limits import Limit, kind
 from bids_alphagan.qc.measures import MEASURES
-from bids_alphagan.qc.verdicts import HELD_OUT
+from bids_alphagan.qc.verdicts import HELD_OUT, REAL, QualityControl, read_table
 from bids_alphagan.report import charts, figures
+from bids_alphagan.report.html import Section
 
 _FAILED, _PASSED = charts.ACCENTS[1], charts.ACCENTS[0]
 
@@ -29,8 +33,8 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class GateSection:
-    """What the group report says about the gate.
+class QualitySection:
+    """What the group report says about quality control.
 
     Attributes
     ----------
@@ -47,7 +51,40 @@ class GateSection:
     failures: Sequence[Failure] = ()
 
 
-def view(section: GateSection) -> dict[str, Any]:
+def qc_section(study: Study, quality: QualityControl, models: Iterable[str]) -> list[Section]:
+    """The section, from group_quality.tsv and the rejected draws that were kept; none where no scan was judged."""
+    rows = read_table(study.output_dir)
+    if not rows:
+        return []
+    present = {row["source"] for row in rows}
+    sources = {REAL: "Real"} | {model: MODELS[model].title for model in models if model in present}
+    section = QualitySection(sources, rows, quality.limits, _failures(study, sources, rows))
+    return [Section("qc", "Quality control", view(section), "qc/section.html.j2")]
+
+
+def _failures(study: Study, sources: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> list[Failure]:
+    """The first real scan with each worst reason, and the examples of each model's rejected draws."""
+    failed_by = {row["scan"]: row["reasons"] for row in rows if row["source"] == REAL}
+    first: dict[str, Failure] = {}
+    for scan in study.scans:
+        if reasons := failed_by.get(f"{scan.name.stem}_{scan.name.suffix}"):
+            failure = Failure(f"Real: {scan.name.stem}", reasons, scan.reference, scan.masks)
+            first.setdefault(kind(reasons[0]), failure)
+    failures = list(first.values())[: rejected.EXAMPLES]
+    for model in sources:
+        drawn = {(row["scan"], row["draw"], row["seed"]) for row in rows if row["source"] == model}
+        kept = [
+            draw
+            for draw in rejected.kept(rejected.folder_of(study.model_folder(model)))
+            if (draw.name, str(draw.draw), str(draw.rejection.seed)) in drawn
+        ]
+        for draw in rejected.examples(kept):
+            title = f"{sources[model]}: {draw.name}, draw {draw.draw}"
+            failures.append(Failure(title, draw.rejection.reasons, draw.scan, draw.masks))
+    return failures
+
+
+def view(section: QualitySection) -> dict[str, Any]:
     """All that the page shows: pass rates, reasons with their counts, real scans that fail, pictures."""
     rows = {source: [r for r in section.rows if r["source"] == source] for source in section.sources}
     failed = {source: [row for row in mine if row["verdict"] == "fail"] for source, mine in rows.items()}
@@ -86,7 +123,7 @@ def _picture(failure: Failure) -> str:
     return figures.three_planes(scan, maps, at, twice=True, inches=6)
 
 
-def strips(section: GateSection) -> str:
+def strips(section: QualitySection) -> str:
     """A panel for each source, a row for each measure: a dot for each scan, lines for the limits.
 
     Values are in robust standard deviations from the real scans' median, so that one axis serves all.
@@ -119,7 +156,7 @@ def strips(section: GateSection) -> str:
     return charts.svg(figure)
 
 
-def _reach(section: GateSection) -> float:
+def _reach(section: QualitySection) -> float:
     """Half the axis: all values and limits, but no further than twice the outermost limit."""
     limits = section.limits
     values = [

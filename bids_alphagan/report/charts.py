@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from bids_alphagan.config.choices import MODEL_NAMES
+from bids_alphagan.models import MODELS
 from bids_alphagan.report.figures import COLOURS, TISSUES, data_uri, load
 
 # Stand-ins that `svg` turns into the colours of the reader's theme.
@@ -24,8 +24,7 @@ THEME = (
 
 def colour(model: str | None) -> str:
     """A model's colour, the same in every chart of every page; the page's ink for real scans."""
-    known = model in MODEL_NAMES
-    return ACCENTS[MODEL_NAMES.index(model) % len(ACCENTS)] if known else INK
+    return ACCENTS[list(MODELS).index(model) % len(ACCENTS)] if model in MODELS else INK
 
 
 def histograms(reference: Path, preproc: Path, maps: Mapping[str, np.ndarray]) -> str:

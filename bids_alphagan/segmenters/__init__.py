@@ -1,57 +1,57 @@
-"""Tissue segmentation: a scan on its own grid goes in, probability maps on that very grid come out."""
+"""Tissue segmentation: a scan on its own grid goes in, probability maps on that very grid come out.
+
+A new segmenter is a file with a class like `base.Segmenter` and an entry in SEGMENTERS. Nothing heavy is imported.
+"""
 
 import logging
-import os
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.segmenters.ants import AntsSegmenter
-from bids_alphagan.segmenters.base import TISSUES, Segmentation, Segmenter
-from bids_alphagan.segmenters.registration import DEMO, FULL
-from bids_alphagan.segmenters.spm import TIME_LIMIT, SpmSegmenter
-from bids_alphagan.segmenters.spm_program import find_spm, spm_version
-from bids_alphagan.templates import Template
+from bids_alphagan.common.lazy import Lazy, loaded
 
-__all__ = ["SEGMENTERS", "TISSUES", "Segmentation", "Segmenter", "resolve_segmenter"]
+if TYPE_CHECKING:
+    from bids_alphagan.segmenters.base import Segmenter
+    from bids_alphagan.segmenters.methods import MaskFacts
+    from bids_alphagan.segmenters.options import MaskOptions
+    from bids_alphagan.templates import Template
 
 log = logging.getLogger(__name__)
 
-SEGMENTERS: dict[str, type] = {"spm": SpmSegmenter, "ants": AntsSegmenter}
+AUTO, NONE = "auto", "none"
+# A class, or its name. "auto" takes the first that is there, so that what needs nothing else stands last.
+SEGMENTERS: dict[str, Lazy | type] = {
+    "spm": Lazy("bids_alphagan.segmenters.spm:SpmSegmenter"),
+    "ants": Lazy("bids_alphagan.segmenters.ants:AntsSegmenter"),
+}
 
 
-def resolve_segmenter(
-    choice: str,
-    template: Template,
-    spm_cmd: str | None = None,
-    quick: bool = False,
-    threads: int = 1,
-    spm_time_limit: float = TIME_LIMIT / 60,
-    cache: Path | None = None,
-) -> Segmenter:
-    """The segmenter for `choice`: 'auto' (SPM where it is found, else antspyx, said loudly), or a name.
+def resolve_segmenter(choice: str, template: "Template", options: "MaskOptions") -> "Segmenter":
+    """The segmenter for `choice`: a key of SEGMENTERS, or 'auto', the first that is there, said loudly.
 
-    `quick` is for demonstrations: antspyx works on coarser voxels. `spm_time_limit`: minutes per
-    scan. `cache`: folder for what is built once.
-    Raises UserError when SPM is asked for and not found, when the SPM that was found does not run, or when
-    the name is unknown.
+    Raises UserError where the name is unknown, its program is not there, or the program does not run.
     """
-    if choice not in ("auto", *SEGMENTERS):
-        raise UserError(f"Unknown segmenter {choice!r}. Known are auto, none, {', '.join(SEGMENTERS)}.")
-    effort = DEMO if quick else FULL
-    if choice == "ants":
-        return AntsSegmenter(template, effort, threads)
-    command = find_spm(spm_cmd)
-    home = os.environ.get("SPM_HOME")
-    absent = f" (SPM_HOME={home} is not there)" if home and not Path(home).is_dir() else ""
-    if command:
-        return SpmSegmenter(
-            template, command, spm_version(command), threads, effort, cache, spm_time_limit * 60
-        )
-    if choice == "spm":
-        raise UserError(
-            f"SPM was not found{absent}. Name it with --spm-cmd (such as /opt/spm/bin/spm-octave), set "
-            "SPM_HOME or SPMMCRCMD, or choose --segmenter ants, which needs nothing else."
-        )
-    note = f"SPM was not found{absent}: the tissue masks come from antspyx (--segmenter ants), not from SPM."
-    log.warning(note)
-    return AntsSegmenter(template, effort, threads, note)
+    if choice not in (AUTO, *SEGMENTERS):
+        raise UserError(f"Unknown segmenter {choice!r}. Known are {AUTO}, {NONE}, {', '.join(SEGMENTERS)}.")
+    first = note = ""
+    for name in SEGMENTERS if choice == AUTO else [choice]:
+        segmenter: Any = loaded(SEGMENTERS[name])
+        missing = segmenter.missing(options)
+        if missing and choice != AUTO:
+            others = " or ".join(f"--segmenter {other}" for other in (*SEGMENTERS, NONE) if other != name)
+            raise UserError(f"{missing}. {segmenter.advice}, or choose {others}.")
+        if missing:
+            first, note = first or segmenter.label, note or missing
+            continue
+        if note:
+            note += f": the tissue masks come from {segmenter.label} (--segmenter {name}), not from {first}."
+            log.warning(note)
+        found: Segmenter = segmenter.create(template, options, note)
+        return found
+    raise UserError(f"{note}, nor any other segmenter. Go without masks: --segmenter {NONE}.")
+
+
+def methods(masks: "MaskFacts") -> str:
+    """A paragraph for a manuscript, in the words of the segmenter that made the masks."""
+    from_name = {cls.label: cls for cls in map(loaded, SEGMENTERS.values())}
+    words = "with {name} {version} from the template {template}"
+    return masks.paragraph(from_name[masks.segmenter].methods if masks.segmenter in from_name else words)

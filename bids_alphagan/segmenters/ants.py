@@ -3,15 +3,22 @@
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from bids_alphagan.common.errors import ScanError
-from bids_alphagan.segmenters.base import TISSUES, Segmentation, finish, largest_component, read_ras
+from bids_alphagan.segmenters.base import (
+    TISSUES,
+    Segmentation,
+    finish,
+    largest_component,
+    read_ras,
+)
 from bids_alphagan.segmenters.folders import private_folder
 from bids_alphagan.segmenters.intensities import REFINEMENT, refine
-from bids_alphagan.segmenters.registration import FULL, HOW, Effort, fine_template, register
+from bids_alphagan.segmenters.options import MaskOptions
+from bids_alphagan.segmenters.registration import DEMO, FULL, HOW, Effort, fine_template, register
 from bids_alphagan.templates import Template
 
 
@@ -28,6 +35,21 @@ class AntsSegmenter:
     threads: int = 1
     note: str = ""
     name: str = "ants"
+    label: ClassVar[str] = "antspyx"
+    advice: ClassVar[str] = "Install antspyx"
+    methods: ClassVar[str] = (
+        "with {name} {version} [@ants]: after bias correction [@n4], the template {template} was registered to "
+        "the scan by an affine and a symmetric diffeomorphic transform [@syn], which brought its tissue "
+        "probability maps to the scan's own grid, where the scan's intensities moved the tissues' borders"
+    )
+
+    @classmethod
+    def missing(cls, options: MaskOptions) -> str:
+        return ""
+
+    @classmethod
+    def create(cls, template: Template, options: MaskOptions, note: str = "") -> Self:
+        return cls(template, DEMO if options.quick else FULL, options.threads, note)
 
     def memory_gb(self, voxels: int) -> float:
         """Measured: 0.5 for 64x64x40 voxels, 0.9 for 112x112x88 (benchmarks/segmentation.py --grid fine)."""
@@ -35,7 +57,7 @@ class AntsSegmenter:
 
     def describe(self) -> dict[str, Any]:
         return {
-            "Name": "antspyx",
+            "Name": self.label,
             "Version": version("antspyx"),
             "Parameters": asdict(self.effort),
             "Template": self.template.name,

@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 from scipy import ndimage
 
-from bids_alphagan.common.volume import load
-from bids_alphagan.qc import measures as quality
+from bids_alphagan.common.volume import load, tissue_labels
+from bids_alphagan.qc.measures import measure
+from bids_alphagan.segmenters.options import MaskOptions
+from bids_alphagan.templates import Template
 
 TISSUES = ("GM", "WM", "CSF")  # the index in a dseg is the position plus one
 
@@ -20,7 +22,7 @@ class Segmentation:
     """Masks of one scan, all of the scan's 3D shape.
 
     probseg: float32 in [0, 1] by tissue, their sum at most 1; brain: bool; dseg: uint8, 0 outside the brain,
-    else 1 GM, 2 WM, 3 CSF; provenance: JSON-able; measures: see `bids_alphagan.qc.measures.measure`.
+    else 1 GM, 2 WM, 3 CSF; provenance: JSON-able; measures: see `qc.measures.measure`.
     """
 
     probseg: dict[str, np.ndarray]
@@ -35,7 +37,24 @@ class Segmenter(Protocol):
     """Picklable. Called with a 3D (or x, y, z, 1) NIfTI of any orientation and a private, writable folder.
 
     Raises ScanError when this scan cannot be segmented.
+
+    label: its name in print, as `describe` gives it. advice: what to do where it is missing. methods: how masks
+    were made, for a manuscript, with {name}, {version} and {template}; citing as `report.methods.compose` says.
     """
+
+    label: ClassVar[str]
+    advice: ClassVar[str]
+    methods: ClassVar[str]
+
+    @classmethod
+    def missing(cls, options: MaskOptions) -> str:
+        """Why it cannot be used here, without a full stop; "" where it can. UserError where it is broken."""
+        ...
+
+    @classmethod
+    def create(cls, template: Template, options: MaskOptions, note: str = "") -> Self:
+        """The segmenter for a template. note: to be said wherever its masks are. UserError as of `missing`."""
+        ...
 
     @property
     def name(self) -> str: ...
@@ -81,25 +100,19 @@ def finish(
     """
     total = np.sum([maps[tissue] for tissue in TISSUES], axis=0)
     probseg = {t: np.asarray(maps[t] / np.maximum(total, 1), dtype=np.float32) for t in TISSUES}
-    dseg = labels(probseg, brain)
-    measures = quality.measure(
+    dseg = tissue_labels(probseg, brain)
+    measures = measure(
         data,
         np.linalg.norm(affine[:3, :3], axis=0),
         [probseg[tissue] for tissue in TISSUES],
         dseg,
-        prior_dseg=labels(warped, warped["brain"] > 0.5),
+        prior_dseg=tissue_labels(warped, warped["brain"] > 0.5),
         template=warped["template"],
         prior=[warped[tissue] for tissue in TISSUES],
         found=total > 0.5,
     )
     stored = {tissue: back(values) for tissue, values in probseg.items()}
     return Segmentation(stored, back(brain), back(dseg), provenance, measures, back(data))
-
-
-def labels(maps: Mapping[str, np.ndarray], brain: np.ndarray) -> np.ndarray:
-    """The dseg (uint8): the most probable tissue inside the brain mask, 0 outside."""
-    best = np.argmax([maps[tissue] for tissue in TISSUES], axis=0) + 1
-    return np.where(brain, best, 0).astype(np.uint8)
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:

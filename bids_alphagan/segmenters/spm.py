@@ -7,11 +7,12 @@ Source: Ashburner & Friston 2005, Unified segmentation, doi:10.1016/j.neuroimage
 """
 
 import logging
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import nibabel as nib
 import numpy as np
@@ -20,10 +21,18 @@ from scipy import ndimage
 from bids_alphagan.common.errors import ScanError
 from bids_alphagan.common.files import digest, file_digest
 from bids_alphagan.common.volume import load, save
-from bids_alphagan.segmenters.base import TISSUES, Segmentation, finish, largest_component, read_ras
+from bids_alphagan.segmenters.base import (
+    TISSUES,
+    Segmentation,
+    finish,
+    largest_component,
+    read_ras,
+)
 from bids_alphagan.segmenters.folders import private_folder
+from bids_alphagan.segmenters.options import MaskOptions
 from bids_alphagan.segmenters.pose import Volumes
 from bids_alphagan.segmenters.registration import (
+    DEMO,
     FULL,
     HOW,
     PARTS,
@@ -32,7 +41,14 @@ from bids_alphagan.segmenters.registration import (
     fine_template,
     register,
 )
-from bids_alphagan.segmenters.spm_program import ELSE, call, complaint, last_words
+from bids_alphagan.segmenters.spm_program import (
+    ELSE,
+    call,
+    complaint,
+    find_spm,
+    last_words,
+    spm_version,
+)
 from bids_alphagan.templates import Template
 
 log = logging.getLogger(__name__)
@@ -109,6 +125,34 @@ class SpmSegmenter:
     cache: Path | None = field(default=None, repr=False)
     time_limit: float = field(default=TIME_LIMIT, repr=False)  # seconds; more of them change no result
     name: str = "spm"
+    label: ClassVar[str] = "SPM"
+    advice: ClassVar[str] = (
+        "Name it with --spm-cmd (such as /opt/spm/bin/spm-octave), set SPM_HOME or SPMMCRCMD"
+    )
+    methods: ClassVar[str] = (
+        "by the unified segmentation of {name} {version} [@spm], at ten times the animal's size, from the tissue "
+        "probability maps of the template {template}, which bias correction [@n4], an affine and a symmetric "
+        "diffeomorphic registration [@syn] by ANTs [@ants] had brought to the scan; voxels that it called "
+        "mixtures of two tissues were divided as the registered maps expect, and the brain mask is that of the "
+        "registration"
+    )
+
+    @classmethod
+    def missing(cls, options: MaskOptions) -> str:
+        if find_spm(options.spm_cmd):
+            return ""
+        home = os.environ.get("SPM_HOME")
+        absent = f" (SPM_HOME={home} is not there)" if home and not Path(home).is_dir() else ""
+        return f"SPM was not found{absent}"
+
+    @classmethod
+    def create(cls, template: Template, options: MaskOptions, note: str = "") -> Self:
+        command = find_spm(options.spm_cmd)
+        assert command, "asked for where it is missing"
+        effort = DEMO if options.quick else FULL
+        limit = options.spm_time_limit * 60
+        version = spm_version(command)
+        return cls(template, command, version, options.threads, effort, options.cache, limit)
 
     def memory_gb(self, voxels: int) -> float:
         """Python's and SPM's: for 64x64x40 voxels 1.4 are measured (benchmarks/segmentation.py)."""
@@ -116,7 +160,7 @@ class SpmSegmenter:
 
     def describe(self) -> dict[str, Any]:
         return {
-            "Name": "SPM",
+            "Name": self.label,
             "Version": self.version,
             "Command": shlex.join(self.command),
             "Parameters": PARAMETERS,

@@ -9,9 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.config.choices import STEPS
 
-STAGES = ("participant", *STEPS)
 DEFAULTS: dict[str, dict[str, str]] = {
     "participant": {"time": "2:00:00", "mem": "4G", "cpus": "1"},
     "train": {"time": "24:00:00", "mem": "16G", "cpus": "4", "gpus": "1"},
@@ -20,6 +18,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
     "downstream": {"time": "24:00:00", "mem": "16G", "cpus": "4", "gpus": "1"},
     "report": {"time": "1:00:00", "mem": "8G", "cpus": "4"},
 }
+STAGES = tuple(DEFAULTS)
 REQUEUED = ("train", "synthesise", "downstream")  # they go on where they were stopped
 MOST_REQUEUES = 100
 # What Slurm takes for an option, and how a user is told.

@@ -8,7 +8,7 @@ result depends neither on the number of processes nor on interruptions.
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -28,25 +28,26 @@ from bids_alphagan.bids.derivatives import (
     write_participants,
     write_scan,
 )
-from bids_alphagan.bids.names import ScanName, sidecar, uri
+from bids_alphagan.bids.names import TISSUES, ScanName, sidecar, uri
 from bids_alphagan.bids.prepared import PreparedScan
 from bids_alphagan.common.errors import ScanError
 from bids_alphagan.common.files import read_json, write_json
 from bids_alphagan.common.logs import log_files, worker_log
-from bids_alphagan.common.volume import load, restore
-from bids_alphagan.qc import limits as gate
-from bids_alphagan.qc import measures as quality
+from bids_alphagan.common.volume import load, restore, restore_map, tissue_labels
+from bids_alphagan.models import SCAN
+from bids_alphagan.qc import limits as qc
 from bids_alphagan.qc import rejected
+from bids_alphagan.qc.measures import DESCRIPTIONS
 from bids_alphagan.qc.rejected import NonePassedError, Rejection, finite
 
 log = logging.getLogger(__name__)
 
 # A segmenter as this module sees it: (scan, private folder) -> probseg, dseg, brain, provenance, measures.
 Segment = Callable[[Path, Path], Any]
-# Seeds -> cubes (n, N, N, N) in [-1, 1].
+# Seeds -> samples (n, C, N, N, N) in [-1, 1].
 Generate = Callable[[Sequence[int]], np.ndarray]
 
-_AT_ONCE = 16  # cubes that wait for their masks at a time: memory stays flat
+_AT_ONCE = 16  # samples that wait for their masks at a time: memory stays flat
 _COLUMNS = {
     "participant_id": "synthetic subject",
     "seed": "seed of the latent vector",
@@ -59,12 +60,13 @@ _COLUMNS = {
 class Cohort:
     """What is to be made, apart from the numbers of scans: the same for every draw.
 
-    folder: the cohort's final place. output_dir: the data set of the real scans `like`.
+    folder: where the cohort is in the end. output_dir: the data set of the real scans `like`.
     facts: model, generator's hash and so on, as written to every sidecar.
     segment: makes the masks; None: no masks and no check.
     segment_id: changes where `segment` would make other masks.
     limits: of the quality measures; a scan beyond one of them is drawn again.
     rejected: where rejected draws are kept for a look; all of them with `keep_rejected`, else examples.
+    channels: of a sample: the scan, and tissue maps, which are its masks where there is no `segment`.
     """
 
     folder: Path
@@ -74,9 +76,10 @@ class Cohort:
     facts: dict[str, Any]
     segment: Segment | None
     segment_id: str
-    limits: gate.Limits
+    limits: qc.Limits
     rejected: Path
     keep_rejected: bool = False
+    channels: tuple[str, ...] = (SCAN,)
 
     def settings(self) -> dict[str, Any]:
         """All that decides what a draw becomes, as JSON."""
@@ -87,6 +90,7 @@ class Cohort:
             "keep_rejected": self.keep_rejected,
             "like": {scan.name.stem: scan.record for scan in self.like},
             "segmenter": self.segment_id,
+            **({"channels": list(self.channels)} if self.channels != (SCAN,) else {}),
         }
 
     @property
@@ -99,9 +103,9 @@ class Cohort:
 
     def geometry(self, index: int) -> PreparedScan:
         """The real scan that scan `index` is modelled on: shuffled turns through all of them."""
-        turn, place = divmod(index - 1, len(self.like))
+        turn, position = divmod(index - 1, len(self.like))
         order = np.random.default_rng([self.seed, 1, turn]).permutation(len(self.like))
-        return self.like[order[place]]
+        return self.like[order[position]]
 
     def name(self, index: int) -> ScanName:
         return synthetic_name(index, self.geometry(index).name)
@@ -152,14 +156,14 @@ def synthesise(
     return _finish(cohort, n, waiting, bids_dir)
 
 
-def _try(job: tuple[Cohort, int, int, list[Rejection]], cube: np.ndarray) -> Rejection | None:
+def _try(job: tuple[Cohort, int, int, list[Rejection]], sample: np.ndarray) -> Rejection | None:
     """Write one draw with its masks to the staging folder, or say why not. Runs in a worker process."""
     cohort, index, seed, rejections = job
     real, name = cohort.geometry(index), cohort.name(index)
     root = cohort.staging / f".draw-{index:04d}"
     shutil.rmtree(root, ignore_errors=True)
     header = load(real.reference)
-    image = restore(cube, header, real.record)
+    image = restore(sample[0], header, real.record)
     measures: dict[str, float | None] = {}
     maps: dict[str, np.ndarray] = {}
     if cohort.segment:
@@ -168,7 +172,7 @@ def _try(job: tuple[Cohort, int, int, list[Rejection]], cube: np.ndarray) -> Rej
         nib.save(image, reference)
         try:
             made = cohort.segment(reference, reference.parent)
-            measures, reasons = finite(made.measures), gate.reasons(made.measures, cohort.limits)
+            measures, reasons = finite(made.measures), qc.reasons(made.measures, cohort.limits)
             maps = {**made.probseg, "dseg": made.dseg, "brain": made.brain}
         except ScanError as error:
             reasons = [f"no masks: {str(error).replace(str(reference), 'the draw')}"]
@@ -180,6 +184,11 @@ def _try(job: tuple[Cohort, int, int, list[Rejection]], cube: np.ndarray) -> Rej
             return rejection
         source = uri(name.image())
         write_masks(root, name, image, maps, source, made.provenance, measures, desc="synthetic")
+    elif set(TISSUES) <= set(cohort.channels):
+        channels = dict(zip(cohort.channels, sample, strict=True))
+        maps = drawn_masks({tissue: restore_map(channels[tissue], header, real.record) for tissue in TISSUES})
+        provenance = {"Name": "drawn with the scan", **cohort.facts}
+        write_masks(root, name, image, maps, uri(name.image()), provenance, measures, desc="synthetic")
     known = read_json(sidecar(real.reference))
     acquisition = {k: v for k, v in known.items() if k not in ("Sources", "Description", "SkullStripped")}
     write_scan(
@@ -204,6 +213,14 @@ def _try(job: tuple[Cohort, int, int, list[Rejection]], cube: np.ndarray) -> Rej
     (root / f"sub-{name.subject}").rename(cohort.staging / f"sub-{name.subject}")
     shutil.rmtree(root)
     return None
+
+
+def drawn_masks(tissues: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Masks from tissue maps (x, y, z) in [0, 1] that a model has drawn: maps, dseg and brain mask."""
+    total = np.sum([tissues[tissue] for tissue in TISSUES], axis=0)
+    maps = {tissue: tissues[tissue] / np.maximum(total, 1) for tissue in TISSUES}
+    brain = total > 0.5
+    return {**maps, "dseg": tissue_labels(maps, brain), "brain": brain}
 
 
 def _parts(indices: list[int]) -> list[list[int]]:
@@ -257,7 +274,7 @@ def _finish(cohort: Cohort, n: int, waiting: dict[int, list[Rejection]], bids_di
         rows.append(row | {"geometry": facts["GeometryFrom"]} | control["Measures"])
         passed = {"seed": facts["RandomSeed"], "reasons": [], "measures": control["Measures"]}
         draws += _draw_rows(name.subject, [*control["Rejections"], passed])
-    reasons = Counter(gate.kind(reason) for draw in draws for reason in draw["reasons"])
+    reasons = Counter(qc.kind(reason) for draw in draws for reason in draw["reasons"])
     given_up = [f"sub-{cohort.name(index).subject}" for index in waiting]
     record = {
         "n_accepted": len(rows),
@@ -280,7 +297,7 @@ def _finish(cohort: Cohort, n: int, waiting: dict[int, list[Rejection]], bids_di
     if given_up:
         log.warning("%s: no acceptable draw for %s", cohort.folder.name, ", ".join(given_up))
     measures = [key for key in rows[0] if key not in _COLUMNS]
-    columns = _COLUMNS | {key: quality.DESCRIPTIONS[key] for key in measures}
+    columns = _COLUMNS | {key: DESCRIPTIONS[key] for key in measures}
     write_participants(cohort.staging, rows, columns)
     describe_cohort(cohort.staging, cohort.folder.name, bids_dir)
     (cohort.staging / ".settings.json").unlink()

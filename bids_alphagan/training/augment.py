@@ -1,17 +1,17 @@
-"""What the networks see: which scans form a batch, and their augmentation.
+"""Augmentation of batches, on their device.
 
-Volumes are (B, 1, N, N, N) in [-1, 1], axis order (x, y, z), where -1 is no signal, the padding's value.
-Everything random is a function of (seed, stream, number), so that a resumed run needs no random state.
+Volumes are (B, C, N, N, N) in [-1, 1], axis order (x, y, z), where -1 is no signal, the padding's value. The first
+channel is the scan; the geometry of all is changed alike, intensities of the scan alone.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from bids_alphagan.training.data import send
 
 PROBABILITY = 0.1  # of each augmentation, for each sample
 ROTATION = 0.052  # rad (3 degrees), about each axis
@@ -21,47 +21,6 @@ NOISE = 0.01
 TRANSLATION = (4, 4, 0)  # voxels of a 64-voxel grid, along x, y, z
 TRANSLATION_GRID = 64
 NUMBERS = 3  # that an augmentation can use for each sample, uniform in [0, 1)
-
-
-def random_source(*key: int) -> torch.Generator:
-    """A random number generator that depends on `key` (numbers of at least 0) alone.
-
-    It draws on the CPU, so that every device gets the same numbers; they are few.
-    """
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-
-
-@lru_cache(maxsize=4)
-def _epoch(n: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(n, generator=random_source(seed, 0, epoch))
-
-
-def batch_indices(n: int, batch_size: int, seed: int, batch: int) -> Tensor:
-    """Which scans form batch number `batch` (from 0): (batch_size,) indices below `n`.
-
-    Batches follow one another through an endless row of epochs, each a permutation of all scans: `batch_size`
-    need not divide `n` and may exceed it, and every scan appears once in each epoch. All scans count alike,
-    as in the paper: an animal with several sessions is seen as often as it was scanned.
-    """
-    start, stop = batch * batch_size, (batch + 1) * batch_size
-    first, last = start // n, (stop - 1) // n
-    epochs = [_epoch(n, seed, epoch) for epoch in range(first, last + 1)]
-    return torch.cat(epochs)[start - first * n : stop - first * n]
-
-
-def data_hash(volumes: np.ndarray | Tensor) -> str:
-    """SHA-256 of the volumes' shape and values (as float32); one volume is in memory at a time."""
-    digest = hashlib.sha256(str(tuple(volumes.shape)).encode())
-    for volume in volumes:
-        digest.update(np.ascontiguousarray(volume, dtype=np.float32).data)
-    return digest.hexdigest()
-
-
-def send(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Copy to `device` without waiting: a plain copy to a GPU first waits for all that it has yet to do."""
-    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def augment(volumes: Tensor, names: Sequence[str], source: torch.Generator) -> Tensor:
@@ -106,8 +65,8 @@ def scale(volumes: Tensor, numbers: np.ndarray) -> Tensor:
     `rescale`, which follows in the models, takes this back except beside the noise of a noisy sample, as in
     the code released with the paper.
     """
-    factor = 1 + INTENSITY * (2 * numbers[:, 0] - 1)
-    return (volumes + 1) * send(factor, volumes.device).view(-1, 1, 1, 1, 1) - 1
+    factor = send(1 + INTENSITY * (2 * numbers[:, 0] - 1), volumes.device).view(-1, 1, 1, 1, 1)
+    return _of_scan(volumes, lambda scans: (scans + 1) * factor - 1)
 
 
 def zoom(volumes: Tensor, numbers: np.ndarray) -> Tensor:
@@ -118,14 +77,22 @@ def zoom(volumes: Tensor, numbers: np.ndarray) -> Tensor:
 
 def noise(volumes: Tensor, numbers: np.ndarray) -> Tensor:
     """Add Gaussian noise with a standard deviation of 0.01."""
-    return volumes + NOISE * torch.stack([_normal(volumes[0], number) for number in numbers[:, 0]])
+
+    def noisy(scans: Tensor) -> Tensor:
+        return scans + NOISE * torch.stack([_normal(scans[0], number) for number in numbers[:, 0]])
+
+    return _of_scan(volumes, noisy)
 
 
 def rescale(volumes: Tensor, numbers: np.ndarray) -> Tensor:
     """Stretch each sample so that it spans [-1, 1]; a constant one becomes -1."""
-    low, high = volumes.amin((1, 2, 3, 4), keepdim=True), volumes.amax((1, 2, 3, 4), keepdim=True)
-    span = torch.where(high > low, high - low, 1)
-    return 2 * (volumes - low) / span - 1
+
+    def stretched(scans: Tensor) -> Tensor:
+        low, high = scans.amin((1, 2, 3, 4), keepdim=True), scans.amax((1, 2, 3, 4), keepdim=True)
+        span = torch.where(high > low, high - low, 1)
+        return 2 * (scans - low) / span - 1
+
+    return _of_scan(volumes, stretched)
 
 
 def translate(volumes: Tensor, numbers: np.ndarray) -> Tensor:
@@ -134,7 +101,7 @@ def translate(volumes: Tensor, numbers: np.ndarray) -> Tensor:
     return _warp(volumes, _identity(len(volumes)), shift, "bilinear")
 
 
-# name: (function of volumes (B, 1, N, N, N) and uniform numbers (B, NUMBERS), probability for each sample)
+# name: (function of volumes (B, C, N, N, N) and uniform numbers (B, NUMBERS), probability for each sample)
 AUGMENTATIONS: dict[str, tuple[Callable[[Tensor, np.ndarray], Tensor], float]] = {
     "rotate": (rotate, PROBABILITY),
     "flip": (flip, PROBABILITY),
@@ -144,6 +111,13 @@ AUGMENTATIONS: dict[str, tuple[Callable[[Tensor, np.ndarray], Tensor], float]] =
     "rescale": (rescale, 1.0),
     "translate": (translate, PROBABILITY),
 }
+
+
+def _of_scan(volumes: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Change the first channel, which is the scan, and leave the maps."""
+    if volumes.shape[1] == 1:
+        return function(volumes)
+    return torch.cat([function(volumes[:, :1]), volumes[:, 1:]], dim=1)
 
 
 def _identity(n: int) -> np.ndarray:

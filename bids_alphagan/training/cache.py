@@ -1,44 +1,54 @@
 """Prepared scans in one file, which every model and every run after the first opens at once.
 
-scans/<key>.npy in the work folder: a NumPy array (n, 1, N, N, N) of float32 as `numpy.save` writes it, then
+scans/<key>.npy in the work folder: a NumPy array (n, C, N, N, N) of float32 as `numpy.save` writes it, then
 the 32 bytes of its `data_hash`. The key follows from the paths of the scans, their sizes and times.
 """
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
 
+from bids_alphagan.bids.prepared import PreparedScan
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.files import digest, replacing
-from bids_alphagan.common.volume import read_cube
-from bids_alphagan.training.augment import data_hash
+from bids_alphagan.common.volume import read_cube, read_map
+from bids_alphagan.training.data import Volumes, data_hash
 
 FORMAT = 1  # raised when the file's content changes in kind
 KEPT = 2  # sets of scans, so that two runs with other scans do not undo each other's
 LEFT_BEHIND = 24 * 3600  # s; a file still being written after that belongs to a process that was killed
 
 
-def prepared(paths: Sequence[Path], folder: Path) -> np.ndarray:
-    """The scans of `paths` (desc-preproc) as (n, 1, N, N, N) float32 in [-1, 1], memory-mapped, read only.
+Map = tuple[
+    Path, Mapping[str, Any]
+]  # a tissue map on a scan's own grid, and the record of the scan's preparation
 
-    `folder` holds the file that is mapped; it is made where it is missing, damaged or out of date, and those
-    of other scans are removed, save the last used. Several processes may do so at once: each renames a whole
-    file into place, and a file that is mapped stays until it is let go.
+
+def prepared(paths: Sequence[Path], folder: Path, maps: Sequence[Sequence[Map]] = ()) -> Volumes:
+    """Scans (desc-preproc) and their maps as (n, C, N, N, N) float32 in [-1, 1], memory-mapped, read only.
+
+    maps: of each scan, the further channels; none without. `folder` holds the file that is mapped; it is made
+    where it is missing, damaged or out of date, and those of other scans are removed, save the last used. Several
+    processes may do so at once: each renames a whole file into place, and a file that is mapped stays until it is
+    let go.
 
     Raises UserError without scans, for a scan that cannot be read and where `folder` cannot be written.
     """
     if not paths:
         raise UserError("There is no scan to train on: at least one is needed.")
-    path = folder / f"{_key(paths)}.npy"
+    further = [tuple(of_scan) for of_scan in maps] or [()] * len(paths)
+    scans = list(zip(paths, further, strict=True))
+    path = folder / f"{_key([*paths, *(file for of_scan in further for file, _ in of_scan)])}.npy"
     volumes = _opened(path)
     if volumes is None:
         try:
-            volumes = _write(paths, path)
+            volumes = _write(scans, path)
         except OSError as error:
             raise UserError(
                 f"{folder}: the scans cannot be put together there ({error.strerror or error}). Make room, "
@@ -48,6 +58,22 @@ def prepared(paths: Sequence[Path], folder: Path) -> np.ndarray:
         os.utime(path)
         _remove_others(folder)
     return volumes
+
+
+def prepared_volumes(scans: Sequence[PreparedScan], folder: Path, channels: Sequence[str]) -> Volumes:
+    """`prepared` of scans, with the maps of the further channels ("GM", "WM", "CSF").
+
+    Raises UserError where a scan lacks a map.
+    """
+    wanted = channels[1:]
+    for scan in scans:
+        if lacking := [channel for channel in wanted if channel not in scan.masks]:
+            raise UserError(
+                f"{scan.preproc}: has no map of {', '.join(lacking)}, which this model learns beside the scan. "
+                "Make it: run participant with --segmenter ants or spm."
+            )
+    maps = [[(scan.masks[channel], scan.record) for channel in wanted] for scan in scans] if wanted else []
+    return prepared([scan.preproc for scan in scans], folder, maps)
 
 
 def _key(paths: Sequence[Path]) -> str:
@@ -61,7 +87,7 @@ def _key(paths: Sequence[Path]) -> str:
     return digest([FORMAT, [[name, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in facts]])[:32]
 
 
-def _opened(path: Path) -> np.ndarray | None:
+def _opened(path: Path) -> Volumes | None:
     """The volumes in a file; None where it is not there or damaged."""
     try:
         volumes = _mapped(path)
@@ -70,32 +96,34 @@ def _opened(path: Path) -> np.ndarray | None:
             expected = stream.read().hex()
     except (OSError, ValueError, TypeError, OverflowError):
         return None
-    return volumes if data_hash(volumes) == expected else None
+    return Volumes(volumes, expected) if data_hash(volumes) == expected else None
 
 
 def _mapped(path: Path) -> np.ndarray:
     return npy.open_memmap(path, mode="r")  # knows no pickles
 
 
-def _write(paths: Sequence[Path], path: Path) -> np.ndarray:
+def _write(scans: Sequence[tuple[Path, Sequence[Map]]], path: Path) -> Volumes:
     """Plain writes, one scan at a time: where the disk is full they raise, where a mapped file kills."""
-    first = read_cube(paths[0])
-    shape = (len(paths), 1, *first.shape)
+    first = read_cube(scans[0][0])
+    shape = (len(scans), 1 + len(scans[0][1]), *first.shape)
     with replacing(path) as temporary, temporary.open("wb") as stream:
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         npy.write_array_header_1_0(stream, header)
-        for source in paths:
+        for source, maps in scans:
             cube = read_cube(source)
             if cube.shape != first.shape:
                 raise UserError(
                     f"{source} has shape {cube.shape}, the scans before it {first.shape}. Prepare all "
                     "scans with one --grid."
                 )
-            stream.write(np.ascontiguousarray(cube, dtype="<f4").data)
+            for channel in (cube, *(read_map(file, record) for file, record in maps)):
+                stream.write(np.ascontiguousarray(channel, dtype="<f4").data)
         stream.flush()
         volumes = _mapped(temporary)  # now: once in place, another process may remove it
-        stream.write(bytes.fromhex(data_hash(volumes)))
-    return volumes
+        sha256 = data_hash(volumes)
+        stream.write(bytes.fromhex(sha256))
+    return Volumes(volumes, sha256)
 
 
 def _remove_others(folder: Path) -> None:

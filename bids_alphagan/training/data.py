@@ -1,21 +1,85 @@
-"""Batches of scans on the device, without the loop waiting for a disk or for the device."""
+"""Volumes to train on, and their batches on the device, without the loop waiting for a disk or for the device.
 
+Everything random is a function of (seed, stream, number), so that a resumed run needs no random state.
+"""
+
+import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.training.augment import batch_indices, send
 
 SHARE = 0.25  # of a GPU's free memory that scans may take: what an iteration needs is not known yet
 
 
-class Batches:
-    """`batches[number]` is batch `number` (from 0) of the endless row: (batch_size, 1, N, N, N) on `device`.
+@dataclass(frozen=True)
+class Volumes:
+    """Volumes (n, C, N, N, N) float32 in [-1, 1], an array or a mapped file, and the `data_hash` of their values."""
 
-    It is a function of `volumes`, `seed` and `number` alone. Volumes (n, 1, N, N, N) float32 that fit lie on
+    array: np.ndarray
+    sha256: str
+
+    @classmethod
+    def of(cls, array: np.ndarray | Tensor) -> "Volumes":
+        """Check and hash an array. UserError unless there are scans, and cubes."""
+        array = np.asarray(array)
+        check(array)
+        return cls(array, data_hash(array))
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+
+def random_source(*key: int) -> torch.Generator:
+    """A random number generator that depends on `key` (numbers of at least 0) alone.
+
+    It draws on the CPU, so that every device gets the same numbers; they are few.
+    """
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+
+
+@lru_cache(maxsize=4)
+def _epoch(n: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(n, generator=random_source(seed, 0, epoch))
+
+
+def batch_indices(n: int, batch_size: int, seed: int, batch: int) -> Tensor:
+    """Which scans form batch number `batch` (from 0): (batch_size,) indices below `n`.
+
+    Batches follow one another through an endless row of epochs, each a permutation of all scans: `batch_size`
+    need not divide `n` and may exceed it, and every scan appears once in each epoch. All scans count alike,
+    as in the paper: an animal with several sessions is seen as often as it was scanned.
+    """
+    start, stop = batch * batch_size, (batch + 1) * batch_size
+    first, last = start // n, (stop - 1) // n
+    epochs = [_epoch(n, seed, epoch) for epoch in range(first, last + 1)]
+    return torch.cat(epochs)[start - first * n : stop - first * n]
+
+
+def data_hash(volumes: np.ndarray | Tensor) -> str:
+    """SHA-256 of the volumes' shape and values (as float32); one volume is in memory at a time."""
+    digest = hashlib.sha256(str(tuple(volumes.shape)).encode())
+    for volume in volumes:
+        digest.update(np.ascontiguousarray(volume, dtype=np.float32).data)
+    return digest.hexdigest()
+
+
+def send(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """Copy to `device` without waiting: a plain copy to a GPU first waits for all that it has yet to do."""
+    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+class Batches:
+    """`batches[number]` is batch `number` (from 0) of the endless row: (batch_size, C, N, N, N) on `device`.
+
+    It is a function of `volumes`, `seed` and `number` alone. Volumes (n, C, N, N, N) float32 that fit lie on
     a GPU. All others stay where they are, and a thread gathers one batch ahead: in a memory-mapped file
     (`cache.prepared`) that may be larger than the memory, of which the system keeps what there is room for.
     """
@@ -57,10 +121,10 @@ class Batches:
 
 
 def check(volumes: np.ndarray | Tensor) -> None:
-    """Raise UserError unless there are scans, and cubes: (n, 1, N, N, N), n at least 1."""
+    """Raise UserError unless there are scans, and cubes: (n, C, N, N, N), n at least 1."""
     shape = tuple(volumes.shape)
-    if len(shape) != 5 or shape[1] != 1 or len(set(shape[2:])) > 1:
-        raise UserError(f"Scans of shape {shape} cannot be trained on: (n, 1, N, N, N) is needed.")
+    if len(shape) != 5 or not shape[1] or len(set(shape[2:])) > 1:
+        raise UserError(f"Scans of shape {shape} cannot be trained on: (n, C, N, N, N) is needed.")
     if not len(volumes):
         raise UserError("There is no scan to train on: at least one is needed.")
 

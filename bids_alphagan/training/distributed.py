@@ -1,9 +1,9 @@
-"""Several devices, a process each, that share every batch: what one process of such a team does.
+"""Several devices, a process each, that share every batch: what one process of the group does.
 
 A batch keeps its size, and its random numbers follow from the seed and the step, whatever the number of
 devices: each process draws those of the whole batch and takes its rows. Terms that are means are averaged
-over the team, sums are multiplied by its size first, batch normalisation sees the statistics of all: the
-result is that of one device, to rounding. The process of rank 0, the leader, alone writes files; all read the
+over the process group, sums are multiplied by its size first, batch normalisation sees the statistics of all: the
+result is that of one device, to rounding. Rank 0 alone writes files; all read the
 checkpoint, so the folder must be on a disk that all see.
 
 By torch.distributed itself, not by Lightning Fabric 2.6, which was tried. The phases call networks several
@@ -36,21 +36,21 @@ from torch import Tensor
 
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.process.interrupt import SIGNALS
-from bids_alphagan.config.training import check_shares
+from bids_alphagan.training.settings import check_shares
 
 PATIENCE = timedelta(minutes=10)  # with a process that neither answers nor ends
-FIRST_PORT, PORTS = 20_000, 10_000  # of the leader, under Slurm
+FIRST_PORT, PORTS = 20_000, 10_000  # of rank 0, under Slurm
 
 
 logger = logging.getLogger(__name__)
 
 
 class LostError(UserError):
-    """Another process of the team has ended, or does not answer."""
+    """Another process of the group has ended, or does not answer."""
 
 
-class Place(NamedTuple):
-    """One process in its team. local: its number on its machine. sharing: processes that share its cores."""
+class Process(NamedTuple):
+    """One process in its group. local: its number on its machine. sharing: processes that share its cores."""
 
     rank: int
     size: int
@@ -60,11 +60,11 @@ class Place(NamedTuple):
 
     @property
     def host(self) -> str:
-        """The name of the leader's machine."""
+        """The name of the machine of rank 0."""
         return urlsplit(self.address).hostname or os.environ["MASTER_ADDR"]
 
 
-def started_by(environment: Mapping[str, str] = os.environ) -> Place | None:
+def started_by(environment: Mapping[str, str] = os.environ) -> Process | None:
     """Where torchrun, srun or `launch` put this process; None where it stands alone.
 
     Of Slurm only what srun sets is read: a batch script that calls the app is not one of the job's tasks.
@@ -73,58 +73,64 @@ def started_by(environment: Mapping[str, str] = os.environ) -> Place | None:
     if {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= env.keys():
         rank, size = int(env["RANK"]), int(env["WORLD_SIZE"])
         local, sharing = int(env.get("LOCAL_RANK", 0)), int(env.get("LOCAL_WORLD_SIZE", 1))
-        place = Place(rank, size, local, sharing, "env://")
+        process = Process(rank, size, local, sharing, "env://")
     elif {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST"} <= env.keys():
-        # gpu[03-05,9] stands for gpu03, gpu04 ...: the leader is on the first
+        # gpu[03-05,9] stands for gpu03, gpu04 ...: rank 0 is on the first
         host = re.sub(r"\[([^],-]+)[^]]*\]", r"\1", env["SLURM_STEP_NODELIST"]).split(",")[0]
         job = int(env.get("SLURM_JOB_ID", 0)) + int(env.get("SLURM_STEP_ID", 0))
         address = env.get("MASTER_ADDR", host), env.get("MASTER_PORT", FIRST_PORT + job % PORTS)
         rank, size, local = (int(env[f"SLURM_{name}"]) for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID"))
-        place = Place(rank, size, local, 1, "tcp://{}:{}".format(*address))  # Slurm deals out the cores
+        process = Process(rank, size, local, 1, "tcp://{}:{}".format(*address))  # Slurm deals out the cores
     else:
         return None
-    return place if place.size > 1 else None
+    return process if process.size > 1 else None
+
+
+def follows() -> bool:
+    """Whether torchrun or srun started this process beside rank 0, which does all that is not training."""
+    process = started_by()
+    return process is not None and process.rank > 0
 
 
 def check(devices: int, nodes: int, batch_size: int, device: str) -> None:
     """UserError where training cannot be spread as asked for, here and now. Touches nothing."""
-    place = started_by()
+    process = started_by()
     gpus = torch.cuda.device_count() if device != "cpu" else 0
-    check_shares(devices, nodes, batch_size, place and place.size, gpus)
+    check_shares(devices, nodes, batch_size, process and process.size, gpus)
 
 
 @contextmanager
-def joined(device: str) -> Iterator[None]:
-    """Be one of the team that `started_by` tells of, for a while; alone, this does nothing.
+def process_group(device: str) -> Iterator[None]:
+    """Join the process group that `started_by` describes, for a while; a process alone does nothing.
 
     device: "cuda", the process's own GPU from then on, or "cpu". A signal that asks to stop is taken once:
     launchers, terminals and clusters send several.
     """
-    place = started_by()
-    if place is None:
+    process = started_by()
+    if process is None:
         yield
         return
     backend = "gloo"
     if device == "cuda":
         backend = "cpu:gloo,cuda:nccl"
         # Slurm may show each task its own GPU alone
-        torch.cuda.set_device(place.local if torch.cuda.device_count() > 1 else 0)
-    if place.rank == 0:
-        logger.info("waiting for all %d processes at %s", place.size, place.host)
+        torch.cuda.set_device(process.local if torch.cuda.device_count() > 1 else 0)
+    if process.rank == 0:
+        logger.info("waiting for all %d processes at %s", process.size, process.host)
     try:
         with _signals(signal.SIG_DFL):  # torch waits beyond Python, and there is nothing to save yet
-            socket.getaddrinfo(place.host, None)  # torch would try an unknown name for ever
+            socket.getaddrinfo(process.host, None)  # torch would try an unknown name for ever
             dist.init_process_group(
-                backend, place.address, timeout=PATIENCE, rank=place.rank, world_size=place.size
+                backend, process.address, timeout=PATIENCE, rank=process.rank, world_size=process.size
             )
     except (RuntimeError, ValueError, OSError) as error:
         raise LostError(
-            f"The {place.size} processes did not meet at {place.host} ({error}). Start all at once, with "
+            f"The {process.size} processes did not meet at {process.host} ({error}). Start all at once, with "
             "one MASTER_ADDR and MASTER_PORT that each of them can reach."
         ) from error
     with _signals(signal.SIG_IGN):
         yield
-        wait()
+        barrier()
         # not after an error: its kernels may wait for the lost for ever
         dist.destroy_process_group()
 
@@ -147,7 +153,7 @@ def leave(code: int) -> NoReturn:
     """End this process, which has nothing left to do, at once.
 
     The interpreter's own end now and then aborts after gloo (pytorch issues 179291, 190489), and a launcher
-    then takes the process for a failed one and ends the leader, too.
+    then takes the process for a failed one and ends rank 0, too.
     """
     logging.shutdown()
     sys.stdout.flush()
@@ -157,8 +163,8 @@ def leave(code: int) -> NoReturn:
 
 def sharing() -> int:
     """How many processes share this one's cores."""
-    place = started_by()
-    return place.sharing if place else 1
+    process = started_by()
+    return process.sharing if process else 1
 
 
 def size() -> int:
@@ -166,7 +172,7 @@ def size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def is_leader() -> bool:
+def is_rank_0() -> bool:
     """Whether this process writes files."""
     return size() == 1 or dist.get_rank() == 0
 
@@ -176,8 +182,8 @@ def rows(batch: Tensor, dim: int = 0) -> Tensor:
     return batch.chunk(size(), dim)[dist.get_rank()] if size() > 1 else batch
 
 
-def averaged(parameters: Iterable[Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Average the parameters' gradients over the team, in place, and scalars with them: one message."""
+def all_reduce_gradients(parameters: Iterable[Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Average the parameters' gradients over the group, in place, and scalars with them: one message."""
     if size() == 1:
         return values
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -189,15 +195,15 @@ def averaged(parameters: Iterable[Tensor], values: dict[str, Tensor]) -> dict[st
     return dict(zip(values, scalars.unbind(), strict=True))
 
 
-def gathered(part: Tensor) -> Tensor:
-    """The team's tensors of one shape, stacked: (devices, *part.shape); differentiable without end."""
+def all_gather(part: Tensor) -> Tensor:
+    """The group's tensors of one shape, stacked: (devices, *part.shape); differentiable without end."""
     places = part.new_zeros(size(), *part.shape)
     places[dist.get_rank()] = part
     return _Sum.apply(places)
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the team, which is its own adjoint: each one's gradient is the sum of all."""
+    """The sum over the group, which is its own adjoint: each one's gradient is the sum of all."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -208,26 +214,26 @@ class _Sum(torch.autograd.Function):
         return _Sum.apply(gradient.contiguous())
 
 
-def agreed(by: signal.Signals | None) -> signal.Signals | None:
-    """The signal that any of the team was asked to stop by. It goes from CPU to CPU: no GPU is waited for."""
+def all_reduce_signal(by: signal.Signals | None) -> signal.Signals | None:
+    """The signal that any process of the group was asked to stop by. It goes from CPU to CPU: no GPU is waited for."""
     if size() == 1:
         return by
     number = int(_all_reduce(torch.tensor(by or 0), dist.ReduceOp.MAX))
     return signal.Signals(number) if number else None
 
 
-def from_leader(decide: Callable[[], bool]) -> bool:
-    """What the leader decides; the others do not look."""
-    return bool(_all_reduce(torch.tensor(int(decide() if is_leader() else 0)), dist.ReduceOp.MAX))
+def broadcast_decision(decide: Callable[[], bool]) -> bool:
+    """What rank 0 decides; the others do not look."""
+    return bool(_all_reduce(torch.tensor(int(decide() if is_rank_0() else 0)), dist.ReduceOp.MAX))
 
 
-def wait() -> None:
-    """Wait for all of the team, for instance until the leader has written."""
+def barrier() -> None:
+    """Wait for all of the group, for instance until rank 0 has written."""
     _all_reduce(torch.zeros(1), dist.ReduceOp.SUM)
 
 
 def check_same(facts: Mapping[str, Any], folder: Path) -> None:
-    """UserError where the team's processes have different data or options, or see different files."""
+    """UserError where the group's processes have different data or options, or see different files."""
     digest = zlib.crc32(json.dumps(facts, sort_keys=True).encode())
     negative_least, most = _all_reduce(torch.tensor([-digest, digest]), dist.ReduceOp.MAX).tolist()
     if most != -negative_least:

@@ -21,8 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.models.alphagan.networks import Networks
-from bids_alphagan.training.phases import Terms
+from bids_alphagan.models.base import Networks, Terms
 from bids_alphagan.training.state import State
 
 SAMPLES = 32  # of the same latents each time
@@ -48,10 +47,15 @@ class Measures(NamedTuple):
 
 
 class Health:
-    """Judges a run on volumes (n, 1, N, N, N) in [-1, 1]; on_divergence: "warn", "stop" or "rollback"."""
+    """Judges a run by its scans: the first channel of volumes (n, C, N, N, N) in [-1, 1].
 
-    def __init__(self, volumes: np.ndarray | Tensor, on_divergence: str) -> None:
-        self._on_divergence = on_divergence
+    on_divergence: "warn", "stop" or "rollback". drift: the loss that rates scans above samples; None: no such
+    loss, and no drift.
+    """
+
+    def __init__(self, volumes: np.ndarray | Tensor, on_divergence: str, drift: str | None) -> None:
+        self._on_divergence, self._drift = on_divergence, drift
+        volumes = volumes[:, :1]
         self._farthest = farthest(volumes.shape[-1])
         self._volumes = np.asarray(volumes[:SAMPLES])
         self._scans = features(volumes)
@@ -59,7 +63,9 @@ class Health:
 
     def losses(self, state: State, values: Mapping[str, float]) -> None:
         """Follow the drift. The moving average is in `state`, so that a resumed run goes on with it."""
-        drift = abs(values["discriminator_wasserstein"]) / 2 / (state.apart or self._farthest)
+        if self._drift is None:
+            return
+        drift = abs(values[self._drift]) / 2 / (state.apart or self._farthest)
         before = drift if state.drift is None else state.drift
         state.drift = SMOOTHING * drift + (1 - SMOOTHING) * before
         self._judge(
@@ -105,14 +111,14 @@ def finite(terms: Terms, step: int) -> dict[str, float]:
 
 def check_weights(networks: Networks, step: int) -> None:
     """Raise DivergenceError where an update after finite losses broke the weights: they must not be kept."""
-    for name, network in vars(networks).items():
+    for name, network in networks.items():
         if not all(parameter.isfinite().all() for parameter in network.parameters()):
             _refuse([f"a weight of the {name}"], step)
 
 
 def sound(networks: Networks, terms: Terms) -> bool:
     """Whether all losses and weights are numbers, so that they may be kept."""
-    values = [*terms.values(), *(p for network in vars(networks).values() for p in network.parameters())]
+    values = [*terms.values(), *(p for network in networks.values() for p in network.parameters())]
     return all(bool(value.isfinite().all()) for value in values)
 
 

@@ -1,4 +1,4 @@
-"""One command, several processes: `launch` starts a team on this machine and watches over it."""
+"""One command, several processes: `launch` starts a process group on this machine and watches over it."""
 
 import logging
 import os
@@ -21,15 +21,15 @@ from bids_alphagan.common.process.interrupt import SIGNALS, Interrupted, request
 from bids_alphagan.training import distributed
 
 LOOK = 0.5  # s between two looks at the processes
-GRACE = 5.0  # s that a team has to end by itself, where one of it has died
+GRACE = 5.0  # s that a group has to end by itself, where one of it has died
 HOST = "127.0.0.1"
 PACKAGE = __name__.partition(".")[0]
 
 
 def launch(devices: int, device: str, function: Callable[..., Any], *arguments: Any) -> None:
-    """Call the function in `devices` processes that form a team, or here where this is one of a team already.
+    """Call the function in `devices` processes that form a process group, or here where this is one of a group already.
 
-    function, arguments: what pickle can send to a new process. device: "cuda" or "cpu". What the leader logs
+    function, arguments: what pickle can send to a new process. device: "cuda" or "cpu". What rank 0 logs
     goes to this process's log. A signal that asks to stop is handed on to all.
 
     Raises UserError and Interrupted of the processes, and UserError where one dies; then no other is left.
@@ -39,55 +39,59 @@ def launch(devices: int, device: str, function: Callable[..., Any], *arguments: 
         return
     # the processes meet at a port that is free, and stays so: this process's
     meeting = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
-    place = {"MASTER_ADDR": HOST, "MASTER_PORT": str(meeting.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    place |= {"WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices)}
+    environment = {
+        "MASTER_ADDR": HOST,
+        "MASTER_PORT": str(meeting.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    environment |= {"WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices)}
     threads = max(1, torch.get_num_threads() // devices)
     queue = multiprocessing.get_context("spawn").Queue()
     listener = QueueListener(queue, _Relay())
     listener.start()
     with tempfile.TemporaryDirectory() as outcomes, requests() as request:
-        work = (place, device, threads, queue, Path(outcomes), function, arguments)
-        team = multiprocessing.start_processes(_work, work, devices, join=False, daemon=True)
+        work = (environment, device, threads, queue, Path(outcomes), function, arguments)
+        group = multiprocessing.start_processes(_work, work, devices, join=False, daemon=True)
         try:
-            while not team.join(LOOK, GRACE):
-                for process in team.processes:
+            while not group.join(LOOK, GRACE):
+                for process in group.processes:
                     if request.by and process.is_alive():
                         os.kill(process.pid, request.by)
         except ProcessExitedException as error:
-            if request.by:  # before the team was ready to take it
+            if request.by:  # before the group was ready to take it
                 raise Interrupted(f"stopped by {request.by.name}", request.by) from error
-            raise _failure(Path(outcomes), team.processes, error) from error
+            raise _failure(Path(outcomes), group.processes, error) from error
         finally:
-            for process in team.processes:
+            for process in group.processes:
                 process.kill()
                 process.join()
             listener.stop()
         if stopped := _outcomes(Path(outcomes), "stopped"):
             raise Interrupted(stopped[0]["message"], signal.Signals(stopped[0]["signal"]))
-        if request.by:  # too late for the team, which was done
+        if request.by:  # too late for the group, which was done
             raise Interrupted(f"stopped by {request.by.name}", request.by)
 
 
 def _outcomes(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """What the processes left to be told, the leader's first."""
+    """What the processes reported, rank 0 first."""
     outcomes = [read_json(path) for path in sorted(folder.glob("*.json"), key=lambda path: int(path.stem))]
     return [outcome for outcome in outcomes if outcome["kind"] == kind]
 
 
-def _failure(folder: Path, team: list[Any], error: ProcessExitedException) -> Exception:
-    """Why a team ended early: what one of them said, which of them died, or what the others then saw."""
+def _failure(folder: Path, group: list[Any], error: ProcessExitedException) -> Exception:
+    """Why a group ended early: what one of them said, which of them died, or what the others then saw."""
     if faults := _outcomes(folder, "fault"):
         return RuntimeError(f"training failed in a process of its own:\n{faults[0]['message']}")
     if told := _outcomes(folder, "error"):
         return UserError(told[0]["message"])
-    died = [rank for rank, process in enumerate(team) if process.exitcode < 0]
+    died = [rank for rank, process in enumerate(group) if process.exitcode < 0]
     if not died and (lost := _outcomes(folder, "lost")):
         return UserError(lost[0]["message"])
     rank = died[0] if died and error.error_index not in died else error.error_index
-    code = team[rank].exitcode
+    code = group[rank].exitcode
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     return UserError(
-        f"Training stopped: process {rank} of {len(team)} (from 0) {how}, and the others were ended. "
+        f"Training stopped: process {rank} of {len(group)} (from 0) {how}, and the others were ended. "
         "The same command goes on from the last checkpoint, on any number of devices."
     )
 
@@ -101,7 +105,7 @@ class _Relay(logging.Handler):
 
 def _work(
     rank: int,
-    place: dict[str, str],
+    environment: dict[str, str],
     device: str,
     threads: int,
     queue: Any,
@@ -109,10 +113,10 @@ def _work(
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
-    """What one process of the team does: as under torchrun. Unless it exits with 0, the others are ended."""
+    """What one process of the group does: as under torchrun. Unless it exits with 0, the others are ended."""
     for number in SIGNALS:  # until training takes the first, and after it: they are sent until this ends
         signal.signal(number, signal.SIG_IGN)
-    os.environ |= place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the machine's name need not be known to a network
     torch.set_num_threads(threads)
     log = logging.getLogger(PACKAGE)
@@ -125,9 +129,9 @@ def _work(
 
     code = 0
     try:
-        with distributed.joined(device):
+        with distributed.process_group(device):
             function(*arguments)
-    except Interrupted as stopped:  # all of the team, at the same iteration
+    except Interrupted as stopped:  # all of the group, at the same iteration
         tell("stopped", str(stopped), signal=stopped.by)
     except UserError as error:
         tell("lost" if isinstance(error, distributed.LostError) else "error", str(error))

@@ -15,10 +15,10 @@ LOSSES, HEALTH, SAMPLES = "losses.tsv", "health.tsv", "samples"
 LINES = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
-class Record:
+class Logger:
     """Writes folder/losses.tsv, health.tsv, samples/ and tensorboard/ and shows progress on stderr.
 
-    step: number of iterations done before. What an earlier run recorded after that step is dropped, so that a
+    step: number of iterations done before. What an earlier run logged after that step is dropped, so that a
     resumed run leaves the tables of an uninterrupted one.
     """
 
@@ -138,8 +138,8 @@ class _Lines:
         sys.stderr.flush()
 
 
-class Unrecorded:
-    """The record of a process that writes nothing."""
+class NoLogger:
+    """The logger of a process that writes nothing."""
 
     def advance(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Training an alpha-GAN: `train` reads in the order in which things happen."""
+"""Training a model: `train` reads in the order in which things happen."""
 
 import logging
 import shutil
@@ -9,29 +9,21 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.files import remove_unfinished, write_json
 from bids_alphagan.common.process.interrupt import Interrupted, requests
-from bids_alphagan.common.process.lock import alone_in
-from bids_alphagan.models import ModelSpec
-from bids_alphagan.models.alphagan.generator import (
-    GENERATOR_FILE,
-    TrainedGenerator,
-    draw_latent,
-    for_sampling,
-    generate,
-    save_generator,
-)
-from bids_alphagan.training import checkpoint, distributed, health
-from bids_alphagan.training import ema as average
-from bids_alphagan.training import resources as means
-from bids_alphagan.training.data import Batches, check
+from bids_alphagan.common.process.lock import lock
+from bids_alphagan.models import MODELS
+from bids_alphagan.models.base import Model, NetworkModel, Networks, Optimisers
+from bids_alphagan.training import checkpoint, distributed, ema, health, resources
+from bids_alphagan.training.data import Batches, Volumes
 from bids_alphagan.training.health import DivergenceError, Health
-from bids_alphagan.training.logger import HEALTH, LOSSES, SAMPLES, Record, Unrecorded
-from bids_alphagan.training.phases import Optimisers, initial_networks, iteration, new_optimisers
-from bids_alphagan.training.settings import TrainSettings, configuration, refuse_another_run
+from bids_alphagan.training.identity import configuration, refuse_another_run
+from bids_alphagan.training.logger import HEALTH, LOSSES, SAMPLES, Logger, NoLogger
+from bids_alphagan.training.phases import batches_in, initial_networks, iteration
+from bids_alphagan.training.settings import TrainSettings
 from bids_alphagan.training.state import State, stream
 
 SHOWN = 4  # samples to be looked at
@@ -42,104 +34,125 @@ logger = logging.getLogger(__name__)
 
 
 class TrainResult(NamedTuple):
-    """step: iterations done in all. seconds: what this call took. generator: the file that was written."""
+    """step: iterations done in all. seconds: what this call took. parameters: the file that was written."""
 
     step: int
     seconds: float
-    generator: Path
+    parameters: Path
 
 
-@means.enough_memory()
+@resources.explain_memory_errors()
 def train(
-    volumes: np.ndarray | Tensor,
-    spec: ModelSpec,
+    volumes: Volumes | np.ndarray | Tensor,
+    model: Model,
     settings: TrainSettings,
     folder: Path,
     device: torch.device | str = "cpu",
     resume: bool = True,
 ) -> TrainResult:
-    """Train `spec` on volumes (n, 1, N, N, N), float32 in [-1, 1], and write into `folder`.
+    """Fit a model to volumes (n, C, N, N, N), float32 in [-1, 1], and write into `folder`.
 
-    Written: config.json, losses.tsv, health.tsv, samples/, tensorboard/, checkpoints/ and, at the end,
-    generator.safetensors. With `resume` the run goes on from the newest checkpoint that is whole, and on one
-    CPU machine with as many threads it ends, bit for bit, where an uninterrupted one does, however often and
-    at whatever moment it was killed; without it, what is in `folder` from an earlier run is removed.
+    Written: config.json and, at the end, the model's parameter file. A `NetworkModel` is trained here, and leaves
+    losses.tsv, health.tsv, samples/, tensorboard/ and checkpoints/ as well. With `resume` its run goes on from the
+    newest checkpoint that is whole, and on one CPU machine with as many threads it ends, bit for bit, where an
+    uninterrupted one does, however often and at whatever moment it was killed; without it, what is in `folder`
+    from an earlier run is removed.
 
-    In a team (training.distributed) every process calls it with the same arguments; the leader writes.
+    In a process group (training.distributed) every process calls it with the same arguments; rank 0 writes.
 
     Raises UserError without scans, where another run is in `folder`, where the numbers make no network, where
     the checkpoint belongs to other data or settings (only `MAY_CHANGE` may differ), where memory runs out and
     where the disk is full; DivergenceError where a loss is not finite, or for less if settings.on_divergence
     says so; Interrupted after SIGINT, SIGTERM or SIGUSR1, with the state saved.
     """
-    check(volumes)
-    with alone_in(folder) if distributed.is_leader() else nullcontext():
-        return _train(volumes, spec, settings, folder, torch.device(device), resume)
+    checked = volumes if isinstance(volumes, Volumes) else Volumes.of(volumes)
+    with lock(folder) if distributed.is_rank_0() else nullcontext():
+        if isinstance(model, NetworkModel):
+            return _train(checked, model, settings, folder, torch.device(device), resume)
+        return _fit(checked, model, settings, folder, torch.device(device))
+
+
+def _fit(
+    volumes: Volumes, model: Model, settings: TrainSettings, folder: Path, device: torch.device
+) -> TrainResult:
+    """A model with a fit of its own: by rank 0 alone."""
+    began = time.perf_counter()
+    parameters = folder / MODELS[model.name].parameters
+    if distributed.is_rank_0():
+        remove_unfinished(folder)
+        _clear(folder)
+        parameters.unlink(missing_ok=True)
+        write_json(folder / "config.json", configuration(volumes, model, settings))
+        model.fit(volumes.array, settings, folder, device)
+    distributed.barrier()
+    return TrainResult(0, time.perf_counter() - began, parameters)
 
 
 def _train(
-    volumes: np.ndarray | Tensor,
-    spec: ModelSpec,
+    volumes: Volumes,
+    model: NetworkModel,
     settings: TrainSettings,
     folder: Path,
     device: torch.device,
     resume: bool,
 ) -> TrainResult:
-    """`train`, with `folder` for itself."""
+    """`train` by networks and phases, with `folder` locked."""
     began = saved = time.perf_counter()
-    latent = settings.latent or spec.latent
-    config = configuration(volumes, spec, settings)
-    networks = initial_networks(spec, settings, size=volumes.shape[-1])
-    means.tell_memory(spec.name, networks, latent, volumes.shape[-1], settings, device)
-    networks = networks.to(device)
-    held = average.with_average(networks, settings.ema_decay)
-    optimisers = new_optimisers(networks, spec, settings)
+    size = volumes.array.shape[-1]
+    config = configuration(volumes, model, settings)
+    networks = initial_networks(model, settings, size)
+    resources.log_memory(model, networks, size, settings, device)
+    networks = {name: network.to(device) for name, network in networks.items()}
+    held = ema.with_ema(networks, model.drawn, settings.ema_decay)
+    optimisers = model.optimisers(networks, settings)
     checkpoints = folder / "checkpoints"
 
     state = State()
     found = checkpoint.newest(checkpoints) if resume else None
     distributed.check_same({**config, "step": found and found.step}, folder)
-    leader = distributed.is_leader()  # writes; on one device it is the only process
-    if leader:
+    main = distributed.is_rank_0()  # writes; on one device it is the only process
+    if main:
         remove_unfinished(folder)
     if found:
         refuse_another_run(found.info, config, folder)
         checkpoint.restore(found, held, optimisers)
         state = State.read(found.info)
-        if leader:
+        if main:
             checkpoint.prune(checkpoints, state.kept(settings.keep_checkpoints), below=state.step)
-        logger.info("%s goes on from its checkpoint at iteration %d", spec.name, state.step)
-    elif leader:
+        logger.info("%s goes on from its checkpoint at iteration %d", model.name, state.step)
+    elif main:
         _clear(folder)
-    if leader:
+        (folder / MODELS[model.name].parameters).unlink(missing_ok=True)
+    if main:
         write_json(folder / "config.json", config)
 
     def write() -> None:
-        record.to_disk()
-        checkpoint.save(checkpoints, held, optimisers, {**config, **state.info()})
+        log.to_disk()
+        checkpoint.save(checkpoints, held, optimisers, {**config, **state.info(batches_in(model))})
         checkpoint.prune(checkpoints, state.kept(settings.keep_checkpoints))
 
     def save() -> None:
-        if leader:
+        if main:
             write()
-        distributed.wait()
+        distributed.barrier()
 
-    batches = Batches(volumes, settings.batch_size, settings.seed, device)
-    judge, forecast = Health(volumes, settings.on_divergence), means.Forecast(spec.name, device)
-    written = Record(folder, spec.name, state.step, settings.iterations) if leader else Unrecorded()
-    with requests() as request, written as record:
+    batches = Batches(volumes.array, settings.batch_size, settings.seed, device)
+    judge = Health(volumes.array, settings.on_divergence, model.drift)
+    forecast = resources.Forecast(model.name, device)
+    logged = Logger(folder, model.name, state.step, settings.iterations) if main else NoLogger()
+    with requests() as request, logged as log:
         if settings.on_divergence == "rollback" and not state.regular:
             state.saved(settings.keep_checkpoints)  # a place to go back to
             save()
         while state.step < settings.iterations:
             numbers = stream(settings, state.rollbacks)
-            terms = iteration(networks, optimisers, batches, spec, numbers, state.step)
+            terms = iteration(networks, optimisers, batches, model, numbers, state.step)
             state.step += 1
-            average.advance(held, settings.ema_decay, state.step)
-            record.advance()
+            ema.update(held, model.drawn, settings.ema_decay, state.step)
+            log.advance()
             forecast.advance(settings.iterations - state.step)
             # read once: a signal that comes later waits for the next iteration
-            stopping = distributed.agreed(request.by)
+            stopping = distributed.all_reduce_signal(request.by)
             reading = state.step == 1 or state.step % settings.log_every == 0
             regular = state.step % settings.checkpoint_every == 0
             last = state.step == settings.iterations
@@ -149,40 +162,40 @@ def _train(
                     values = health.finite(terms, state.step)
                 if reading:
                     judge.losses(state, values)
-                    record.losses(state.step, values)
+                    log.losses(state.step, values)
                 if looking or stopping:
                     health.check_weights(networks, state.step)
                 if looking:
-                    samples = _samples(held, latent, health.SAMPLES if regular else SHOWN)
-                    record.samples(state.step, samples[:SHOWN], keep=last or _milestone(state.step))
+                    samples = _samples(model, held, settings, health.SAMPLES if regular else SHOWN)
+                    log.samples(state.step, samples[:SHOWN], keep=last or _milestone(state.step))
                 if regular:
-                    record.health(state.step, judge.samples(state, samples)._asdict())
+                    log.health(state.step, judge.samples(state, samples)._asdict())
                     state.saved(settings.keep_checkpoints)
                 if regular or last or stopping:
                     save()
                     saved = time.perf_counter()
-                elif leader and time.perf_counter() - saved > AT_RISK and health.sound(networks, terms):
+                elif main and time.perf_counter() - saved > AT_RISK and health.sound(networks, terms):
                     write()
                     saved = time.perf_counter()
             except DivergenceError as problem:
                 state = _back(problem, state, settings, checkpoints, held, optimisers)
-                record.rewind(state.step)
+                log.rewind(state.step)
             if stopping:
                 break
         else:
-            if leader:
-                _write_generator(folder, held, state, spec, settings, volumes.shape[-1])
-    if by := distributed.agreed(request.by):
-        words = f"{spec.name} stopped at iteration {state.step} by {by.name}; the state is saved"
+            if main:
+                _write_parameters(folder, model, held, state, settings, size)
+    if by := distributed.all_reduce_signal(request.by):
+        words = f"{model.name} stopped at iteration {state.step} by {by.name}; the state is saved"
         raise Interrupted(words, by)
-    return TrainResult(state.step, time.perf_counter() - began, folder / GENERATOR_FILE)
+    return TrainResult(state.step, time.perf_counter() - began, folder / MODELS[model.name].parameters)
 
 
 def _clear(folder: Path) -> None:
     """Remove an earlier run's files, and nothing else."""
     for name in ("checkpoints", "tensorboard", SAMPLES):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (LOSSES, HEALTH, GENERATOR_FILE):
+    for name in (LOSSES, HEALTH):
         (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -197,7 +210,7 @@ def _back(
     state: State,
     settings: TrainSettings,
     checkpoints: Path,
-    networks: dict[str, nn.Module],
+    networks: Networks,
     optimisers: Optimisers,
 ) -> State:
     """Put the run back to its last regular checkpoint, from where it goes on with other random numbers.
@@ -223,22 +236,16 @@ def _back(
     return before
 
 
-def _samples(networks: dict[str, nn.Module], latent: int, n: int) -> np.ndarray:
-    """Samples (n, N, N, N) of the same latents each time, so that one can see how they change."""
-    latents = np.stack([draw_latent(seed, latent) for seed in range(n)])
-    return generate(TrainedGenerator(for_sampling(average.drawn_from(networks), latent), latent, {}), latents)
+def _samples(model: NetworkModel, networks: Networks, settings: TrainSettings, n: int) -> np.ndarray:
+    """Scans (n, N, N, N) of the same seeds each time, so that one can see how they change."""
+    return model.sampler(ema.drawn_from(networks, model.drawn), settings).draw(range(n))[:, 0]
 
 
-def _write_generator(
-    folder: Path,
-    networks: dict[str, nn.Module],
-    state: State,
-    spec: ModelSpec,
-    settings: TrainSettings,
-    size: int,
+def _write_parameters(
+    folder: Path, model: NetworkModel, networks: Networks, state: State, settings: TrainSettings, size: int
 ) -> Path:
-    """Write the last generator, or the best (settings.use_checkpoint), which then takes its place."""
-    latent, step = settings.latent or spec.latent, state.step
+    """Write what samples are drawn from: the last network, or the best (settings.use_checkpoint), put in its place."""
+    step = state.step
     if settings.use_checkpoint == "best" and state.best and state.best["step"] != step:
         with suppress(UserError):  # it is damaged
             if found := checkpoint.newest(folder / "checkpoints", [state.best["step"]]):
@@ -246,12 +253,12 @@ def _write_generator(
                 step = found.step
         if step != state.best["step"]:
             logger.warning("The best checkpoint cannot be read: the last generator is taken")
-    info = {"model": spec.name, "latent": latent, "channels": settings.channels, "size": size, "step": step}
-    info |= {
-        "variant": spec.variant,
+    info = {
+        "size": size,
+        "step": step,
         "seed": settings.seed,
         "trained": state.step,
         "checkpoint": settings.use_checkpoint,
         "ema_decay": settings.ema_decay,
     }
-    return save_generator(folder, for_sampling(average.drawn_from(networks), latent), info)
+    return model.save(ema.drawn_from(networks, model.drawn), settings, folder, info)

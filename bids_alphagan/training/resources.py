@@ -1,4 +1,4 @@
-"""Time and memory: what a run needs of this machine, told before it starts and after its first iterations."""
+"""Time and memory: what a run needs of this machine, logged before it starts and after its first iterations."""
 
 import copy
 import logging
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.models.alphagan.networks import Networks
+from bids_alphagan.models.base import NetworkModel, Networks
 from bids_alphagan.training import distributed
 from bids_alphagan.training.settings import TrainSettings
 
@@ -39,14 +39,14 @@ class Forecast:
             self._began = self._now()
         elif self._done == WARM_UP + MEASURED and left:
             seconds = (self._now() - self._began) / MEASURED
-            self._tell(left, seconds)
+            self._log(left, seconds)
 
     def _now(self) -> float:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
-    def _tell(self, left: int, seconds: float) -> None:
+    def _log(self, left: int, seconds: float) -> None:
         used, there = memory(self._device)
         total = timedelta(seconds=left * seconds)
         logger.info(
@@ -90,37 +90,35 @@ def _limits() -> Iterator[float]:
             yield int(limit.read_text())
 
 
-def tell_memory(
-    name: str, networks: Networks, latent: int, size: int, settings: TrainSettings, device: torch.device
+def log_memory(
+    model: NetworkModel, networks: Networks, size: int, settings: TrainSettings, device: torch.device
 ) -> None:
     """Say how much memory a run needs before it starts, and what to change where there is less."""
     _, there = memory(device)
-    needed = estimate(networks, latent, size, settings)
+    needed = estimate(model, networks, size, settings)
     if needed > there:
         logger.warning(
             "%s needs about %.1f GB of memory, and there are %.1f: %s.",
-            *(name, needed / 1e9, there / 1e9, SMALLER),
+            *(model.name, needed / 1e9, there / 1e9, SMALLER),
         )
     else:
-        logger.info("%s needs about %.1f GB of memory", name, needed / 1e9)
+        logger.info("%s needs about %.1f GB of memory", model.name, needed / 1e9)
 
 
-def estimate(networks: Networks, latent: int, size: int, settings: TrainSettings) -> float:
+def estimate(model: NetworkModel, networks: Networks, size: int, settings: TrainSettings) -> float:
     """Bytes that training holds at most, roughly: nothing is computed.
 
-    Weights, gradients and two averages of each; what encoder, generator and discriminator keep for going
-    back; what the program itself takes.
+    Weights, gradients and two averages of each; what the networks keep for going back; what the program itself
+    takes.
     """
     scans = settings.batch_size // distributed.size()
-    weights = sum(p.numel() for network in vars(networks).values() for p in network.parameters())
-    averaged = sum(p.numel() for p in networks.generator.parameters()) if settings.ema_decay else 0
-    volumes = torch.empty(2 * scans, 1, size, size, size, device="meta")
-    kept = _outputs(networks.encoder, volumes[:scans]) + _outputs(networks.discriminator, volumes)
-    kept += _outputs(networks.generator, torch.empty(2 * scans, latent, device="meta"))
+    weights = sum(p.numel() for network in networks.values() for p in network.parameters())
+    averaged = sum(p.numel() for p in networks[model.drawn].parameters()) if settings.ema_decay else 0
+    kept = sum(_outputs(networks[name], x) for name, x in model.kept(networks, size, scans, settings))
     return 4 * (4 * weights + averaged) + (2 if settings.precision == "bf16" else 4) * kept + PROGRAM
 
 
-def _outputs(network: nn.Sequential, inputs: Tensor) -> int:
+def _outputs(network: nn.Module, inputs: Tensor) -> int:
     """How many numbers a network's layers give for inputs on the device "meta"."""
     shadow, total = copy.deepcopy(network).to("meta"), 0
 
@@ -128,7 +126,7 @@ def _outputs(network: nn.Sequential, inputs: Tensor) -> int:
         nonlocal total
         total += output.numel()
 
-    for layer in shadow:
+    for layer in shadow.children():
         layer.register_forward_hook(count)
         if hasattr(layer, "plain"):  # whose quick form knows real devices alone
             setattr(layer, "plain", True)  # noqa: B010
@@ -138,7 +136,7 @@ def _outputs(network: nn.Sequential, inputs: Tensor) -> int:
 
 
 @contextmanager
-def enough_memory() -> Iterator[None]:
+def explain_memory_errors() -> Iterator[None]:
     """Raise UserError with advice where memory runs out within."""
     try:
         yield

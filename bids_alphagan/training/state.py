@@ -8,8 +8,7 @@ import numpy as np
 
 from bids_alphagan.training.settings import TrainSettings
 
-ROLLBACK_STREAM = 2  # key of the seeds after a rollback; see `data.random_source` for the others
-BATCHES = 2  # of scans, drawn in an iteration
+ROLLBACK_STREAM = 2  # key of the seeds after a rollback; `phases` and `data` have the others
 
 
 @dataclass
@@ -32,9 +31,9 @@ class State:
     apart: float | None = None
     collapsed: int = 0
 
-    def info(self) -> dict[str, Any]:
-        """All of it as JSON, with the sampler's position: the number of the next batch of scans."""
-        return {**asdict(self), "next_batch": BATCHES * self.step}
+    def info(self, batches: int) -> dict[str, Any]:
+        """All of it as JSON, with the sampler's position: the next batch of scans, `batches` in an iteration."""
+        return {**asdict(self), "next_batch": batches * self.step}
 
     @classmethod
     def read(cls, info: Mapping[str, Any]) -> Self:

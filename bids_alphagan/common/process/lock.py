@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[None]:
     """Raise UserError where another process that lives is in here with the same folder.
 
     The system lets go of the lock however a process ends. Where a disk knows no locks, nothing is checked.

@@ -7,26 +7,34 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bids_alphagan.evaluation.question import Answer
 from bids_alphagan.report import charts
+
+METHODS = (
+    "Volumes of brain and tissues were compared by Hedges' g [@hedges] and by the ratio of their "
+    "standard deviations, with 95 % bootstrap intervals over animals [@bootstrap]."
+)
 
 _STRUCTURES = {"brain": "Brain", "gm": "Grey matter", "wm": "White matter", "csf": "CSF"}
 _SIZES = ((0.2, "hardly any"), (0.5, "small"), (0.8, "middling"))  # Cohen 1988: of effects below that
 
 
-def view(record: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
-    """A chart, and a line of the table for each model and structure, from the record of the statistic."""
-    rows = record["tables"]["anatomy"]
+def view(answer: Answer, labels: Mapping[str, str]) -> dict[str, Any]:
+    """A chart, and a line of the table for each model and structure."""
+    shown = {"notes": answer.notes, "reason": answer.reason}
+    if answer.reason:
+        return shown
+    rows = answer.tables["anatomy"]
     names = {"real": "Other real animals", **labels}
     lines = [
         {**row, "label": names[row["model"]], "name": _STRUCTURES[row["structure"]], "size": _size(row)}
         for row in rows
     ]
     sets = {
-        name: record["more"]["volumes"][name]
-        for name in ("real", *labels)
-        if name in record["more"]["volumes"]
+        name: answer.more["volumes"][name] for name in ("real", *labels) if name in answer.more["volumes"]
     }
-    return {"lines": lines, "chart": _chart(sets, {"real": "Real", **labels}), "against": rows[0]["against"]}
+    chart = _chart(sets, {"real": "Real", **labels})
+    return shown | {"lines": lines, "chart": chart, "against": rows[0]["against"]}
 
 
 def _size(row: Mapping[str, Any]) -> str:

@@ -1,14 +1,16 @@
 """Volumes of brain and tissues, real against synthetic: group_anatomy.tsv."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from bids_alphagan.bids.split import animals_of
+from bids_alphagan.bids.study import Study
 from bids_alphagan.common.errors import UserError
+from bids_alphagan.evaluation.anatomy import section
 from bids_alphagan.evaluation.anatomy.measures import STRUCTURES, compare_volumes, tissue_volumes
-from bids_alphagan.evaluation.pairs.compare import REAL
-from bids_alphagan.evaluation.question import AGAINST, Columns, Finding, number
-from bids_alphagan.evaluation.scans import Scans
+from bids_alphagan.evaluation.question import AGAINST, Answer, Columns, Question, number
+from bids_alphagan.evaluation.scans import REAL, Scans
 
 COMPARISONS = {
     "difference": "synthetic less real mean, mL",
@@ -43,7 +45,26 @@ COLUMNS: Columns = {
 }
 
 
-def find(scans: Scans) -> Finding:
+class Anatomy(Question):
+    """Are brain and tissues as large, and as varied, as real animals'?"""
+
+    version = 2
+    template = "evaluation/anatomy/section.html.j2"
+
+    def columns(self) -> Mapping[str, Columns]:
+        return {"anatomy": COLUMNS}
+
+    def answer(self, scans: Scans, settings: Mapping[str, Any]) -> Answer:
+        return compare_all(scans)
+
+    def view(self, answer: Answer, labels: Mapping[str, str], pictures: Path) -> Mapping[str, Any]:
+        return section.view(answer, labels)
+
+    def methods(self, answer: Answer, study: Study) -> str:
+        return "" if answer.reason else section.METHODS
+
+
+def compare_all(scans: Scans) -> Answer:
     """Rows of group_anatomy.tsv; the report draws each scan's volumes. UserError where there are no masks."""
     every = scans.segmented()
     wanted = set(animals_of(scans.reference))
@@ -65,7 +86,7 @@ def find(scans: Scans) -> Finding:
             )
         own = [animal for animal, *_ in found] if model == REAL else None
         try:
-            compared = compare_volumes(real, made, animals, own, seed=scans.config.seed)
+            compared = compare_volumes(real, made, animals, own, seed=scans.seed)
         except UserError as error:
             notes.append(f"{model}: {error}")
             continue
@@ -84,7 +105,7 @@ def find(scans: Scans) -> Finding:
             rows.append(row)
     if not set(drawn) - {REAL}:
         raise UserError(" ".join(notes))
-    return Finding({"anatomy": rows}, notes, {"volumes": drawn})
+    return Answer({"anatomy": rows}, notes, {"volumes": drawn})
 
 
 def _volumes(segmented: Sequence[tuple[Any, ...]]) -> list[dict[str, float]]:

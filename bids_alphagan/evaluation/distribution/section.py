@@ -5,8 +5,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from bids_alphagan.evaluation.question import BAD, CHANCE, GOOD, OPEN, Answer, Headline, unasked
 from bids_alphagan.report import charts
+from bids_alphagan.report.numbers import number
 
+_ENOUGH = 8  # animals; that fewer show no difference says little
 _NAMES = {"real": "Other real animals", "real+noise": "The same with noise"}
 _MEASURES = {
     "precision": "Precision: are they real?",
@@ -16,13 +19,57 @@ _MEASURES = {
 }
 
 
-def view(record: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
-    """A chart, and a line of the table for each space and model, from the record of the statistic."""
-    rows = record["tables"]["distribution"]
+def view(answer: Answer, labels: Mapping[str, str]) -> dict[str, Any]:
+    """A chart, and a line of the table for each space and model."""
+    shown = {"notes": answer.notes, "reason": answer.reason}
+    if answer.reason:
+        return shown
+    rows = answer.tables["distribution"]
     names = {**_NAMES, **labels}
     lines = [{**row, "label": names[row["model"]], "verdict": _verdict(row)} for row in rows]
     against = rows[0]["against"]
-    return {"lines": lines, "chart": _chart(lines), "against": against}
+    return shown | {"lines": lines, "chart": _chart(lines), "against": against}
+
+
+def methods(answer: Answer) -> str:
+    """A paragraph for a manuscript."""
+    if answer.reason:
+        return ""
+    frechet = any(row["frechet"] is not None for row in answer.tables["distribution"])
+    return (
+        "Whole cohorts were compared with the real scans as sets of features (anatomy: volumes, shape, "
+        "tissue contrast and texture from scans and masks; appearance: principal components of the training "
+        "scans' lowest spatial frequencies) by the unbiased kernel maximum mean discrepancy with a "
+        "permutation test over animals [@mmd], by precision and recall [@precision] and by density and "
+        f"coverage [@density]{', and by the Fréchet distance [@frechet]' if frechet else ''}."
+    )
+
+
+def headline(model: str, answer: Answer | None) -> Headline:
+    """By the permutation tests: each way to compare that finds a difference counts."""
+    question, section = "Is it real?", "distribution"
+    if answer is None:
+        return unasked(question, "evaluate")
+    if answer.reason:
+        return Headline(question, OPEN, "Left out: see why.", section)
+    rows = [row for row in answer.tables["distribution"] if row["model"] == model]
+    if not rows:
+        return unasked(question, "evaluate")
+    tested = [row for row in rows if row["mmd_p"] is not None]
+    if not tested:
+        return Headline(question, OPEN, "Too few scans to tell.", section)
+    animals = "held-out animals" if rows[0]["against"] == "held-out" else "the training animals"
+    differ = [row for row in tested if row["mmd_p"] < CHANCE]
+    by = " and ".join(f"{row['space']} (p = {number(row['mmd_p'])})" for row in differ or tested)
+    if differ:
+        return Headline(question, BAD, f"As a set, they differ from {animals} by {by}.", section)
+    n = min(row["n_real_animals"] for row in tested)
+    text = f"No difference found from {n} {animals.removeprefix('the ')} by {by}"
+    if animals != "held-out animals":
+        return Headline(question, OPEN, f"{text}, which copies would pass, too.", section)
+    if n < _ENOUGH:
+        return Headline(question, OPEN, f"{text}, which are too few to tell.", section)
+    return Headline(question, GOOD, f"{text}.", section)
 
 
 def _verdict(row: Mapping[str, Any]) -> str:

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bids_alphagan.bids.split import animals_of
+from bids_alphagan.bids.study import Study
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.evaluation.bootstrap import jackknife, units
+from bids_alphagan.evaluation.distribution import section
 from bids_alphagan.evaluation.distribution.features import (
     ANATOMY,
     Appearance,
@@ -16,9 +19,8 @@ from bids_alphagan.evaluation.distribution.features import (
     feature_space,
 )
 from bids_alphagan.evaluation.distribution.measures import frechet_distance, kernel_mmd, neighbourhoods
-from bids_alphagan.evaluation.pairs.compare import NOISE, NOISY, REAL
-from bids_alphagan.evaluation.question import AGAINST, Columns, Finding, number
-from bids_alphagan.evaluation.scans import Scans
+from bids_alphagan.evaluation.question import AGAINST, Answer, Columns, Headline, Question, number
+from bids_alphagan.evaluation.scans import NOISE, NOISY, REAL, Scans
 
 LEARNED = 2 / 3  # of the training animals: appearance is learned from these, the others make the ceiling
 BOUNDS = {  # of each measure with an interval
@@ -92,7 +94,29 @@ class _Sets:
     others: Mapping[str, tuple[np.ndarray, Sequence[str] | None]]
 
 
-def find(scans: Scans) -> Finding:
+class Distribution(Question):
+    """Do the synthetic scans, as a set, spread as real animals do?"""
+
+    version = 2
+    template = "evaluation/distribution/section.html.j2"
+
+    def columns(self) -> Mapping[str, Columns]:
+        return {"distribution": COLUMNS}
+
+    def answer(self, scans: Scans, settings: Mapping[str, Any]) -> Answer:
+        return compare_sets(scans)
+
+    def view(self, answer: Answer, labels: Mapping[str, str], pictures: Path) -> Mapping[str, Any]:
+        return section.view(answer, labels)
+
+    def methods(self, answer: Answer, study: Study) -> str:
+        return section.methods(answer)
+
+    def headlines(self, model: str, answers: Mapping[str, Answer | None]) -> list[Headline]:
+        return [section.headline(model, answers["distribution"])]
+
+
+def compare_sets(scans: Scans) -> Answer:
     """Rows of group_distribution.tsv. UserError where there is no space to compare in."""
     rows, notes = [], scans.notes()
     for name, space in {"anatomy": _anatomy, "appearance": _appearance}.items():
@@ -103,16 +127,16 @@ def find(scans: Scans) -> Finding:
             continue
         for model, (features, animals) in sets.others.items():
             row = {"model": model, "space": name, "against": scans.against}
-            rows.append(row | _compare(sets.real, features, sets.animals, animals, scans.config.seed))
+            rows.append(row | _compare(sets.real, features, sets.animals, animals, scans.seed))
     if not rows:
         raise UserError(" ".join(notes))
-    return Finding({"distribution": rows}, notes)
+    return Answer({"distribution": rows}, notes)
 
 
 def _anatomy(scans: Scans) -> _Sets:
     """Scans with masks, by `evaluation.features.ANATOMY`."""
     real = scans.segmented()
-    sides = {"training": scans.sides.training, "held-out": scans.sides.held_out}
+    sides = {"training": scans.study.training, "held-out": scans.study.held_out}
     parts = {side: [one for one in real if one[0] in set(animals_of(of))] for side, of in sides.items()}
     if not parts[scans.against] or not parts["training"]:
         raise UserError("The real scans have no masks.")
@@ -122,7 +146,7 @@ def _anatomy(scans: Scans) -> _Sets:
         raise UserError("The synthetic scans have no masks.")
     features = {side: _features(found) for side, found in (parts | made).items() if found}
     if scans.against == "held-out":
-        rng = np.random.default_rng(scans.config.seed)
+        rng = np.random.default_rng(scans.seed)
         noisy = [(animal, with_noise(scan, rng), *more) for animal, scan, *more in parts["training"]]
         features = {REAL: features["training"], NOISY: _features(noisy)} | features
     return _sets("anatomy", scans, features, {side: [a for a, *_ in of] for side, of in parts.items()})
@@ -140,11 +164,11 @@ def with_noise(scan: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _appearance(scans: Scans) -> _Sets:
     """All scans, by what is learned from training scans; the ceiling's are strangers to that, too."""
-    animals = animals_of(scans.sides.training)
+    animals = animals_of(scans.study.training)
     learned = np.ones(len(animals), bool)
     if scans.against == "held-out":
         own = units(animals, len(animals))
-        order = np.random.default_rng(scans.config.seed).permutation(own.max() + 1)
+        order = np.random.default_rng(scans.seed).permutation(own.max() + 1)
         learned = np.isin(own, order[: max(round(LEARNED * len(order)), 3)])
     appearance = Appearance.fit(scans.training[learned])
     features = {"training": appearance(scans.training[learned])}
@@ -152,9 +176,9 @@ def _appearance(scans: Scans) -> _Sets:
     others = [animal for animal, is_learned in zip(animals, learned, strict=True) if not is_learned]
     of = {"training": [animal for animal, is_learned in zip(animals, learned, strict=True) if is_learned]}
     if scans.against == "held-out" and scans.held_out is not None:
-        features["held-out"], of["held-out"] = appearance(scans.held_out), animals_of(scans.sides.held_out)
+        features["held-out"], of["held-out"] = appearance(scans.held_out), animals_of(scans.study.held_out)
         if others:
-            rng = np.random.default_rng(scans.config.seed)
+            rng = np.random.default_rng(scans.seed)
             noisy = np.stack([with_noise(scan, rng) for scan in scans.training[~learned]])
             ceiling = {REAL: appearance(scans.training[~learned]), NOISY: appearance(noisy)}
             features = ceiling | features

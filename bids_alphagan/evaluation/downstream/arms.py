@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.config.choices import DOWNSTREAM_ARMS
+from bids_alphagan.evaluation.downstream import DEFAULT_ARMS
 
 MIN_HELD_OUT = 2  # animals; one says nothing about others
 MIN_TRAINING = 2  # animals; half of them is one
@@ -67,7 +67,7 @@ PAPER_TESTS = (  # tests 1 to 10 of Ferreira et al. 2022, table 4 (doi 10.3390/a
     Arm(0.5, 2),
     Arm(1, augment=True),
 )
-ARMS = tuple(map(read_arm, DOWNSTREAM_ARMS))
+ARMS = tuple(map(read_arm, DEFAULT_ARMS))
 
 
 def references(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:

@@ -15,7 +15,7 @@ import torch
 
 from bids_alphagan.common.files import digest, read_json, remove_unfinished, write_json
 from bids_alphagan.common.process.interrupt import Interrupted, Request, requests
-from bids_alphagan.common.process.lock import alone_in
+from bids_alphagan.common.process.lock import lock
 from bids_alphagan.evaluation.downstream import scans as arrays
 from bids_alphagan.evaluation.downstream.arms import Arm, check_split, choose, possible
 from bids_alphagan.evaluation.downstream.measures import GLOBAL, measure
@@ -96,7 +96,7 @@ def run(
         for arm in arms
         for s in range(seed, seed + settings.seeds)
     ]
-    with alone_in(folder), requests() as request:
+    with lock(folder), requests() as request:
         remove_unfinished(folder)
         experiment = Experiment(train, synthetic, test, settings, folder, torch.device(device), request)
         rows = experiment.rows(jobs)

@@ -1,20 +1,16 @@
 """The group report's section on the downstream experiment: does a network gain from synthetic scans?"""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bids_alphagan.bids.derivatives import DOWNSTREAM_RECORD
-from bids_alphagan.bids.prepared import PreparedScan, segmented
-from bids_alphagan.common.files import read_json, read_tsv
-from bids_alphagan.models import MODELS
+from bids_alphagan.evaluation.question import BAD, GOOD, OPEN, Answer, Headline, unasked
 from bids_alphagan.report import charts
 from bids_alphagan.report.figures import TISSUES
+from bids_alphagan.report.numbers import decimals
 
 REAL_ALONE = "r1"  # the arm that all are compared with
 _MEASURE = "dice"
@@ -42,28 +38,13 @@ class DownstreamSection:
     descriptions: Mapping[str, str] = field(default_factory=dict)
 
 
-def downstream_section(
-    output_dir: Path, scans: Sequence[PreparedScan], cohorts: Mapping[str, Path]
-) -> DownstreamSection | None:
-    """What the experiment wrote; None where there is nothing, or of other scans and masks than these."""
-    table = output_dir / "group_downstream.tsv"
-    stamp = output_dir / "models" / DOWNSTREAM_RECORD
-    if not stamp.is_file() or not table.is_file():
-        return None
-    record = read_json(stamp)["record"]
-    if record["content"] != segmented(scans, cohorts):
-        return None
-    rows = [{key: _plain(value) for key, value in row.items()} for row in read_tsv(table)]
-    columns = read_json(table.with_suffix(".json"))
-    return DownstreamSection(
-        rows,
-        record["models"],
-        {model: MODELS[model].title for model in record["models"]},
-        {name: column["Description"] for name, column in columns.items()},
-    )
+def section_of(answer: Answer, labels: Mapping[str, str], columns: Mapping[str, Any]) -> DownstreamSection:
+    """The section from the answer; columns: of group_downstream.tsv."""
+    descriptions = {name: column["Description"] for name, column in columns.items()}
+    return DownstreamSection(answer.tables["downstream"], answer.more["models"], labels, descriptions)
 
 
-def downstream_methods(section: DownstreamSection) -> str:
+def methods(section: DownstreamSection) -> str:
     """A paragraph for the methods section of a manuscript, citing as `report.methods.compose` says."""
     settings, n_animals, n_seeds = _facts(section)
     kind = "residual U-Nets [@unet]" if settings["residual_units"] else "U-Nets"
@@ -77,21 +58,27 @@ def downstream_methods(section: DownstreamSection) -> str:
     )
 
 
+def headline(model: str, section: DownstreamSection | None) -> Headline:
+    """By the gain of as many synthetic scans as real ones over real scans alone."""
+    question = "Does it help?"
+    if section is None or model not in section.told:
+        return unasked(question, "downstream")
+    found = verdict(section, model)
+    mark = {"ok": GOOD, "failed": BAD, "warned": OPEN}[found["tone"]]
+    gain = found["gain"]
+    places = decimals(gain)
+    ends = "" if gain["low"] is None else f", {gain['low']:+.{places}f} to {gain['high']:+.{places}f}"
+    text = f"Dice {gain['value']:+.{places}f}{ends} against real scans alone".replace("-", "−")
+    if notes(section.told[model]):
+        mark, text = OPEN, f"{text}, by networks that have hardly learned a tissue"
+    return Headline(question, mark, f"{found['word']}: {text}.", "downstream")
+
+
 def _facts(section: DownstreamSection) -> tuple[Mapping[str, Any], int, int]:
     """The networks' settings, the number of held-out animals and of seeds."""
     settings = next(iter(section.told.values()))["settings"]
     animals, seeds = (max(row[key] for row in section.rows) for key in ("n_animals", "n_seeds"))
     return settings, animals, seeds
-
-
-def _plain(text: str) -> Any:
-    """A table's value: None for n/a, a number where it is one, else text."""
-    if text == "n/a":
-        return None
-    for number in (int, float):
-        with suppress(ValueError):
-            return number(text)
-    return text
 
 
 def view(section: DownstreamSection) -> dict[str, Any]:

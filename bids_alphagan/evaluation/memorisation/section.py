@@ -8,7 +8,25 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from bids_alphagan.evaluation.pairs.section import alike_cells, too_alike
+from bids_alphagan.evaluation.question import (
+    BAD,
+    CHANCE,
+    GOOD,
+    OPEN,
+    Answer,
+    Headline,
+    row_of,
+    unasked,
+)
 from bids_alphagan.report import figures
+from bids_alphagan.report.numbers import decimals
+
+METHODS = (
+    "To find copies, each synthetic scan and its mirror image was aligned with the training scans. The "
+    "ratio of its distances to the nearest and the second nearest training animal [@twonn] was tested "
+    "against that of real scans, with p adjusted for the number of scans [@holm]."
+)
 
 _LIMIT = 0.5  # of the intensities' range: a difference that is drawn in full colour
 _DIFFERENCE = LinearSegmentedColormap.from_list("difference", ["#4cc3ff", figures.BACKGROUND, "#ff8a5c"])
@@ -17,16 +35,19 @@ _SHOWN = 2  # of the most suspicious scans where none is a copy
 _TITLES = ("synthetic, aligned", "nearest training scan", "difference")
 
 
-def view(record: Mapping[str, Any], labels: Mapping[str, str], pictures: Path) -> dict[str, Any]:
-    """For each model a verdict, a line of the table and pictures, from the record of the statistic."""
-    tables = record["tables"]
+def view(answer: Answer, labels: Mapping[str, str], pictures: Path) -> dict[str, Any]:
+    """For each model a verdict, a line of the table and pictures."""
+    shown: dict[str, Any] = {"notes": answer.notes, "reason": answer.reason}
+    if answer.reason:
+        return shown
+    tables, more = answer.tables, answer.more
     every = np.load(pictures, allow_pickle=False) if pictures.is_file() else {}
     models = []
     for line in tables["memorisation_summary"]:
         model = line["model"]
         rows = [row for row in tables["memorisation"] if row["model"] == model]
         pairs = every.get(model, [])
-        worst = [rows[index] for index in record["more"][model]][: max(line["copies"], _SHOWN)]
+        worst = [rows[index] for index in more[model]][: max(line["copies"], _SHOWN)]
         models.append(
             {
                 **line,
@@ -35,12 +56,69 @@ def view(record: Mapping[str, Any], labels: Mapping[str, str], pictures: Path) -
                 "verdict": _verdict(line, labels[model]),
                 "closeness": _closeness(line),
                 "pairs": [
-                    (row, _picture(pair, record["more"]["zooms"]))
-                    for row, pair in zip(worst, pairs, strict=False)
+                    (row, _picture(pair, more["zooms"])) for row, pair in zip(worst, pairs, strict=False)
                 ],
             }
         )
-    return {"models": models}
+    return shown | {"models": models}
+
+
+def diverse(model: str, answer: Answer | None, pairs: Answer | None) -> Headline:
+    """By repetitions within the cohort, and by how alike its scans are beside real ones (`pairs`)."""
+    question = "Is it diverse?"
+    line = _summary(model, answer)
+    rows = pairs.tables["metrics"] if pairs and not pairs.reason else []
+    cells = alike_cells(rows, model)
+    if line is None and cells is None:
+        return unasked(question, "evaluate")
+    section, mark, parts = "memorisation", GOOD, []
+    if line:
+        n, distinct = line["n"], line["distinct"]
+        parts.append(f"All {n} scans are different from each other")
+        if distinct < n:
+            verb = "is" if distinct == 1 else "are"
+            parts = [f"Only {distinct} of {n} scans {verb} different from the others"]
+            mark = BAD if n - distinct > REPEATED * n else OPEN
+    if cells:
+        own, real = cells
+        parts.append(f"{own['metric']} is {_value(own)}, and {_value(real)} in real scans")
+        alike = model in too_alike(rows, [model])
+        if alike:
+            parts[-1] += ": too alike"
+            mark = OPEN if real["high"] is None and mark != BAD else BAD
+        section = "pairs" if line is None or alike else section
+    return Headline(question, mark, f"{'; '.join(parts)}.", section)
+
+
+def copied(model: str, answer: Answer | None) -> Headline:
+    """By the test of each scan's nearest training animal."""
+    question, section = "Is it a copy?", "memorisation"
+    if answer and answer.reason:
+        return Headline(question, OPEN, "Left out: see why.", section)
+    line = _summary(model, answer)
+    if line is None:
+        return unasked(question, "evaluate")
+    n, copies = line["n"], line["copies"]
+    if copies:
+        many = "is a copy" if copies == 1 else "are copies"
+        return Headline(question, BAD, f"{copies} of {n} scans {many} of a training scan.", section)
+    text = f"None of {n} scans is found to copy a training scan"
+    if line["closer_p"] is not None and line["closer_p"] < CHANCE:
+        p = f"{line['closer_p']:.2g}"
+        text += f", but as a set they lie closer to the training animals than to others (p = {p})."
+        return Headline(question, OPEN, text, section)
+    if line["notes"]:
+        return Headline(question, OPEN, f"{text}, as far as these animals can tell.", section)
+    return Headline(question, GOOD, f"{text}.", section)
+
+
+def _summary(model: str, answer: Answer | None) -> Mapping[str, Any] | None:
+    """The model's line of group_memorisation_summary.tsv; None where there is none."""
+    return row_of(answer.tables.get("memorisation_summary", []), model) if answer else None
+
+
+def _value(cell: Mapping[str, Any]) -> str:
+    return f"{cell['value']:.{decimals(cell)}f}"
 
 
 def _verdict(line: Mapping[str, Any], label: str) -> str:

@@ -10,10 +10,12 @@ from bids_alphagan import __version__
 from bids_alphagan.bids.names import sidecar
 from bids_alphagan.bids.prepared import PreparedScan, synthetic_scans
 from bids_alphagan.bids.split import animals_of
+from bids_alphagan.bids.study import Study
 from bids_alphagan.common.files import read_json, write_json
+from bids_alphagan.evaluation.memorisation import section
 from bids_alphagan.evaluation.memorisation.cohort import Memorisation, find_copies
 from bids_alphagan.evaluation.memorisation.measures import RealScans
-from bids_alphagan.evaluation.question import Columns, Finding
+from bids_alphagan.evaluation.question import Answer, Columns, Headline, Question, Rows
 from bids_alphagan.evaluation.scans import Scans
 
 VERSION = 2  # of the method, as sidecars name it
@@ -53,9 +55,35 @@ SUMMARY_COLUMNS: Columns = {
 }
 
 
-def find(scans: Scans) -> Finding:
+class Copies(Question):
+    """Is any synthetic scan a copy of a training scan? Are they different from each other?"""
+
+    version = VERSION
+    template = "evaluation/memorisation/section.html.j2"
+
+    def columns(self) -> Mapping[str, Columns]:
+        return {"memorisation": COLUMNS, "memorisation_summary": SUMMARY_COLUMNS}
+
+    def answer(self, scans: Scans, settings: Mapping[str, Any]) -> Answer:
+        return find_all(scans)
+
+    def publish(self, scans: Scans, answer: Answer) -> None:
+        write_verdicts(scans.cohorts, answer.tables.get("memorisation", []), scans.study.training)
+
+    def view(self, answer: Answer, labels: Mapping[str, str], pictures: Path) -> Mapping[str, Any]:
+        return section.view(answer, labels, pictures)
+
+    def methods(self, answer: Answer, study: Study) -> str:
+        return "" if answer.reason else section.METHODS
+
+    def headlines(self, model: str, answers: Mapping[str, Answer | None]) -> list[Headline]:
+        own = answers["memorisation"]
+        return [section.diverse(model, own, answers.get("pairs")), section.copied(model, own)]
+
+
+def find_all(scans: Scans) -> Answer:
     """Rows of both tables, and the worst pairs as pictures. UserError with too few training animals."""
-    training, held = scans.sides.training, scans.sides.held_out
+    training, held = scans.study.training, scans.study.held_out
     real = RealScans.prepare(
         scans.training,
         animals_of(training),
@@ -64,32 +92,36 @@ def find(scans: Scans) -> Finding:
         zooms=scans.zooms,
         brain=scans.brain(),
     )
-    finding = Finding({"memorisation": [], "memorisation_summary": []})
-    finding.more["zooms"] = [float(zoom) for zoom in scans.zooms]
+    rows: Rows = []
+    summary: Rows = []
+    notes: list[str] = []
+    more: dict[str, Any] = {"zooms": [float(zoom) for zoom in scans.zooms]}
+    pictures: dict[str, np.ndarray] = {}
     for model, cohort in scans.synthetic.items():
-        found = find_copies(cohort, real, seed=scans.config.seed)
-        finding.tables["memorisation"] += _rows(model, found, scans.paths[model], training)
-        summary = {
-            "model": model,
-            "n": len(cohort),
-            "n_training_animals": len(set(animals_of(training))),
-            "n_held_out_animals": len(set(animals_of(held))),
-            "copies": found.copies,
-            "nearer": found.nearer,
-            "closer": found.closer,
-            "closer_expected": found.expected,
-            "closer_p": found.p,
-            "repetitions": len(found.repetitions),
-            "distinct": found.distinct,
-            "notes": " ".join(found.notes) or None,
-        }
-        finding.tables["memorisation_summary"].append(summary)
-        finding.notes.extend(note for note in found.notes if note not in finding.notes)
+        found = find_copies(cohort, real, seed=scans.seed)
+        rows += _rows(model, found, scans.paths[model], training)
+        summary.append(
+            {
+                "model": model,
+                "n": len(cohort),
+                "n_training_animals": len(set(animals_of(training))),
+                "n_held_out_animals": len(set(animals_of(held))),
+                "copies": found.copies,
+                "nearer": found.nearer,
+                "closer": found.closer,
+                "closer_expected": found.expected,
+                "closer_p": found.p,
+                "repetitions": len(found.repetitions),
+                "distinct": found.distinct,
+                "notes": " ".join(found.notes) or None,
+            }
+        )
+        notes += [note for note in found.notes if note not in notes]
         worst = found.worst(WORST)
-        finding.more[model] = [match.synthetic for match in worst]
+        more[model] = [match.synthetic for match in worst]
         pairs = [(real.moved(cohort[m.synthetic], m), scans.training[m.training]) for m in worst]
-        finding.pictures[model] = (255 * np.clip(pairs, 0, 1)).round().astype(np.uint8)
-    return finding
+        pictures[model] = (255 * np.clip(pairs, 0, 1)).round().astype(np.uint8)
+    return Answer({"memorisation": rows, "memorisation_summary": summary}, notes, more, pictures)
 
 
 def _rows(
@@ -119,8 +151,8 @@ def write_verdicts(
     """Write into each synthetic scan's sidecar what `rows` say of it; take out what is no longer said."""
     sources = {f"{scan.name.stem}_{scan.name.suffix}": scan for scan in training}
     verdicts = {(row["model"], row["scan"]): row for row in rows}
-    for model, place in cohorts.items():
-        for path in synthetic_scans(place):
+    for model, folder in cohorts.items():
+        for path in synthetic_scans(folder):
             facts = read_json(sidecar(path))
             facts.pop(KEY, None)
             row = verdicts.get((model, path.name.removesuffix(".nii.gz")))

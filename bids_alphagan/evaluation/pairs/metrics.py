@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bids_alphagan.evaluation.distribution import measures as distribution
-from bids_alphagan.evaluation.pairs import pairwise, similarity
+from bids_alphagan.evaluation.pairs import pairwise
 
 ERRORS = "Wang and Bovik 2009, doi:10.1109/MSP.2008.930649"  # not in the paper
 PAPER = "Ferreira et al. 2022, doi:10.3390/app12104844"
@@ -25,9 +24,7 @@ class Metric:
     reference: the source, with its DOI.
     within: True when pairs are drawn within one set (a measure of its diversity), False when each pair is
         a real and a synthetic scan.
-    perfect: the value of two equal scans.
-    function: the definition: (b, x, y, z) and (b, x, y, z) in [0, 1] to (b,).
-    on_pairs: the same of many pairs of two sets (see `pairwise`).
+    on_pairs: computes it for many pairs of two sets (see `pairwise`).
     """
 
     name: str
@@ -36,8 +33,6 @@ class Metric:
     direction: str
     reference: str
     within: bool
-    perfect: float
-    function: Callable[[Tensor, Tensor], Tensor]
     on_pairs: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -49,8 +44,6 @@ METRICS: dict[str, Metric] = {
         direction="closer to real",
         reference="Wang, Simoncelli and Bovik 2003, doi:10.1109/ACSSC.2003.1292216",
         within=True,
-        perfect=1.0,
-        function=similarity.ms_ssim,
         on_pairs=pairwise.structural_similarities,
     ),
     "NCC": Metric(
@@ -60,8 +53,6 @@ METRICS: dict[str, Metric] = {
         direction="higher",
         reference=PAPER,
         within=False,
-        perfect=1.0,
-        function=similarity.normalised_cross_correlation,
         on_pairs=pairwise.correlations,
     ),
     "MAE": Metric(
@@ -71,8 +62,6 @@ METRICS: dict[str, Metric] = {
         direction="lower",
         reference=PAPER,
         within=False,
-        perfect=0.0,
-        function=similarity.mean_absolute_error,
         on_pairs=pairwise.absolute_errors,
     ),
     "RMSE": Metric(
@@ -82,8 +71,6 @@ METRICS: dict[str, Metric] = {
         direction="lower",
         reference=ERRORS,
         within=False,
-        perfect=0.0,
-        function=similarity.root_mean_squared_error,
         on_pairs=pairwise.root_squared_errors,
     ),
     "PSNR": Metric(
@@ -93,8 +80,6 @@ METRICS: dict[str, Metric] = {
         direction="higher",
         reference=ERRORS,
         within=False,
-        perfect=similarity.MOST_DB,
-        function=similarity.peak_signal_to_noise,
         on_pairs=pairwise.signal_to_noise,
     ),
     "MMD": Metric(
@@ -104,8 +89,6 @@ METRICS: dict[str, Metric] = {
         direction="lower",
         reference="Kwon et al. 2019, doi:10.1007/978-3-030-32248-9_14",
         within=False,
-        perfect=0.0,
-        function=distribution.linear_mmd,
         on_pairs=pairwise.squared_distances,
     ),
 }

@@ -1,4 +1,4 @@
-"""The metrics of `similarity` and `distribution` on many pairs of two sets at once, on any device.
+"""The metrics on many pairs of two sets at once, on any device. tests/oracles states each of them plainly.
 
 Pairs share scans: what depends on one scan alone is computed once for each scan, and what is linear in both
 becomes a product of matrices. Each function takes
@@ -6,7 +6,7 @@ becomes a product of matrices. Each function takes
 first, second: (n, x, y, z) and (m, x, y, z), float32 in [0, 1].
 pairs: (k, 2) int64, indices into the first and the second set.
 
-and returns (k,) float64, what the function of the same metric gives pair by pair.
+and returns (k,) float64.
 """
 
 from collections.abc import Iterator
@@ -15,13 +15,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bids_alphagan.evaluation.pairs.similarity import C1, C2, MOST_DB, MS_SSIM_WEIGHTS, WINDOW, WINDOW_SIGMA
-
+# Weights of the five scales, fine to coarse (Wang et al. 2003, section 4).
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+WINDOW = 11
+WINDOW_SIGMA = 1.5
+# (K1 L)^2 and (K2 L)^2 with K1 = 0.01, K2 = 0.03 and the dynamic range L = 1.
+C1, C2 = 0.01**2, 0.03**2
+MOST_DB = 100.0  # the peak signal-to-noise ratio of equal scans, which is infinite
 VOXELS = 2**20  # of scans' pairs at a time: 4 MB of float32 for each array, so that caches hold them
 
 
 def absolute_errors(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
-    """`similarity.mean_absolute_error` of each pair."""
+    """Mean over voxels of abs(x - y), in [0, 1]."""
     a, b = first.flatten(1), second.flatten(1)
     difference = torch.empty_like(a[0])  # which stays in the processor's cache, as many at once would not
     values = [torch.sub(a[i], b[j], out=difference).abs_().mean() for i, j in pairs.tolist()]
@@ -29,7 +34,13 @@ def absolute_errors(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
 
 
 def squared_distances(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
-    """`distribution.linear_mmd` of each pair: the sum over voxels of the squared difference."""
+    r"""Sum over voxels of (x - y)^2: the squared maximum mean discrepancy of a pair with a linear kernel.
+
+    With :math:`k(x, y) = x^T y`, the squared MMD of two sets is the squared distance of their mean scans, and a pair
+    is a set of one scan each (Kwon et al. 2019, doi:10.1007/978-3-030-32248-9_14; Gretton et al. 2012, lemma 6,
+    JMLR 13:723-773). It grows with the number of voxels. The notebook of Ferreira et al. 2022 has two scans from
+    each set, whose expectation :math:`\|\mu_x - \mu_y\|^2 + (tr \Sigma_x + tr \Sigma_y)/2` is smaller.
+    """
     lengths = [_sums(scans.flatten(1), power=2) for scans in (first, second)]
     products = _products(first, second)
     i, j = pairs.T
@@ -42,17 +53,17 @@ def squared_errors(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
 
 
 def root_squared_errors(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
-    """`similarity.root_mean_squared_error` of each pair."""
+    """Root of the mean over voxels of (x - y)^2, in [0, 1]."""
     return squared_errors(first, second, pairs).sqrt()
 
 
 def signal_to_noise(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
-    """`similarity.peak_signal_to_noise` of each pair."""
+    """Peak signal-to-noise ratio for the peak 1, -10 log10 of the mean squared error: dB, at most MOST_DB."""
     return -10 * squared_errors(first, second, pairs).clamp(min=10 ** (-MOST_DB / 10)).log10()
 
 
 def correlations(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
-    """`similarity.normalised_cross_correlation` of each pair."""
+    """Pearson's correlation over all voxels, in [-1, 1]; 0 where one of the scans is constant."""
     n = first[0].numel()
     sums = [_sums(scans.flatten(1)) for scans in (first, second)]
     spreads = [
@@ -66,7 +77,11 @@ def correlations(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
 
 
 def structural_similarities(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
-    """`similarity.ms_ssim` of each pair.
+    r"""Multi-scale structural similarity, :math:`SSIM_M^{w_M} \prod_{j<M} CS_j^{w_j}`, in [0, 1].
+
+    Wang, Simoncelli and Bovik 2003, equation 7 (doi:10.1109/ACSSC.2003.1292216): a Gaussian window of 11 voxels
+    (sigma 1.5) where it fits whole, cut to axes that are shorter; each scale averages 2x2x2 voxels; a negative
+    term counts as 0.
 
     A Gaussian blur is a product with a banded matrix along each axis. The scans' own blurred means and
     variances are made once per scale; a pair adds the blur of its product.

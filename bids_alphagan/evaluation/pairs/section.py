@@ -1,77 +1,91 @@
 """The group report's section on the metrics: each drawn between its floor and its ceiling, and a table."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bids_alphagan.evaluation.question import Answer
+from bids_alphagan.evaluation.scans import NOISY, REAL
 from bids_alphagan.report import charts
 
-CEILING, FLOOR = "real", "real+noise"
+CEILING, FLOOR = REAL, NOISY
 _IN_PRINT = {CEILING: "Real", FLOOR: "Real with noise"}
 _BETTER = {"higher": "↑ higher, up to real", "lower": "↓ lower, down to real"}
 _ACROSS = 3  # charts in a row
 
-
-@dataclass(frozen=True)
-class MetricsSection:
-    """What the group report says about the metrics.
-
-    Attributes
-    ----------
-    rows: those of group_metrics.tsv with numbers as such, None where there is none.
-    models: key in the rows' `model` to the name in print.
-    descriptions: what each metric is, for the table's foot.
-    notes: what limits the numbers, shown loudly.
-    table2: rows of group_table2.tsv, all of it text; none but for the paper's protocol.
-    """
-
-    rows: Sequence[Mapping[str, Any]]
-    models: Mapping[str, str]
-    descriptions: Mapping[str, str] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-    table2: Sequence[Mapping[str, str]] = ()
+Rows = Sequence[Mapping[str, Any]]
 
 
-def view(section: MetricsSection) -> dict[str, Any]:
+def view(answer: Answer, labels: Mapping[str, str], descriptions: Mapping[str, str]) -> dict[str, Any]:
     """All that the page shows: a chart and a line of the table for each metric."""
-    there = {row["model"] for row in section.rows}
-    sets = {name: label for name, label in (_IN_PRINT | dict(section.models)).items() if name in there}
-    alike, lines = too_alike(section), []
-    for metric in dict.fromkeys(row["metric"] for row in section.rows):
-        cells = {row["model"]: row for row in section.rows if row["metric"] == metric}
+    shown: dict[str, Any] = {"notes": answer.notes, "reason": answer.reason}
+    if answer.reason:
+        return shown
+    rows = answer.tables["metrics"]
+    present = {row["model"] for row in rows}
+    sets = {name: label for name, label in (_IN_PRINT | dict(labels)).items() if name in present}
+    alike, lines = too_alike(rows, labels), []
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        cells = {row["model"]: row for row in rows if row["metric"] == metric}
         direction = next(iter(cells.values()))["direction"]
         lines.append(
             {
                 "metric": metric,
                 "unit": next(iter(cells.values()))["unit"],
                 "better": _BETTER.get(direction, f"→ {direction}"),
-                "best": _best(cells, [name for name in section.models if name not in alike]),
-                "beyond": [name for name in section.models if _beyond(cells, name)],
+                "best": _best(cells, [name for name in labels if name not in alike]),
+                "beyond": [name for name in labels if _beyond(cells, name)],
                 "word": "too alike" if direction == "closer to real" else "beyond real",
                 "cells": [cells.get(name) for name in sets],
             }
         )
-    return {
-        "against": {row["against"] for row in section.rows} - {"itself"},
+    table2 = answer.tables.get("table2", [])
+    return shown | {
+        "against": {row["against"] for row in rows} - {"itself"},
         "sets": sets.values(),
-        "chart": _chart(section.rows, sets, [line["metric"] for line in lines]),
+        "chart": _chart(rows, sets, [line["metric"] for line in lines]),
         "lines": lines,
-        "descriptions": section.descriptions,
-        "notes": section.notes,
-        "table2": [{**row, "model": sets.get(row["model"], row["model"])} for row in section.table2],
+        "descriptions": descriptions,
+        "table2": [{**row, "model": sets.get(row["model"], row["model"])} for row in table2],
     }
 
 
-def too_alike(section: MetricsSection) -> list[str]:
+def methods(answer: Answer, held_out: int) -> str:
+    """A paragraph for a manuscript. held_out: animals that no model has seen."""
+    if held_out:
+        animals = f"{held_out} animal" if held_out == 1 else f"{held_out} animals"
+        compared = (
+            f"Scans of {animals}, drawn at random and seen by no model, were "
+            "compared with synthetic scans; with the training scans, which show what other animals reach; "
+            "and with these and Gaussian noise (standard deviation a tenth of the range), as a floor."
+        )
+    else:
+        compared = "Synthetic scans were compared with the scans that the models were trained on."
+    return (
+        f"{compared} With intensities from 0 to 1, the normalised cross-correlation, the mean absolute "
+        "error, the root mean squared error, the peak signal-to-noise ratio and the squared maximum mean "
+        "discrepancy with a linear kernel on voxels [@mmd; kwon] were taken over "
+        f"{answer.more['pairs_per_scan']} random pairs per training scan, and the multi-scale structural similarity "
+        f"[@msssim] over {answer.more['msssim_pairs_per_scan']} pairs per training scan within each set (all where "
+        "there are fewer). Given are means with 95 % bootstrap intervals over animals [@bootstrap]."
+    )
+
+
+def too_alike(rows: Rows, models: Iterable[str]) -> list[str]:
     """Models whose scans resemble each other more than real animals do, by a metric of pairs within a set."""
     tables = [
-        {row["model"]: row for row in section.rows if row["metric"] == metric}
-        for metric in dict.fromkeys(row["metric"] for row in section.rows if row["against"] == "itself")
+        {row["model"]: row for row in rows if row["metric"] == metric}
+        for metric in dict.fromkeys(row["metric"] for row in rows if row["against"] == "itself")
     ]
-    return [name for name in section.models if any(_beyond(cells, name) for cells in tables)]
+    return [name for name in models if any(_beyond(cells, name) for cells in tables)]
+
+
+def alike_cells(rows: Rows, model: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+    """The metric of pairs within a set: of the model, and of real scans; None where one is not known."""
+    within = {row["model"]: row for row in rows if row["against"] == "itself" and row["value"] is not None}
+    return (within[model], within[CEILING]) if {model, CEILING} <= set(within) else None
 
 
 def _best(cells: Mapping[str, Mapping[str, Any]], models: Sequence[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,20 +14,24 @@ from torch import Tensor
 
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.files import replacing, to_disk
-from bids_alphagan.models import MODELS
 from bids_alphagan.models.alphagan.layers import BatchNorm3d
 from bids_alphagan.models.alphagan.networks import Generator, build_generator
+from bids_alphagan.models.alphagan.spec import SPECS
 
 GENERATOR_FILE = "generator.safetensors"
 SETTLING = (16, 8)  # batches of random latents, and their size
 
 
-class TrainedGenerator(NamedTuple):
-    """network: in evaluation mode, frozen. info: model, size, channels, latent, step and more."""
+class GeneratorSampler(NamedTuple):
+    """A trained generator. network: in evaluation mode, frozen. info: model, size, channels, latent, step and more."""
 
     network: Generator
     latent: int
     info: dict[str, Any]
+
+    def draw(self, seeds: Sequence[int]) -> np.ndarray:
+        """A volume for each seed, (n, 1, N, N, N) float32 in [-1, 1]: see `draw_latent` and `generate`."""
+        return generate(self, np.stack([draw_latent(seed, self.latent) for seed in seeds]))[:, None]
 
 
 @torch.no_grad()
@@ -62,7 +67,7 @@ def save_generator(folder: Path, network: Generator, info: dict[str, Any]) -> Pa
     return path
 
 
-def load_generator(folder: Path, device: torch.device | str = "cpu") -> TrainedGenerator:
+def load_generator(folder: Path, device: torch.device | str = "cpu") -> GeneratorSampler:
     """Read what `save_generator` wrote; UserError where there is no usable generator."""
     path = Path(folder) / GENERATOR_FILE
     if not path.is_file():
@@ -71,11 +76,11 @@ def load_generator(folder: Path, device: torch.device | str = "cpu") -> TrainedG
         with safe_open(path, framework="pt") as stream:
             info = json.loads(stream.metadata()["info"])
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-        network = build_generator(MODELS[info["model"]], info["size"], info["channels"], info["latent"])
+        network = build_generator(SPECS[info["model"]], info["size"], info["channels"], info["latent"])
         network.load_state_dict(tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"This version cannot read the generator {path} ({error}). Train again.") from error
-    return TrainedGenerator(network.to(device).eval().requires_grad_(False), info["latent"], info)
+    return GeneratorSampler(network.to(device).eval().requires_grad_(False), info["latent"], info)
 
 
 def draw_latent(seed: int, latent: int) -> np.ndarray:
@@ -85,7 +90,7 @@ def draw_latent(seed: int, latent: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def generate(generator: TrainedGenerator, latents: np.ndarray, batch_size: int = 8) -> np.ndarray:
+def generate(generator: GeneratorSampler, latents: np.ndarray, batch_size: int = 8) -> np.ndarray:
     """Latent vectors (n, latent) -> volumes (n, N, N, N), float32 in [-1, 1], on the training grid."""
     device = next(generator.network.buffers(), next(generator.network.parameters())).device
     codes: Tensor = torch.as_tensor(latents, dtype=torch.float32)

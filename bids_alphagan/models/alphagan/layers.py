@@ -4,7 +4,6 @@
 Volumes are (B, C, N, N, N).
 """
 
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -12,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bids_alphagan.models.base import Across
+
 AXES = (2, 3, 4)
-# a statistic of one device's share of the batch -> those of all shares, stacked; differentiable twice
-Across = Callable[[Tensor], Tensor]
 
 
 class UpsampleConv3d(nn.Conv3d):
@@ -163,18 +162,18 @@ class _SpreadToOne(torch.autograd.Function):
 
 
 class Critic(nn.Sequential):
-    """A row of layers that gives scores (B, 1), and the slope of a score as a computation of its own.
+    """A row of layers that gives scores (B, 1), and the gradient of a score with respect to its input.
 
-    by_hand: True computes `slope` layer by layer; False by double backward, torch's own form.
+    by_hand: True computes `input_gradient` layer by layer; False by double backward, torch's own form.
     """
 
     by_hand = True
 
-    def slope(self, x: Tensor) -> Tensor:
+    def input_gradient(self, x: Tensor) -> Tensor:
         """Gradient of each sample's score with respect to that sample: the shape of x, differentiable.
 
         By hand it costs two thirds of a double backward, or less: where no layer normalises, the network is
-        piecewise linear, so its slope depends on x through the signs at the activations alone and nothing is
+        piecewise linear, so its input gradient depends on x through the signs at the activations alone and nothing is
         to be learned through them. Where torch caches parametrised weights, they must have been made before.
         """
         if not self.by_hand:
@@ -220,7 +219,7 @@ def _pull(layer: nn.Module, gradient: Tensor, seen: Tensor) -> Tensor:
             scale = layer.weight.view(1, -1, *[1] * (gradient.dim() - 2))
             return _pull_norm(gradient * scale, seen, _all_but_channels(seen), layer.eps, layer.across)
         case _:
-            raise TypeError(f"There is no slope through {type(layer).__name__}")
+            raise TypeError(f"There is no input gradient through {type(layer).__name__}")
 
 
 def _pull_norm(

@@ -67,7 +67,7 @@ RECONSTRUCTION: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1, "mse"
 SUMS = frozenset({"gdl"})  # terms that are a sum over the batch; all others are a mean over it
 
 
-def between(real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+def interpolate(real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
     """mix * real + (1 - mix) * fake, where the gradient penalty is measured; without a gradient to either.
 
     mix: (B,), uniform in [0, 1), one number for each sample.
@@ -76,13 +76,13 @@ def between(real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
     return weight * real.detach() + (1 - weight) * fake.detach()
 
 
-def gradient_penalty(slope: Tensor) -> Tensor:
-    """WGAN-GP penalty: E[(||slope||_2 - 1)^2] (Gulrajani et al. 2017, arXiv:1704.00028).
+def gradient_penalty(gradient: Tensor) -> Tensor:
+    """WGAN-GP penalty: E[(||gradient||_2 - 1)^2] (Gulrajani et al. 2017, arXiv:1704.00028).
 
-    slope: (B, ...), the gradient of a critic's score with respect to each sample, at a point `between` a real
-    and a generated one. The norm is sqrt(sum of squares + 1e-15), whose gradient stays finite at zero.
+    gradient: (B, ...), the gradient of a critic's score with respect to each sample, at a point interpolated
+    between a real and a generated one. The norm is sqrt(sum of squares + 1e-15), whose gradient stays finite at zero.
     """
-    norm = (_full(slope).flatten(1).square().sum(1) + PENALTY_EPSILON).sqrt()
+    norm = (_full(gradient).flatten(1).square().sum(1) + PENALTY_EPSILON).sqrt()
     return (norm - 1).square().mean()
 
 

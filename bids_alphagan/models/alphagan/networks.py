@@ -2,17 +2,15 @@
 
 Layers: Figures 5 and 6 of Ferreira et al. 2022 (doi:10.3390/app12104844). At the paper's size (64) and
 channels (64) they are the paper's networks; another cube has one stage more or less for each factor of two,
-and 5, 6 or 7 voxels at the bottom where the paper has 4.
+and a bottleneck of 5, 6 or 7 voxels where the paper has 4.
 Weights are initialised as torch does by default, as in the paper's code.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
-from bids_alphagan.models import ModelSpec, NetworkSpec
 from bids_alphagan.models.alphagan.layers import (
     BatchNorm1d,
     BatchNorm3d,
@@ -22,6 +20,7 @@ from bids_alphagan.models.alphagan.layers import (
     ToVector,
     UpsampleConv3d,
 )
+from bids_alphagan.models.alphagan.spec import ModelSpec, NetworkSpec
 from bids_alphagan.models.alphagan.spectral import spectral_norm
 
 CRITIC_SLOPE = 0.2
@@ -33,9 +32,9 @@ class Generator(nn.Sequential):
     """Latent vectors (B, L) -> volumes (B, 1, N, N, N) in [-1, 1]."""
 
     def __init__(self, spec: NetworkSpec, slope: float, size: int, channels: int, latent: int) -> None:
-        widths, bottom = _widths(size, channels)
+        widths, bottleneck = _widths(size, channels)
         widths = widths[::-1]
-        first = FromLatent(latent, widths[0], bottom, stride=1, padding=0, bias=False)
+        first = FromLatent(latent, widths[0], bottleneck, stride=1, padding=0, bias=False)
         layers = [_sn(first, spec), *_norm(spec, widths[0]), _relu(slope)]
         for wide, narrow in pairwise(widths):
             layers += [_up(wide, narrow, spec), *_norm(spec, narrow), _relu(slope)]
@@ -52,12 +51,12 @@ class Discriminator(Critic):
     """
 
     def __init__(self, spec: NetworkSpec, size: int, channels: int, outputs: int = 1) -> None:
-        widths, bottom = _widths(size, channels)
+        widths, bottleneck = _widths(size, channels)
         layers = [_sn(nn.Conv3d(1, widths[0], 4, stride=2, padding=1), spec), _relu(CRITIC_SLOPE)]
         for narrow, wide in pairwise(widths):
             conv = nn.Conv3d(narrow, wide, 4, stride=2, padding=1)
             layers += [_sn(conv, spec), *_norm(spec, wide), _relu(CRITIC_SLOPE)]
-        last = ToVector(widths[-1], outputs, bottom, stride=1, padding=0)
+        last = ToVector(widths[-1], outputs, bottleneck, stride=1, padding=0)
         super().__init__(*layers, _sn(last, spec), nn.Flatten())
 
 
@@ -81,9 +80,6 @@ class Networks:
     encoder: Discriminator
     discriminator: Discriminator
     code_discriminator: CodeDiscriminator
-
-    def to(self, device: torch.device) -> "Networks":
-        return Networks(**{name: network.to(device) for name, network in vars(self).items()})
 
 
 def build_generator(spec: ModelSpec, size: int, channels: int, latent: int) -> Generator:
@@ -111,8 +107,8 @@ def build_networks(spec: ModelSpec, size: int, channels: int, latent: int | None
 
 
 def _widths(size: int, channels: int) -> tuple[list[int], int]:
-    """Channels of each stage from the volume to the bottom, and the bottom's edge: 64, 128, 256, 512 and 4 in
-    the paper. The bottom has an edge of 4 to 7 voxels.
+    """Channels of each stage from the volume to the bottleneck, and the bottleneck's edge: 64, 128, 256, 512 and 4
+    in the paper. The bottleneck has an edge of 4 to 7 voxels.
     """
     depth = size.bit_length() - 3
     if not SMALLEST <= size <= LARGEST or size % 2**depth:

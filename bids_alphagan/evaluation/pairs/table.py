@@ -2,18 +2,58 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bids_alphagan.bids.split import animals_of
+from bids_alphagan.bids.study import Study
 from bids_alphagan.evaluation.bootstrap import MIN_INTERVAL, mean_over_pairs, small_sample_warning
+from bids_alphagan.evaluation.pairs import section
 from bids_alphagan.evaluation.pairs.metrics import METRICS, Metric
+from bids_alphagan.evaluation.question import Answer, Columns, Question
+from bids_alphagan.evaluation.scans import NOISE, NOISY, REAL, Scans
 
-REAL, NOISY = "real", "real+noise"
-NOISE = 0.1  # of the intensities' range: standard deviation of the noise that makes the floor
-VERSION = 2  # changes where the same scans would give other numbers
+
+class Pairs(Question):
+    """How alike are single synthetic and real scans, and how alike are the scans of a set?"""
+
+    version = 2
+    depends = ("settings", "compared", "held out", "seed", "version")
+    content = ("compared",)
+    template = "evaluation/pairs/section.html.j2"
+    optional = False
+
+    def columns(self) -> Mapping[str, Columns]:
+        return {"metrics": columns_sidecar(), "table2": paper_columns()}
+
+    def answer(self, scans: Scans, settings: Mapping[str, Any]) -> Answer:
+        training = RealScans(scans.training, animals_of(scans.study.training))
+        held = scans.held_out
+        others = None if held is None else RealScans(held, animals_of(scans.study.held_out))
+        rows = evaluate(
+            training,
+            others,
+            scans.synthetic,
+            protocol=settings["protocol"],
+            pairs_per_scan=settings["pairs_per_scan"],
+            msssim_pairs_per_scan=settings["msssim_pairs_per_scan"],
+            seed=scans.seed,
+            device=scans.device,
+        )
+        tables = {"metrics": rows}
+        if settings["protocol"] == "paper":
+            tables["table2"] = paper_table(rows)
+        return Answer(tables, notes(training, others), dict(settings))
+
+    def view(self, answer: Answer, labels: Mapping[str, str], pictures: Path) -> Mapping[str, Any]:
+        return section.view(answer, labels, columns_sidecar()["metric"]["Levels"])
+
+    def methods(self, answer: Answer, study: Study) -> str:
+        return "" if answer.reason else section.methods(answer, len(set(animals_of(study.held_out))))
 
 
 @dataclass(frozen=True)
