@@ -43,7 +43,7 @@ unit: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slurm-test: .venv/dev
-	$(BIN)/python -m pytest -m slurm --durations 0 tests/test_slurm.py
+	$(BIN)/python -m pytest -m slurm --durations 0 tests/slurm/test_slurm.py
 
 container-test: .venv/dev .venv/tools
 	$(BIN)/python -m pytest -m container -s tests/containers

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from bids_alphagan.evaluation.pairs.pairwise import C1, C2, MOST_DB, MS_SSIM_WEIGHTS, WINDOW, WINDOW_SIGMA
 
+
 def mean_absolute_error(first: Tensor, second: Tensor) -> Tensor:
     """Mean over voxels of |first - second|.
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bids_alphagan.config.choices import SPEEDUPS, VARIANTS
 from released import Released
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from bids_alphagan.config.choices import SPEEDUPS, VARIANTS
 from bids_alphagan.models import MODELS, variant
 from bids_alphagan.models.alphagan.networks import Networks
 from bids_alphagan.training.augment import batch_indices, random_source

@@ -10,12 +10,13 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from bids_alphagan.config.choices import MODEL_NAMES, PRESETS
+from paths import ROOT
 
 from bids_alphagan import __version__
 from bids_alphagan.cli import main as cli
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.config import Config
-from bids_alphagan.config.choices import MODEL_NAMES, PRESETS
 from bids_alphagan.config.files import preset_values, to_toml
 from bids_alphagan.models import MODELS
 
@@ -308,5 +309,5 @@ def test_program_of_spm_from_any_folder(tmp_path: Path, monkeypatch, given: str,
 
 def test_the_images_carry_the_version() -> None:
     for recipe in ("Dockerfile", "Singularity.def", "CITATION.cff"):
-        text = (Path(__file__).parents[1] / recipe).read_text()
+        text = (ROOT / recipe).read_text()
         assert set(re.findall(r"\b\d+\.\d+\.\d+(?:\.\w+)?\b", text)) - {"1.2.0"} == {__version__}

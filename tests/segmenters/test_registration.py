@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from paths import SHARED
 from scipy import ndimage
 from segmentation import dice
 
@@ -23,7 +24,7 @@ from bids_alphagan.segmenters.registration import (
 )
 from bids_alphagan.templates import Template
 
-REAL = Path(__file__).parents[2] / "shared/data/real-bids/sub-rat15/anat/sub-rat15_T2w.nii.gz"
+REAL = SHARED / "real-bids/sub-rat15/anat/sub-rat15_T2w.nii.gz"
 
 
 @pytest.fixture(scope="module")

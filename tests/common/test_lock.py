@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 LOCKS = [ROOT / "container" / name for name in ("requirements.lock", "torch-cuda.lock")]
 ELSEWHERE = {"colorama", "setuptools"}  # for Windows only; what `pip freeze` leaves out
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import cohorts
 import numpy as np
 import pytest
+from bids_alphagan.evaluation.questions import STATISTICS
 
 from bids_alphagan.bids.derivatives import STATISTICS_TABLES
 from bids_alphagan.bids.names import sidecar
 from bids_alphagan.bids.prepared import synthetic_scans
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.files import read_json, read_tsv, write_json
-from bids_alphagan.evaluation.questions import STATISTICS
 from bids_alphagan.group import evaluate as group_evaluation
 from bids_alphagan.group.ledger import remove_stale
 

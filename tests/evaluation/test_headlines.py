@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bids_alphagan.evaluation.headline import BAD, GOOD, OPEN, UNASKED, Answer
+from bids_alphagan.evaluation.sections import StatisticsSection
 from test_report import EVIL, metrics_section, read
 from test_report_downstream import section as helped
 from test_report_statistics import LABELS, records
 
 from bids_alphagan.evaluation import headline
-from bids_alphagan.evaluation.headline import BAD, GOOD, OPEN, UNASKED, Answer
 from bids_alphagan.evaluation.pairs.section import MetricsSection
-from bids_alphagan.evaluation.sections import StatisticsSection
 from bids_alphagan.report.html import ModelSection, write_group_report
 
 

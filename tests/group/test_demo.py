@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from bids import BIDSLayout
+from paths import ROOT
 
 from bids_alphagan.bids.names import ScanName
 from bids_alphagan.common.files import read_json, read_tsv
@@ -93,7 +94,7 @@ def scans(folder: Path) -> dict[str, bytes]:
 
 
 def test_exact_list_of_files(demo: Path) -> None:
-    stored = Path(__file__).with_name("demo_files.txt").read_text().split()
+    stored = (ROOT / "tests" / "demo_files.txt").read_text().split()
     assert files(demo) == stored
 
 

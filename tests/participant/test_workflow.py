@@ -16,6 +16,7 @@ import pytest
 import tiny
 from bids import BIDSLayout
 from nipype.interfaces.base import BaseInterface
+from paths import SHARED
 
 from bids_alphagan.bids import raw
 from bids_alphagan.bids.names import TISSUES, ScanName, sidecar
@@ -25,7 +26,7 @@ from bids_alphagan.common.files import read_json
 from bids_alphagan.participant import workflow as preprocess
 
 NO_MASKS = ("--segmenter", "none", "--preset", "demo", "--skip-bids-validation", "--nprocs", "1")
-REAL = Path(__file__).parents[2] / "shared" / "data" / "real-bids"
+REAL = SHARED / "real-bids"
 
 
 def app(*words: object) -> int:

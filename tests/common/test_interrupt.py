@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from paths import ROOT
 from training_runs import VOLUMES, leaves, settings
 
 from bids_alphagan.cli import main as cli
@@ -249,7 +250,7 @@ sys.exit(main())
 def test_a_signal_of_the_first_moments_is_not_lost(number: signal.Signals) -> None:
     """As process 1 of a container, the app would not get one that it does not handle."""
     assert python(SENT_WHILE_IT_IMPORTS.format(number=int(number))).returncode == 128 + number
-    scripts = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["scripts"]
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts["bids-alphagan"] == "bids_alphagan.__main__:main"
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 import tiny
+from bids_alphagan.config.choices import DEFAULT_STEPS
+from paths import ROOT
 
 from bids_alphagan.cli import main as cli
 from bids_alphagan.cli.slurm import main
-from bids_alphagan.config.choices import DEFAULT_STEPS
 from bids_alphagan.slurm import FORMS, STAGES, scripts, stages
 
-HPC = Path(__file__).parents[1] / "hpc"
+HPC = ROOT / "hpc"
 TEMPLATE = ("--", "--segmenter", "none", "--preset", "demo")
 # They say how they were called; sbatch also runs what it is given, as the first task of an array.
 SBATCH = """#!/bin/bash
@@ -33,7 +34,7 @@ printf '<%s>' "$@" >>"$CALLS"; echo >>"$CALLS"
 
 
 def example() -> dict[str, str]:
-    """What ``hpc/`` holds; ``python tests/test_hpc_cli.py`` writes it."""
+    """What ``hpc/`` holds; ``python tests/cli/test_slurm_command.py`` writes it."""
     return scripts(
         tasks="",
         throttle="",

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bids_alphagan.config.choices import MODEL_NAMES
 from matplotlib.figure import Figure
 from PIL import Image
 from test_report import metrics_section
 from test_report_downstream import section
 
-from bids_alphagan.config.choices import MODEL_NAMES
 from bids_alphagan.evaluation.downstream import section as downstream
 from bids_alphagan.evaluation.pairs import section as metrics
 from bids_alphagan.report import charts, figures

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bids_alphagan.evaluation.sections import StatisticsSection, statistics_methods, view
 from test_report import EVIL, Page, read, save
 
 from bids_alphagan.evaluation.anatomy import section as anatomy
 from bids_alphagan.evaluation.memorisation import section as memorisation
-from bids_alphagan.evaluation.sections import StatisticsSection, statistics_methods, view
 from bids_alphagan.report.html import ModelSection, write_group_report
 from bids_alphagan.report.methods import compose
 

@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from monai.metrics import MultiScaleSSIMMetric
-
-from bids_alphagan.evaluation.pairs import pairwise
 from bids_alphagan.evaluation.pairs.compare import (
     RealScans,
     columns_sidecar,
@@ -15,8 +12,11 @@ from bids_alphagan.evaluation.pairs.compare import (
     paper_columns,
     paper_table,
 )
-from bids_alphagan.evaluation.pairs.metrics import METRICS
 from bids_alphagan.evaluation.pairs.similarity import MS_SSIM_WEIGHTS, ms_ssim
+from monai.metrics import MultiScaleSSIMMetric
+
+from bids_alphagan.evaluation.pairs import pairwise
+from bids_alphagan.evaluation.pairs.metrics import METRICS
 
 SHAPE = (7, 8, 9)
 
