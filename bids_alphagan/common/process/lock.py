@@ -50,6 +50,7 @@ def _acquire(folder: Path) -> BaseFileLock:
         raise UserError(_taken(path)) from error
     except (OSError, NotImplementedError) as error:
         logger.debug("%s: no lock of the system (%s), a file stands for it", path, error)
+        path.unlink(missing_ok=True)
     path = folder / STAND_IN
     try:
         return _acquired(SoftFileLock(path))
