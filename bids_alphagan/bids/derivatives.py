@@ -147,8 +147,8 @@ def write_prepared(
 ) -> None:
     """Write desc-reference (with the raw scan's header and data type) and desc-preproc (the network's cube).
 
-    reference: (x, y, z) on the scan's own grid. cube: (N, N, N) in [-1, 1]. record: `volume.Conformed.record`, to which
-    the caller may add. metadata: the raw scan's.
+    reference: (x, y, z) on the scan's own grid. cube: (N, N, N) in [-1, 1]. record: the sidecar's "Preparation".
+    metadata: the raw scan's.
     """
     is_bold = name.suffix == "bold"
     data = np.asarray(cube.dataobj, np.float32)
