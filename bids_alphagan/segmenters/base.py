@@ -109,7 +109,7 @@ def finish(
         prior_dseg=tissue_labels(warped, warped["brain"] > 0.5),
         template=warped["template"],
         prior=[warped[tissue] for tissue in TISSUES],
-        found=total > 0.5,
+        foreground=total > 0.5,
     )
     stored = {tissue: back(values) for tissue, values in probseg.items()}
     return Segmentation(stored, back(brain), back(dseg), provenance, measures, back(data))
