@@ -54,7 +54,7 @@ class Null:
         return cls(n, max(float(mean), 1e-6), max(int(TRIM * n), 1))
 
     def p(self, ratios: np.ndarray) -> np.ndarray:
-        """Probability of at least this ratio, for an exponential distribution whose mean is estimated from `events` values.
+        """Probability of at least this ratio, for an exponential distribution with mean estimated from `events` values.
 
         This is a Pareto distribution, whose heavier tail makes p larger if there are few data.
         """
