@@ -204,11 +204,11 @@ class _Search:
             "xatol": 1e-3,
             "fatol": 1e-4,
         }
-        found = minimize(
+        result = minimize(
             lambda p: cost(np.append(p, start[7])), start[:7], method="Nelder-Mead", options=options
         )
-        found.x = np.append(found.x, start[7])
-        return found
+        result.x = np.append(result.x, start[7])
+        return result
 
     def translations(self) -> list[np.ndarray]:
         """Candidate translations: by the header, to the centre of the field of view, to the head; and shifted ones."""
