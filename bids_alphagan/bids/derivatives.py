@@ -47,7 +47,7 @@ group.html      the group report; group_*.tsv: its numbers, each with a JSON fil
 logs/           the runs, with all options"""
 _COHORT_README = """\
 Every scan in this data set is synthetic: no animal was scanned for it. The sidecars name the model, the seed
-and the real scan whose header and grid were taken. participants.tsv lists seeds and quality measures."""
+and the real scan whose header and grid were used. participants.tsv lists seeds and quality measures."""
 
 
 def is_foreign(folder: Path) -> bool:

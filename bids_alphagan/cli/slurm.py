@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = argument_parser.add_argument
     add("bids_dir", type=Path, help="the raw BIDS data set")
-    add("output_dir", type=Path, help="where the derivatives go, on a disk that all nodes see")
+    add("output_dir", type=Path, help="output folder for the derivatives, on a disk that all nodes share")
     add(
         "--image",
         type=Path,

@@ -127,7 +127,7 @@ class SpmSegmenter:
     name: str = "spm"
     label: ClassVar[str] = "SPM"
     advice: ClassVar[str] = (
-        "Name it with --spm-cmd (such as /opt/spm/bin/spm-octave), set SPM_HOME or SPMMCRCMD"
+        "Give it as --spm-cmd (such as /opt/spm/bin/spm-octave), set SPM_HOME or SPMMCRCMD"
     )
     methods: ClassVar[str] = (
         "by the unified segmentation of {name} {version} [@spm], at ten times the animal's size, from the tissue "

@@ -140,7 +140,7 @@ def _warp(volumes: Tensor, matrix: np.ndarray, shift: np.ndarray, mode: str) -> 
     # torch counts the axes of a sampling position from the last to the first
     rows = np.concatenate([matrix, shift[..., None]], axis=2, dtype=np.float32)[:, ::-1].copy()
     x, y, z, at = send(rows, volumes.device).view(-1, 1, 1, 1, 3, 4).unbind(-1)
-    # not F.affine_grid: it multiplies matrices, which a GPU may do in fewer bits
+    # not F.affine_grid, whose matrix product may have lower precision on a GPU
     grid = axis.view(-1, 1, 1, 1) * x + (axis.view(-1, 1, 1) * y + (axis.view(-1, 1) * z + at))
     sampled = F.grid_sample(volumes + 1, grid, mode=mode, padding_mode="zeros", align_corners=False)
     return (sampled - 1).clamp(-1, 1)

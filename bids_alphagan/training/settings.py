@@ -63,7 +63,7 @@ def check_shares(devices: int, nodes: int, batch_size: int, started: int | None,
         )
     if started is None and nodes > 1:
         raise UserError(
-            f"--num-nodes {nodes}: start the same command on each machine, for each device, by torchrun "
+            f"--num-nodes {nodes}: start the same command on each machine, once per device, with torchrun "
             f"(--nnodes {nodes} --nproc-per-node {devices}) or srun (--ntasks-per-node {devices})."
         )
     if started is None and 0 < gpus < devices:

@@ -63,9 +63,8 @@ def _choice(settings: Mapping[str, Any]) -> str:
     if settings.get("use_checkpoint") != "best" or every > trained:
         return ""
     return (
-        f" Of checkpoints at every {every} iterations of {trained}, the one was taken whose samples lay "
-        "nearest to the scans that it was trained on, in block-wise means and standard deviations of "
-        "intensity."
+        f" Of checkpoints at every {every} iterations of {trained}, the one whose samples were nearest to the "
+        "training scans, in block-wise means and standard deviations of intensity, was used."
     )
 
 
