@@ -1,4 +1,4 @@
-"""What is measured of a segmented scan. `gate` says which values pass. Pure numpy and scipy."""
+"""The quality measures of a segmented scan; `limits` says which values pass. Pure NumPy and SciPy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-VOID = 0.25  # of the brain's median intensity; below it, a voxel inside the brain has lost its signal
-# In brain widths, the cube root of its volume (12 mm in a rat): how far around the brain the rim goes, how
-# deep the inner brain lies, and the Gaussian that tells fine detail from what is smooth.
+VOID = 0.25  # of the brain's median intensity; below it, a voxel inside the brain has no signal
+# In brain widths, the cube root of its volume (12 mm in a rat): width of the rim around the brain, depth of the
+# inner brain, and sigma of the Gaussian that separates fine detail.
 RIM, INNER, DETAIL = 0.18, 0.16, 0.125
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What a measure is, which side of it is bad, and the least standard deviation that is assumed.
+    """A measure: its description and unit, its bad side, and the smallest standard deviation to assume.
 
-    The floor keeps the limits of few or very similar scans from closing. Where `relative`, the measure is a
-    size: it is judged by its logarithm, and the floor is a share; else it is in the measure's own unit.
+    The floor prevents limits that are too tight for few or very similar scans. If `relative`, the measure is a size:
+    its logarithm is compared, and the floor is a fraction; else the floor is in the measure's own unit.
     """
 
     description: str
@@ -78,15 +78,15 @@ def measure(
     prior_dseg: np.ndarray,
     template: np.ndarray,
     prior: Sequence[np.ndarray] | None = None,
-    found: np.ndarray | None = None,
+    foreground: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Measure a segmentation; the keys are those of MEASURES.
 
     image (x, y, z): the scan, shading corrected; zooms: voxel sizes in mm; probseg: GM, WM, CSF in [0, 1];
     dseg: 0 outside the brain, 1 GM, 2 WM, 3 CSF; prior_dseg, template: the template's labels and image on the
-    scan's grid; prior: its GM, WM, CSF maps there (default: the labels); found (bool, not empty): where the
-    segmenter saw tissue, loose parts included (default: the brain). The brain (dseg > 0) must not be empty.
-    Finite where the image is.
+    scan's grid; prior: its GM, WM, CSF maps there (default: the labels); foreground (bool, not empty): all voxels that
+    the segmenter labelled as tissue, loose parts included (default: the brain). The brain (dseg > 0) must not be empty.
+    All values are finite if the image is.
     """
     brain = dseg > 0
     prior = prior or [(prior_dseg == k).astype(float) for k in (1, 2, 3)]
@@ -97,9 +97,9 @@ def measure(
     between = sum(len(part) * (part.mean() - values.mean()) ** 2 for part in parts if len(part)) / len(values)
     p = np.stack([np.clip(tissue[brain], 1e-6, 1) for tissue in probseg])
     p /= p.sum(axis=0)
-    components = np.bincount(ndimage.label(brain if found is None else found)[0].ravel())[1:]
+    components = np.bincount(ndimage.label(brain if foreground is None else foreground)[0].ravel())[1:]
     inner = ndimage.binary_erosion(brain)
-    # The neighbours' mean against the voxel itself: white noise gives 1, a blurred image nearly 0.
+    # The voxel minus the mean of its neighbours: white noise gives 1, a blurred image nearly 0.
     detail = image - (sum(ndimage.correlate1d(image, [0.5, 0, 0.5], axis=axis) for axis in range(3)) / 3)
     rough = float((detail[inner] ** 2).mean()) * 6 / 7 / variance if inner.any() else 0.0
     return {
@@ -126,14 +126,14 @@ def _dice(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's, its sign dropped: a T1w template and a T2w scan agree inversely."""
+    """Absolute value of Spearman's correlation: T1w templates and T2w scans correlate negatively."""
     return _correlation(*(np.argsort(np.argsort(x)) for x in (a, b)))
 
 
 def _detail_correlation(
     image: np.ndarray, template: np.ndarray, brain: np.ndarray, zooms: Sequence[float] | np.ndarray
 ) -> float:
-    """Ventricles, tracts and the like: what a scan shares with the template beside its smooth shading."""
+    """Correlation of fine detail (ventricles, tracts etc.) with the template, without smooth shading."""
     inner, sigma = _depth(brain, zooms)
     return _correlation(*((x - ndimage.gaussian_filter(x, sigma))[inner] for x in (image, template)))
 
@@ -145,10 +145,10 @@ def _ventricle_contrast(
     brain: np.ndarray,
     zooms: Sequence[float] | np.ndarray,
 ) -> float:
-    """How much brighter the deep brain's fine detail is for CSF in the template's maps, beside WM.
+    """How much brighter fine detail in the deep brain is for CSF than for WM in the template's maps.
 
-    The slope of a linear regression on the maps, over the brain's mean; positive where the template's own has
-    the same sign (darker, in T1w), and at least 0.001.
+    The coefficient of CSF in a linear regression on the maps, over the brain's mean; positive if the template's has the
+    same sign (CSF is darker in T1w), and at least 0.001.
     """
     inner, sigma = _depth(brain, zooms)
     if inner.sum() < 3:
@@ -166,14 +166,14 @@ def _ventricle_contrast(
 
 
 def _depth(brain: np.ndarray, zooms: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The inner brain, and the Gaussian (voxels) beside which its detail is seen."""
+    """The inner brain, and the sigma (voxels) of the Gaussian that separates its fine detail."""
     width = _width(brain, zooms)
     deep = ndimage.distance_transform_edt(ndimage.binary_fill_holes(brain), sampling=zooms)
     return deep > INNER * width, DETAIL * width / np.asarray(zooms, float)
 
 
 def _rim_contrast(image: np.ndarray, brain: np.ndarray, zooms: Sequence[float] | np.ndarray) -> float:
-    """Around the brain lie bone and fluid; a second head, blur or a wrong mask brings other tissue there."""
+    """The brain is surrounded by bone and fluid; a second head, blur or a wrong mask puts other tissue there."""
     rim = ndimage.distance_transform_edt(~brain, sampling=zooms) <= RIM * _width(brain, zooms)
     inside = float(image[brain].mean())
     outside = float(image[rim & ~brain].mean()) if (rim & ~brain).any() else 0.0
@@ -185,7 +185,7 @@ def _width(brain: np.ndarray, zooms: Sequence[float] | np.ndarray) -> float:
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's, its sign dropped; 0 where one of them does not vary."""
+    """Absolute value of Pearson's correlation; 0 if one of the two does not vary."""
     a, b = (np.asarray(x, float) - np.mean(x) if len(x) else np.zeros(1) for x in (a, b))
     scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
     return abs(float((a * b).sum()) / scale) if scale > 1e-12 else 0.0

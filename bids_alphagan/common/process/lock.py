@@ -13,17 +13,17 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from bids_alphagan.common.errors import UserError
 
 LOCK = ".lock"
-STAND_IN = ".lock-file"  # where the system gives no lock
+STAND_IN = ".lock-file"  # on disks without system locks
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Raise UserError where another process that lives is in here with the same folder.
+    """Hold the lock of a folder. Raises UserError if another running process holds it.
 
-    The system lets go of the lock however a process ends. A disk that knows no locks gets a file that stands for
-    one; where a process on another machine left such a file, the message says how old it is and what to do.
+    The system releases the lock however a process ends. On a disk without locks, a file stands in for it; if a
+    process on another machine left such a file, the message says how old it is and what to do.
     """
     new = not folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,16 +40,16 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def _acquire(folder: Path) -> BaseFileLock:
-    """Raises UserError where another process has the lock."""
+    """Raises UserError if another process holds the lock."""
     path = folder / LOCK
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a disk without locks, for which filelock takes a file
+            warnings.simplefilter("ignore")  # filelock warns of a disk without locks
             return _acquired(FileLock(path))
     except Timeout as error:
         raise UserError(_taken(path)) from error
     except (OSError, NotImplementedError) as error:
-        logger.debug("%s: no lock of the system (%s), a file stands for it", path, error)
+        logger.debug("%s: the system has no locks here (%s), a lock file is used", path, error)
         path.unlink(missing_ok=True)
     path = folder / STAND_IN
     try:
@@ -64,15 +64,15 @@ def _acquired(held: BaseFileLock) -> BaseFileLock:
 
 
 def _taken(path: Path) -> str:
-    """Who has the lock, and what to do. The file is empty where the system holds the lock."""
-    words = f"Another run is training in {path.parent}"
+    """Which process holds the lock, and what to do. The file is empty if the system holds the lock."""
+    message = f"Another run is training in {path.parent}"
     with suppress(OSError, ValueError):
         pid, host = path.read_text(encoding="utf-8").split("\n")[:2]
         minutes = (time.time() - path.stat().st_mtime) / 60
         age = f"{minutes / 60:.0f} h" if minutes >= 120 else f"{minutes:.0f} min"
         where = "this machine" if host == socket.gethostname() else host
         return (
-            f"{words}: process {int(pid)} on {where}, since {age}. Let it end, or end it, or give another output "
-            f"folder. If it has died there, remove {path}."
+            f"{message}: process {int(pid)} on {where}, since {age}. Wait for it, stop it, or give another output "
+            f"folder. If that process no longer runs, remove {path}."
         )
-    return f"{words}. Let it end, or end it, or give another output folder."
+    return f"{message}. Wait for it, stop it, or give another output folder."
