@@ -60,12 +60,19 @@ def train(
 
     In a process group (training.distributed) every process calls it with the same arguments; rank 0 writes.
 
-    Raises UserError without scans, where another run is in `folder`, where the numbers make no network, where
-    the checkpoint belongs to other data or settings (only `MAY_CHANGE` may differ), where memory runs out and
-    where the disk is full; DivergenceError where a loss is not finite, or for less if settings.on_divergence
-    says so; Interrupted after SIGINT, SIGTERM or SIGUSR1, with the state saved.
+    Raises UserError without scans, where they have other channels than the model, where another run is in
+    `folder`, where the numbers make no network, where the checkpoint belongs to other data or settings (only
+    `MAY_CHANGE` may differ), where memory runs out and where the disk is full; DivergenceError where a loss is
+    not finite, or for less if settings.on_divergence says so; Interrupted after SIGINT, SIGTERM or SIGUSR1,
+    with the state saved.
     """
     checked = volumes if isinstance(volumes, Volumes) else Volumes.of(volumes)
+    channels, shape = MODELS[model.name].channels, checked.array.shape
+    if shape[1] != len(channels):
+        raise UserError(
+            f"Scans of shape {shape} cannot be trained on: {model.name} learns {len(channels)} channels "
+            f"({', '.join(channels)})."
+        )
     with lock(folder) if distributed.is_rank_0() else nullcontext():
         if isinstance(model, NetworkModel):
             return _train(checked, model, settings, folder, torch.device(device), resume)
