@@ -72,9 +72,9 @@ def test_spectral_normalisation_equals_torchs(name, layout):
         its.eval()
         its[0]._u.copy_(mine[0]._u)
         torch.testing.assert_close(weight, torchs.weight, rtol=1e-5, atol=1e-6)
-        for layer, made in ((ours, weight), (torchs, torchs.weight)):
+        for layer, product in ((ours, weight), (torchs, torchs.weight)):
             layer.zero_grad()
-            made.backward(pull)
+            product.backward(pull)
         torch.testing.assert_close(mine.original.grad, its.original.grad, rtol=1e-4, atol=1e-5)
         its.train()
     ours.eval()

@@ -144,10 +144,10 @@ def test_a_cancelled_training_goes_on_when_it_is_submitted_again(rats: Path) -> 
     assert cancelled["JobState"] == "CANCELLED"
     assert int(cancelled["Restarts"]) == 0
     until = time.monotonic() + 30
-    while not (found := re.search(r"iteration (\d+) by SIGTERM", log_of(out, "train", jobs["train"]))):
+    while not (match := re.search(r"iteration (\d+) by SIGTERM", log_of(out, "train", jobs["train"]))):
         assert time.monotonic() < until, log_of(out, "train", jobs["train"])
         time.sleep(0.5)
-    stopped = int(found[1])
+    stopped = int(match[1])
     assert stopped > 0
 
     done = subprocess.run([out / "code/slurm/submit.sh", "train"], capture_output=True, text=True, check=True)

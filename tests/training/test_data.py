@@ -181,7 +181,7 @@ def test_scans_larger_than_the_memory_train(tmp_path):
 
 class NeverWaits(TorchDispatchMode):
     """Fails where the host would wait for the device "meta", which has no values to wait for: torch itself
-    refuses to read them, and a copy to it that is not told otherwise waits on a GPU.
+    refuses to read them, and a plain copy to it would wait on a GPU.
     """
 
     copies = 0

@@ -61,14 +61,12 @@ def test_the_average_is_what_is_kept_and_trains_nothing(tmp_path):
     few = {"learning_rate": 0.01, "checkpoint_every": 1, "use_checkpoint": "best"}
     model = load_model("sigmarat2")
     train(VOLUMES, model, settings(**few), tmp_path / "plain")
-    train(VOLUMES, model, settings(**few, ema_decay=DECAY), tmp_path / "average")
-    assert (tmp_path / "plain" / "losses.tsv").read_text() == (
-        tmp_path / "average" / "losses.tsv"
-    ).read_text()
-    plain, averaged = weights(tmp_path / "plain"), weights(tmp_path / "average")
+    train(VOLUMES, model, settings(**few, ema_decay=DECAY), tmp_path / "ema")
+    assert (tmp_path / "plain" / "losses.tsv").read_text() == (tmp_path / "ema" / "losses.tsv").read_text()
+    plain, averaged = weights(tmp_path / "plain"), weights(tmp_path / "ema")
     assert all(torch.equal(averaged[name], value) for name, value in plain.items())
-    step = model.load(tmp_path / "average").info["step"]
-    found = load_file(tmp_path / "average" / "checkpoints" / f"step-{step:06d}.safetensors")
-    written = load_file(tmp_path / "average" / "generator.safetensors")
-    assert same(written, {name: found[f"network.average.{name}"] for name in written})
-    assert not same(written, {name: found[f"network.generator.{name}"] for name in written})
+    step = model.load(tmp_path / "ema").info["step"]
+    held = load_file(tmp_path / "ema" / "checkpoints" / f"step-{step:06d}.safetensors")
+    written = load_file(tmp_path / "ema" / "generator.safetensors")
+    assert same(written, {name: held[f"network.average.{name}"] for name in written})
+    assert not same(written, {name: held[f"network.generator.{name}"] for name in written})
