@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_templates import flow
+from template_folders import flow
 
 from bids_alphagan.cli.template import main
-from bids_alphagan.group.report import mask_facts
+from bids_alphagan.segmenters.methods import mask_facts
 from bids_alphagan.templates import find_template
 
 FAKE = types.SimpleNamespace(describe=lambda: {"Name": "fake", "Version": "1"})
