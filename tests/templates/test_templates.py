@@ -13,7 +13,7 @@ import pytest
 from template_folders import BRAIN, SHAPE, affine, flow, image, write
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.templates import find_template
+from bids_alphagan.templates import find_template, locate
 from bids_alphagan.templates.fetch import offered, parts_of
 from bids_alphagan.templates.names import complete, sets_of
 from bids_alphagan.templates.shrink import shrink
@@ -60,13 +60,14 @@ def test_templateflow_home_is_looked_at(tmp_path: Path, monkeypatch: pytest.Monk
     ("zooms", "chosen"), [((0.05, 0.1, 0.25, 0.4), "res-3"), ((0.5, 0.4), "res-2"), ((0.3, 0.2), "res-1")]
 )
 def test_coarsest_resolution_that_is_fine_enough(
-    tmp_path: Path, zooms: tuple[float, ...], chosen: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, zooms: tuple[float, ...], chosen: str
 ) -> None:
-    monkeypatch.setattr("bids_alphagan.templates.checks._check_size", lambda *_: None)
     for index, zoom in enumerate(zooms, start=1):
         flow(tmp_path, "Many", f"_res-{index}", zoom=zoom)
-    found = find_template("Many", tmp_path, download=False)
-    assert {chosen in path.name for path in found.parts.values()} == {True}
+    _, parts = locate(
+        "Many", tmp_path, download=False
+    )  # no brain of a rat, which `find_template` would refuse
+    assert {chosen in path.name for path in parts.values()} == {True}
 
 
 def test_other_masks_and_contrasts_are_passed_over(tmp_path: Path) -> None:
