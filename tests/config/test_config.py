@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-from bids_alphagan import __version__, group
+from bids_alphagan import __version__
 from bids_alphagan.cli import main as cli
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.config import DEFAULT_STEPS, STEPS, Config
+from bids_alphagan.config import Config
 from bids_alphagan.config.files import preset_values, to_toml
 from bids_alphagan.config.training import PRESETS
 from bids_alphagan.group.synthesise import Synthesise
@@ -233,11 +233,6 @@ def test_bad_words_end_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> N
 def test_models_that_can_be_chosen_are_the_models() -> None:
     assert cli.parse([*CALL, "--model", *MODELS]).model == list(MODELS)
     assert f"--model {{{','.join(MODELS)}}}" in cli.parser().format_help()
-
-
-def test_steps_that_can_be_chosen_are_the_group_levels_in_its_order() -> None:
-    assert tuple(step.name for step in group.STEPS) == STEPS
-    assert tuple(step for step in STEPS if step in DEFAULT_STEPS) == DEFAULT_STEPS
 
 
 def test_settings_follow_their_step() -> None:
