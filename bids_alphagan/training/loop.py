@@ -60,10 +60,10 @@ def train(
 
     In a process group (training.distributed) every process calls it with the same arguments; rank 0 writes.
 
-    Raises UserError if there are no scans or they have other channels than the model, if another process trains in `folder`, if no network can be built, if the
-    checkpoint belongs to other data or settings (only `MAY_CHANGE` may differ), if memory runs out and if the disk is
-    full; DivergenceError if a loss is not finite, or earlier depending on settings.on_divergence; Interrupted after
-    SIGINT, SIGTERM or SIGUSR1, with the state saved.
+    Raises UserError if there are no scans or they have other channels than the model, if another process trains in
+    `folder`, if no network can be built, if the checkpoint belongs to other data or settings (only `MAY_CHANGE` may
+    differ), if memory runs out and if the disk is full; DivergenceError if a loss is not finite, or earlier depending
+    on settings.on_divergence; Interrupted after SIGINT, SIGTERM or SIGUSR1, with the state saved.
     """
     checked = volumes if isinstance(volumes, Volumes) else Volumes.of(volumes)
     channels, shape = MODELS[model.name].channels, checked.array.shape
