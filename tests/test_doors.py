@@ -1,4 +1,4 @@
-"""The doors: two toy models, a toy segmenter, a toy question and a toy metric, each one file and one entry.
+"""The doors: two toy models, a toy segmenter, question, metric and quality measure, each one file and one entry.
 
 The whole participant and group level runs with them, by the real command line.
 """
@@ -10,6 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from phantoms import phantom
+from toys.measure import PEAK
+from toys.metric import LARGEST
 
 from bids_alphagan import evaluation, models
 from bids_alphagan.bids.prepared import synthetic_scans
@@ -19,6 +21,7 @@ from bids_alphagan.common.lazy import Lazy
 from bids_alphagan.evaluation import QUESTIONS
 from bids_alphagan.evaluation.pairs.metrics import METRICS
 from bids_alphagan.models import MODELS
+from bids_alphagan.qc.measures import MEASURES
 from bids_alphagan.segmenters import SEGMENTERS
 
 SHORT = (
@@ -52,7 +55,8 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SEGMENTERS, "toy", Lazy("toys.segmenter:ToySegmenter"))
     question = evaluation.Entry("Brightness", Lazy("toys.question:Brightness"))
     monkeypatch.setitem(QUESTIONS, "brightness", question)
-    monkeypatch.setitem(METRICS, "Largest", Lazy("toys.metric:LARGEST").load())
+    monkeypatch.setitem(METRICS, "Largest", LARGEST)
+    monkeypatch.setitem(MEASURES, "peak", PEAK)
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +93,13 @@ def test_the_whole_app_runs_with_toys(
     assert read_json(out / "group_brightness.json")["mean"]["Description"] == "Mean intensity."
     metrics = {(row["model"], row["metric"]) for row in read_tsv(out / "group_metrics.tsv")}
     assert {("toynetwork", "Largest"), ("toymean", "Largest"), ("real", "Largest")} <= metrics
+    quality = read_tsv(out / "group_quality.tsv")
+    assert len(quality) == 9  # five real scans, two draws of each model
+    assert all(float(row["peak"]) > 1 for row in quality)
     page = (out / "group.html").read_text()
     for text in (
         *('id="brightness"', "Is it bright?", "Brightness was averaged [", "A toy."),
-        *("Toy network", "Toy mean", "A mean scan [", "by a threshold (Threshold 1", "Largest"),
+        *("Toy network", "Toy mean", "A mean scan [", "by a threshold (Threshold 1", "Largest", "brightest voxel"),
     ):
         assert text in page, text
     assert "by a threshold (Threshold 1" in (out / "sub-01.html").read_text()

@@ -13,8 +13,9 @@ from bids_alphagan.bids import raw
 from bids_alphagan.cli import main as cli
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.files import write_text
-from bids_alphagan.config import DEFAULT_STEPS
+from bids_alphagan.config import DEFAULT_STEPS, Config
 from bids_alphagan.config.files import read_toml
+from bids_alphagan.config.option import names_of
 from bids_alphagan.config.run import check_output, check_outside
 from bids_alphagan.models import check_batch
 from bids_alphagan.qc.limits import read_limits
@@ -25,6 +26,12 @@ from bids_alphagan.training.settings import check_shares
 
 TEMPLATES = "TEMPLATEFLOW_HOME"
 PLACES = ("bids_dir", "output_dir")
+# Other names of options, such as --qc-limits, and the field's own.
+OTHER_NAMES = {
+    f"--{name.replace('_', '-')}": f"--{f.name.replace('_', '-')}"
+    for f in fields(Config)
+    for name in names_of(f)
+}
 LIMITS = ("nprocs", "mem_mb", "devices")  # set by settings.sh and train.sbatch from Slurm's variables
 
 EPILOG = """\
@@ -300,7 +307,8 @@ class _Run:
 def _flag(word: str) -> str:
     """The flag for a field's name or a word of the command line."""
     flag = word.partition("=")[0].replace("_", "-")
-    return "--work-dir" if flag == "-w" else flag if flag.startswith("-") else f"--{flag}"
+    flag = "--work-dir" if flag == "-w" else flag if flag.startswith("-") else f"--{flag}"
+    return OTHER_NAMES.get(flag, flag)
 
 
 def _submit(folder: Path) -> None:

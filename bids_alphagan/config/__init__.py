@@ -223,6 +223,8 @@ class Config(TrainingOptions, EvaluationOptions):
         "limits of quality control: how far a synthetic scan's measures may lie from the real scans' medians, "
         "in robust standard deviations; a scan beyond them is rejected and drawn again",
         5.0,
+        "--qc-width",
+        "--gate-width",
         least=0.1,
         most=1e12,
         metavar="W",
@@ -231,6 +233,9 @@ class Config(TrainingOptions, EvaluationOptions):
     gate_limits: Optional[Path] = option(
         'JSON or TOML file of quality control limits that replace those of the real scans: {"entropy": '
         "[0, 1.2]}, null for no limit (docs/quality-control.md lists the measures)",
+        None,
+        "--qc-limits",
+        "--gate-limits",
         type=Path,
         metavar="FILE",
         step="synthesise",

@@ -12,6 +12,7 @@ import tomli_w
 
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.config import Config
+from bids_alphagan.config.option import names_of
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -26,14 +27,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"--config {path}: cannot be read as TOML ({error}).") from error
-    options = {f.name: f for f in fields(Config)}
+    options = {name: f for f in fields(Config) for name in names_of(f)}
     values = {}
     for key, value in content.items():
         name = key.replace("-", "_")
         if name not in options:
             near = difflib.get_close_matches(name, options, n=1, cutoff=0.0)[0]
             raise UserError(f"{path}: unknown option '{key}'. Did you mean '{near}'?")
-        values[name] = _typed(path, options[name], value)
+        values[options[name].name] = _typed(path, options[name], value)
     return values
 
 

@@ -1,7 +1,7 @@
 """An option is a dataclass field that is a flag, a TOML key and a line of the run record."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import Field, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,12 @@ def option(
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def names_of(f: "Field[Any]") -> list[str]:
+    """An option's name, and its other names (long flags with underscores)."""
+    flags = [flag for flag in f.metadata.get("args", []) if flag.startswith("--")]
+    return list(dict.fromkeys([f.name, *(flag.lstrip("-").replace("-", "_") for flag in flags)]))
 
 
 def plain(value: Any) -> Any:

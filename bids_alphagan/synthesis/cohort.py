@@ -37,7 +37,7 @@ from bids_alphagan.common.volume import load, restore, restore_map, tissue_label
 from bids_alphagan.models import SCAN
 from bids_alphagan.qc import limits as qc
 from bids_alphagan.qc import rejected
-from bids_alphagan.qc.measures import DESCRIPTIONS
+from bids_alphagan.qc.measures import MEASURES
 from bids_alphagan.qc.rejected import NonePassedError, Rejection, finite
 
 log = logging.getLogger(__name__)
@@ -301,7 +301,7 @@ def _finish(cohort: Cohort, n: int, waiting: dict[int, list[Rejection]], bids_di
     if given_up:
         log.warning("%s: no draw passed quality control for %s", cohort.folder.name, ", ".join(given_up))
     measures = [key for key in rows[0] if key not in _COLUMNS]
-    columns = _COLUMNS | {key: DESCRIPTIONS[key] for key in measures}
+    columns = _COLUMNS | {key: MEASURES[key].described for key in measures}
     write_participants(cohort.staging, rows, columns)
     describe_cohort(cohort.staging, cohort.folder.name, bids_dir)
     (cohort.staging / ".settings.json").unlink()
