@@ -24,6 +24,7 @@ FORMAT = 1  # to be increased when the format of the file changes
 KEPT = 2  # sets of scans, so that two runs with different scans do not remove each other's
 LEFT_BEHIND = 24 * 3600  # s; an unfinished file older than that is from a killed process
 
+_seen: dict[Path, tuple[int, int, int]] = {}  # of each file whose hash this process has verified, its stamp
 
 Map = tuple[
     Path, Mapping[str, Any]
@@ -56,6 +57,7 @@ def prepared(paths: Sequence[Path], folder: Path, maps: Sequence[Sequence[Map]] 
     with suppress(OSError):  # another user's file, or another process was faster
         os.utime(path)
         _remove_others(folder)
+    _remember(path)
     return volumes
 
 
@@ -87,15 +89,26 @@ def _key(paths: Sequence[Path]) -> str:
 
 
 def _opened(path: Path) -> Volumes | None:
-    """The volumes in a file; None if it is missing or damaged."""
+    """The volumes in a file; None if it is missing or damaged. This process hashes a file that stays as it is once."""
     try:
+        unchanged = _seen.get(path) == _stamp(path)
         volumes = _mapped(path)
         with path.open("rb") as stream:
             stream.seek(-32, os.SEEK_END)
             expected = stream.read().hex()
     except (OSError, ValueError, TypeError, OverflowError):
         return None
-    return Volumes(volumes, expected) if data_hash(volumes) == expected else None
+    return Volumes(volumes, expected) if unchanged or data_hash(volumes) == expected else None
+
+
+def _remember(path: Path) -> None:
+    with suppress(OSError):  # another process has removed it, and `volumes` persist
+        _seen[path] = _stamp(path)
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_ctime_ns
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -212,7 +212,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(scans, folder):
         [sys.executable, "-c", code, folder, *scans], capture_output=True, text=True, check=False
     )
     assert "UserError" in run.stderr
-    assert "Make room" in run.stderr
+    assert "Free some space" in run.stderr
     assert not list(folder.iterdir())
 
 
