@@ -1,4 +1,4 @@
-"""The gate: which values of the quality measures a data set's real scans allow, and what fails by them.
+"""Quality control: which values of the quality measures the real scans of a data set allow, and what fails by them.
 
 The paper discarded by hand what SPM failed on. Here a scan passes when every measure lies within limits that
 come from the real scans by robust statistics, or that the user set.
@@ -186,7 +186,7 @@ def few_note(n: int, limits: Mapping[str, Limit]) -> str | None:
         return None
     on_floors = sum(limit.origin == "floor" for limit in limits.values())
     return (
-        f"The gate's limits come from only {n} training scan{'' if n == 1 else 's'}, whose spread says "
+        f"The limits of quality control come from only {n} training scan{'' if n == 1 else 's'}, whose spread says "
         f"little: {on_floors} of {len(limits)} rest on the least spread that is assumed for any data set. "
         "Check them, and set them with --gate-limits where they do not fit."
     )

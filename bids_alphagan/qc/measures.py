@@ -1,4 +1,4 @@
-"""What is measured of a segmented scan. `gate` says which values pass. Pure numpy and scipy."""
+"""What is measured of a segmented scan. `qc.limits` says which values pass. Pure numpy and scipy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

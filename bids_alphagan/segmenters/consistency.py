@@ -1,4 +1,4 @@
-"""Real and synthetic scans are measured by masks of one kind: else the gate compares methods, not scans."""
+"""Real and synthetic scans are measured by masks of one kind: else quality control compares methods, not scans."""
 
 import json
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def check_alike(made: Mapping[str, Mapping[str, Any]], segmenter: Segmenter) -> 
     note = f" {about['Note']}" if about.get("Note") else ""
     raise UserError(
         f"{others[0]} (and {len(others) - 1} more of {len(made)} real scans): their masks were made by "
-        f"{was}, and those of synthetic scans would be by {to_be}; the gate could not compare them.{note} "
+        f"{was}, and those of synthetic scans would be by {to_be}; quality control could not compare them.{note} "
         "Give both levels the same --segmenter, --template and --quick-masks, on machines that both have SPM "
         "or both have none; or run participant again."
     )
