@@ -6,11 +6,21 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+from browser import dom
 from PIL import Image
 
 from bids_alphagan.report.html import Section
 
 EVIL = "<script>alert(1)</script>"
+_PROBE = """<script>
+var failures = []; addEventListener("error", function (e) { failures.push(e.message); });
+addEventListener("load", function () {
+  var shown = Array.from(document.images).filter(function (i) { return i.naturalWidth > 0; }).length;
+  var charts = Array.from(document.querySelectorAll("figure:not(.scan) img"));
+  var tiny = charts.filter(function (i) { return i.clientWidth < 640; }).length;
+  document.title = [failures.length, document.images.length - shown,
+    document.documentElement.scrollWidth > innerWidth, tiny].join(" ");
+});</script>"""
 _VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 
@@ -82,3 +92,10 @@ def _checked(text: str) -> Page:
 def picture(uri: str) -> np.ndarray:
     """The pixels of a picture in a page: (rows, columns, 3) uint8."""
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGB"))
+
+
+def fits_a_browser(path: Path, profile: Path, width: int) -> bool:
+    """In headless Chromium: no script error, every picture decoded, no page too wide, no chart tiny."""
+    probed = path.with_suffix(".probed.html")
+    probed.write_text(path.read_text().replace("<head>", "<head>" + _PROBE))
+    return "<title>0 0 false 0</title>" in dom(probed, profile, width)
