@@ -210,7 +210,7 @@ def _notes(study: Study, quality: QualityControl, answers: Answers) -> list[str]
         notes.append("The real scans have no masks, so the synthetic scans have none and were not checked.")
     elif len(scans) < 20:
         notes.append(
-            f"Only {len(scans)} training scans: a model trained on so few scans tends to repeat them."
+            f"Only {count(len(scans), 'training scan')}: a model trained on so few scans tends to repeat them."
         )
     if not study.held_out:
         notes.append(
