@@ -219,7 +219,7 @@ class Config(TrainingOptions, EvaluationOptions):
     )
     gate_limits: Optional[Path] = option(
         'JSON or TOML file of limits that replace those of the real scans: {"entropy": [0, 1.2]}, null for '
-        "none (docs/gate.md lists the measures)",
+        "none (docs/quality-control.md lists the measures)",
         type=Path,
         metavar="FILE",
         step="synthesise",

@@ -8,6 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.config import Config
 
@@ -59,15 +61,4 @@ def preset_values(name: str) -> dict[str, Any]:
 
 def to_toml(values: Mapping[str, Any]) -> str:
     """Write a flat mapping of text, numbers, booleans and lists of them as TOML."""
-    return "".join(f"{name} = {_toml_value(value)}\n" for name, value in values.items())
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
-    return str(value)
+    return tomli_w.dumps(values)

@@ -5,6 +5,7 @@ Every synthetic scan counts as an animal of its own. The generator is not traine
 what other animals and other draws would give with this generator, not what another training would.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -62,9 +63,9 @@ def bootstrap(
     method: str = "percentile",
     seed: int = 0,
 ) -> Interval:
-    """Interval of `statistic`, by drawing the animals of each set with replacement.
+    """Interval of `statistic`, by drawing the animals of each set with replacement (`scipy.stats.bootstrap`).
 
-    Whatever is slow is computed beforehand and looked up.
+    Whatever is slow is computed beforehand and looked up. Resamples that give no number are left out.
 
     Parameters
     ----------
@@ -72,21 +73,34 @@ def bootstrap(
     animals: for each set, the animal of each scan.
     method: "percentile" or "bca" (bias-corrected and accelerated; percentile where that is undefined).
 
-    Sources: Efron and Tibshirani 1993, An Introduction to the Bootstrap, sections 13.3 and 14.3. Of several
-    sets, the acceleration is as in `scipy.stats.bootstrap`.
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, sections 13.3 and 14.3.
     """
-    rng = np.random.default_rng(seed)
+    scipy_method = {"percentile": "percentile", "bca": "BCa"}[method]
     groups = [_members(units(labels, len(labels))) for labels in animals]
+    counts = tuple(len(group) for group in groups)
     value = _number(statistic(*(np.arange(len(labels)) for labels in animals)))
-    drawn = np.empty(resamples)
-    for i in range(resamples):
-        picks = [rng.integers(len(group), size=len(group)) for group in groups]
-        drawn[i] = _number(statistic(*(_scans(group, p) for group, p in zip(groups, picks, strict=True))))
+    if min(counts) < MIN_INTERVAL or not np.isfinite(value):
+        return Interval(value, float("nan"), float("nan"), level, method, 0, counts)
 
-    def left_out() -> list[np.ndarray]:
-        return [_jackknife(statistic, groups, number) for number in range(len(groups))]
+    def of_animals(*picks: np.ndarray) -> float:
+        return _number(statistic(*(_scans(group, p) for group, p in zip(groups, picks, strict=True))))
 
-    return _interval(value, drawn, left_out, level, method, tuple(len(group) for group in groups))
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # the fallback below answers it
+        result = stats.bootstrap(
+            [np.arange(count) for count in counts],
+            of_animals,
+            n_resamples=resamples,
+            vectorized=False,
+            confidence_level=level,
+            method=scipy_method,
+            rng=np.random.default_rng(seed),
+        )
+    drawn, (low, high) = result.bootstrap_distribution, result.confidence_interval
+    known = int(np.isfinite(drawn).sum())
+    if method == "bca" and np.isfinite([low, high]).all():
+        return Interval(value, float(low), float(high), level, method, known, counts)
+    return _percentile(value, drawn, level, counts)
 
 
 def mean_over_pairs(
@@ -121,7 +135,7 @@ def mean_over_pairs(
         drawn = total / counted
     value = float(np.mean(values)) if len(values) else float("nan")
     counts = tuple(int(side.max(initial=-1)) + 1 for side in sides)
-    return _interval(value, drawn, list, level, "percentile", counts)
+    return _percentile(value, drawn, level, counts)
 
 
 def jackknife(
@@ -202,51 +216,10 @@ def _number(value: float) -> float:
     return float(value) if np.isfinite(value) else float("nan")
 
 
-def _jackknife(statistic: Callable[..., float], groups: list[list[Indices]], number: int) -> np.ndarray:
-    """The statistic without each animal of the set `number` in turn."""
-    values = []
-    for left in range(len(groups[number])):
-        picks = [np.arange(len(group)) for group in groups]
-        picks[number] = np.delete(picks[number], left)
-        values.append(_number(statistic(*(_scans(group, p) for group, p in zip(groups, picks, strict=True)))))
-    return np.array(values)
-
-
-def _interval(
-    value: float,
-    drawn: np.ndarray,
-    left_out: Callable[[], list[np.ndarray]],
-    level: float,
-    method: str,
-    animals: tuple[int, ...],
-) -> Interval:
-    if method not in ("percentile", "bca"):
-        raise ValueError(f"method must be 'percentile' or 'bca', not {method!r}")
+def _percentile(value: float, drawn: np.ndarray, level: float, animals: tuple[int, ...]) -> Interval:
+    """The limits that `level` of the resamples lie between, of those that are numbers."""
     known = drawn[np.isfinite(drawn)]
-    if min(animals, default=0) < MIN_INTERVAL or not len(known) or not np.isfinite(value):
-        return Interval(value, float("nan"), float("nan"), level, method, len(known), animals)
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
-    if method == "bca":
-        corrected = _bca(value, known, left_out(), tails)
-        method, tails = ("percentile", tails) if corrected is None else ("bca", corrected)
-    low, high = np.quantile(known, tails)
-    return Interval(value, float(low), float(high), level, method, len(known), animals)
-
-
-def _bca(value: float, drawn: np.ndarray, left_out: list[np.ndarray], tails: np.ndarray) -> np.ndarray | None:
-    """The quantiles to take instead; None where bias or acceleration is undefined."""
-    below = ((drawn < value).mean() + (drawn <= value).mean()) / 2
-    if not 0 < below < 1:
-        return None
-    bias = stats.norm.ppf(below)
-    cubes = squares = 0.0
-    for values in left_out:
-        n = len(values)
-        influence = (n - 1) * (values.mean() - values)
-        cubes += (influence**3).sum() / n**3
-        squares += (influence**2).sum() / n**2
-    if not np.isfinite(squares) or squares <= 0:
-        return None
-    acceleration = cubes / (6 * squares**1.5)
-    shifted = bias + stats.norm.ppf(tails)
-    return np.asarray(stats.norm.cdf(bias + shifted / (1 - acceleration * shifted)))
+    low = high = float("nan")
+    if min(animals, default=0) >= MIN_INTERVAL and len(known) and np.isfinite(value):
+        low, high = (float(end) for end in np.quantile(known, [(1 - level) / 2, (1 + level) / 2]))
+    return Interval(value, low, high, level, "percentile", len(known), animals)

@@ -26,7 +26,7 @@ from bids_alphagan.qc.verdicts import QualityControl
 from bids_alphagan.report import charts, figures, scroll
 from bids_alphagan.report.html import Section, write_page
 from bids_alphagan.report.methods import compose, count
-from bids_alphagan.segmenters import methods as mask_methods
+from bids_alphagan.segmenters import masks_text
 from bids_alphagan.segmenters.methods import MaskFacts
 
 log = logging.getLogger(__name__)
@@ -239,7 +239,7 @@ def _methods(
     of_masks = [MaskFacts(**model.synthesis["masks"]) for model in models if model.synthesis.get("masks")]
     if of_masks:
         citations |= of_masks[-1].citations
-        paragraphs += [mask_methods(of_masks[-1]), _qc_methods(models)]
+        paragraphs += [masks_text(of_masks[-1]), _qc_methods(models)]
     for name, question in _questions().items():
         if answer := answers[name]:
             paragraphs.append(question.methods(answer, study))

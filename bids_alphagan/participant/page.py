@@ -16,7 +16,7 @@ from bids_alphagan.qc.measures import MEASURES
 from bids_alphagan.report import charts, figures
 from bids_alphagan.report.html import write_page
 from bids_alphagan.report.methods import compose
-from bids_alphagan.segmenters import methods as mask_methods
+from bids_alphagan.segmenters import masks_text
 from bids_alphagan.segmenters.base import Segmenter
 from bids_alphagan.segmenters.methods import MaskFacts, mask_facts
 from bids_alphagan.templates import Template
@@ -129,7 +129,7 @@ def methods(preparation: Preparation, masks: MaskFacts | None) -> str:
         f"{grid}×{grid}×{grid} voxels (resampled first along axes with more voxels) and scaled linearly to "
         f"the range from -1 to 1, where 1 is the scan's {percentile:g}th percentile{clipping}."
     )
-    paragraphs = [f"{software} {text}", *([mask_methods(masks)] if masks else [])]
+    paragraphs = [f"{software} {text}", *([masks_text(masks)] if masks else [])]
     return compose(paragraphs, masks.citations if masks else {})
 
 

@@ -50,7 +50,7 @@ def resolve_segmenter(choice: str, template: "Template", options: "MaskOptions")
     raise UserError(f"{note}, nor any other segmenter. Go without masks: --segmenter {NONE}.")
 
 
-def methods(masks: "MaskFacts") -> str:
+def masks_text(masks: "MaskFacts") -> str:
     """A paragraph for a manuscript, in the words of the segmenter that made the masks."""
     from_name = {cls.label: cls for cls in map(loaded, SEGMENTERS.values())}
     words = "with {name} {version} from the template {template}"

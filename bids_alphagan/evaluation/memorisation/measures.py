@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.evaluation.bootstrap import Labels, units
-from bids_alphagan.evaluation.memorisation.alignment import Library, Region, compose, inverse
+from bids_alphagan.evaluation.memorisation.alignment import Library, Region, compose, inverse, sample
 from bids_alphagan.evaluation.memorisation.nearest import Nearest, Queries, nearest
 
 ALPHA = 0.05
@@ -150,10 +151,6 @@ class RealScans:
 
     def moved(self, scan: np.ndarray, match: "Match") -> np.ndarray:
         """A synthetic scan (x, y, z) laid over the training scan that it matches, for pictures."""
-        import torch
-
-        from bids_alphagan.evaluation.memorisation.alignment import sample
-
         centre = self.region.centre + [part.start for part in self.box]
         everywhere = Region.of(np.ones(scan.shape, bool), self.region.zooms, centre)
         turned = np.ascontiguousarray(scan[::-1] if match.mirrored else scan, np.float32)
@@ -228,8 +225,6 @@ def _ratios(found: Nearest) -> np.ndarray:
 
 def _between(synthetic: np.ndarray, training: np.ndarray) -> np.ndarray:
     """The movement from the training scan's points to the synthetic one's, from theirs from the mean's."""
-    import torch
-
     a, b = (torch.from_numpy(np.asarray(one, float))[None] for one in (synthetic, training))
     return np.asarray(compose(a, inverse(b))[0].numpy())
 
