@@ -12,7 +12,6 @@ import pytest
 import tiny
 import torch
 
-from bids_alphagan.bids.derivatives import DOWNSTREAM_TABLES as TABLES
 from bids_alphagan.bids.derivatives import real_uri, write_masks, write_prepared
 from bids_alphagan.bids.names import ScanName, sidecar
 from bids_alphagan.bids.prepared import subject_scans
@@ -20,9 +19,13 @@ from bids_alphagan.cli import main as cli
 from bids_alphagan.common.files import read_json, read_tsv, write_json
 from bids_alphagan.common.volume import conform, save
 from bids_alphagan.evaluation.downstream import experiment
-from bids_alphagan.models import MODELS
-from bids_alphagan.training import TrainSettings, configuration, prepared
+from bids_alphagan.evaluation.downstream.table import Gain
+from bids_alphagan.models import load_model
+from bids_alphagan.training.cache import prepared
+from bids_alphagan.training.identity import configuration
+from bids_alphagan.training.settings import TrainSettings
 
+TABLES = tuple(f"group_{name}.tsv" for name in Gain().columns())
 ANIMALS = ("01", "02", "03", "04", "05", "06")
 HELD = {"03", "04"}  # as the digests of the labels have it, for a third of them
 FAST = [
@@ -77,7 +80,7 @@ def trained(out: Path, preproc: list[Path]) -> None:
     """The training record of sigmarat2, as if it had been trained on these scans."""
     folder = out / "models" / "sigmarat2"
     volumes = prepared(preproc, out / ".work" / "scans")
-    write_json(folder / "config.json", configuration(volumes, MODELS["sigmarat2"], TrainSettings()))
+    write_json(folder / "config.json", configuration(volumes, load_model("sigmarat2"), TrainSettings()))
     (folder / "losses.tsv").write_text("step\n")
 
 
@@ -180,10 +183,10 @@ def test_stopped_and_resumed_is_the_same(
 def test_a_cohort_of_another_split_is_told_of(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What to give for the cohort to fit again: the very options that differ, and no other."""
     for words, told in (
-        (("--protocol", "paper"), "the --protocol and --held-out of then (4 training scans then, 6 now),"),
-        (("--held-out", "0.2"), "the --protocol and --held-out of then (4 training scans then, 5 now),"),
-        (("--participant-label", "01", "02", "05"), "Give the labels, --suffix, --protocol and --held-out"),
-        (("--seed", "1"), "Give --seed 0, or make them anew: --steps train synthesise --model sigmarat2."),
+        (("--protocol", "paper"), "the original --protocol and --held-out (4 training scans then, 6 now),"),
+        (("--held-out", "0.2"), "the original --protocol and --held-out (4 training scans then, 5 now),"),
+        (("--participant-label", "01", "02", "05"), "Use the original labels, --suffix, --protocol and"),
+        (("--seed", "1"), "Use --seed 0, or draw them again: --steps train synthesise --model sigmarat2."),
     ):
         assert app(place, *words, steps=("report",)) == 2
         said = capsys.readouterr().err
@@ -217,7 +220,9 @@ def test_tables_of_a_former_cohort_are_removed(place: Path, capsys: pytest.Captu
     assert app(place, steps=("downstream",)) == 0
     next((place / "out" / "derivatives").rglob("sub-synth0003*_T2w.nii.gz")).unlink()
     assert app(place, steps=("report",)) == 0
-    assert "removed, for they were of other scans: group_downstream.tsv" in capsys.readouterr().err
+    assert (
+        "removed outdated tables, which were of other scans: group_downstream.tsv" in capsys.readouterr().err
+    )
     assert not list((place / "out").glob("group_downstream*"))
     assert not list((place / "out").glob("group_table4*"))
 
