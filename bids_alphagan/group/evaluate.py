@@ -73,15 +73,18 @@ def ask(name: str, question: Question, scans: Scans, settings: Mapping[str, Any]
         return answer
 
     known = ledger.facts(study, scans.cohorts, settings, scans.seed) | {"version": question.version}
-    known |= question.facts(scans, settings)
     try:
+        known |= question.facts(scans, settings)
         answer = ledger.answered(study, name, question, work, known)
     except Exception as error:  # a fault of ours, or of memory: the other questions are not to blame
         if not question.optional:
             raise
-        log.exception("%s failed and is left out", name)
+        reason = str(error)
+        if not isinstance(error, UserError):
+            log.exception("%s failed and is left out", name)
+            reason = f"{type(error).__name__}: {reason}"
         ledger.forget_answer(study, name)
-        answer = Answer({}, reason=f"{type(error).__name__}: {error}")
+        answer = Answer({}, reason=reason)
     for note in [*answer.notes, *([answer.reason] if answer.reason else [])]:
         log.warning("%s: %s", name, note)
     write_tables(study.output_dir, question, answer)
