@@ -69,11 +69,11 @@ def test_a_planted_copy_is_named_in_table_and_sidecar(planted: Path) -> None:
     assert [row["copy"] for row in rows] == ["False"] * len(OTHERS) + ["True"]
     label = f"sub-{source(planted):02d}"
     assert rows[-1]["nearest_animal"] == label
-    told = verdicts(planted)
-    assert [one["Copy"] for one in told] == [False] * len(OTHERS) + [True]
-    assert told[-1]["NearestTrainingScan"] == f"bids:raw:{label}/anat/{label}_T2w.nii.gz"
-    assert told[-1]["PAdjusted"] == float(rows[-1]["p_adjusted"]) < 0.05
-    assert "version" in told[-1]["Method"]
+    facts = verdicts(planted)
+    assert [one["Copy"] for one in facts] == [False] * len(OTHERS) + [True]
+    assert facts[-1]["NearestTrainingScan"] == f"bids:raw:{label}/anat/{label}_T2w.nii.gz"
+    assert facts[-1]["PAdjusted"] == float(rows[-1]["p_adjusted"]) < 0.05
+    assert "version" in facts[-1]["Method"]
     summary = read_tsv(planted / "group_memorisation_summary.tsv")[0]
     assert (summary["n"], summary["copies"], summary["distinct"]) == ("7", "1", "7")
     assert (summary["n_training_animals"], summary["n_held_out_animals"]) == ("12", "3")
@@ -124,7 +124,7 @@ def test_volumes_are_those_of_the_masks(planted: Path) -> None:
 def test_nothing_is_computed_twice_and_all_is_mended(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables and verdicts that were lost or are stale come back from what is kept."""
     before = {name: (copy / f"group_{name}.tsv").read_text() for name in TABLES}
-    told = verdicts(copy)
+    facts = verdicts(copy)
     (copy / "group_anatomy.tsv").unlink()
     path = sidecar(synthetic_scans(copy / "derivatives" / cohorts.MODEL)[0])
     write_json(path, {**read_json(path), "Memorisation": {"Copy": True}})
@@ -136,7 +136,7 @@ def test_nothing_is_computed_twice_and_all_is_mended(copy: Path, monkeypatch: py
         monkeypatch.setattr(type(entry.load()), "answer", refuse)
     evaluate(copy)
     assert {name: (copy / f"group_{name}.tsv").read_text() for name in TABLES} == before
-    assert verdicts(copy) == told
+    assert verdicts(copy) == facts
 
 
 def test_lost_pictures_come_back(copy: Path) -> None:
@@ -149,7 +149,9 @@ def test_lost_pictures_come_back(copy: Path) -> None:
     assert all(np.array_equal(after[name], before[name]) for name in before)
 
 
-def test_tables_of_other_scans_are_removed_and_told_of(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tables_of_other_scans_are_removed_with_a_warning(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     study = cohorts.study(copy)
     folder = study.cohort_folder(cohorts.MODEL)
     study.cohorts = {cohorts.MODEL: folder}
@@ -204,7 +206,7 @@ def test_every_table_has_its_sidecar(tmp_path: Path, protocol: str) -> None:
         assert list(read_tsv(table)[0]) == list(read_json(table.with_suffix(".json")))
 
 
-def test_a_changed_cohort_is_judged_anew(copy: Path) -> None:
+def test_a_changed_cohort_is_judged_again(copy: Path) -> None:
     cohorts.synthetic(copy, [cohorts.animal(n) for n in (*OTHERS, 30)])
     assert {row["copy"] for row in evaluate(copy)} == {"False"}
     assert not any(one["Copy"] for one in verdicts(copy))
@@ -241,7 +243,7 @@ def test_without_masks_anatomy_is_left_out_and_said(tmp_path: Path, caplog: pyte
     assert [(row["space"], row["against"]) for row in found] == [("appearance", "training")]
 
 
-def test_of_three_animals_no_copy_can_be_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_three_animals_no_copy_can_be_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = tmp_path / "out"
     cohorts.real(root, range(3))
     cohorts.synthetic(root, [cohorts.animal(n) for n in (0, 20)])

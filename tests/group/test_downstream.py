@@ -110,9 +110,9 @@ def test_tables_report_and_what_is_kept(place: Path, capsys: pytest.CaptureFixtu
     for name, rows in zip(TABLES, (summary, scans, table4), strict=True):
         assert list(rows[0]) == list(read_json((out / name).with_suffix(".json")))
     assert {row["animal"] for row in scans} == HELD
-    told = [(row["test"], row["model"], row["training_set"]) for row in table4]
+    sets = [(row["test"], row["model"], row["training_set"]) for row in table4]
     both = [("2", "sigmarat2", "r4 + s2"), ("6", "sigmarat2", "s4")]
-    assert told == [("1", "n/a", "r4"), *both]  # r1+s2 needs eight synthetic scans
+    assert sets == [("1", "n/a", "r4"), *both]  # r1+s2 needs eight synthetic scans
     page = (out / "group.html").read_text()
     for words in ("Does it help?", "2 animals are too few to resolve any gain", "4 real + 2 synthetic"):
         assert words in page
@@ -120,10 +120,10 @@ def test_tables_report_and_what_is_kept(place: Path, capsys: pytest.CaptureFixtu
     assert "10.48550/arXiv.2211.02701" in page
     assert "10.1007/978-3-030-12029-0_40" not in page
     assert "r1+s2 is left out: it needs 8 synthetic scans, there are 5" in page
-    told = "Networks that learned from real scans alone hardly find "
-    assert told in page  # after two steps
+    note = "Networks that learned from real scans alone hardly find "
+    assert note in page  # after two steps
     assert "after 2 steps" in page
-    assert told in capsys.readouterr().err
+    assert note in capsys.readouterr().err
 
     files = [*(out / name for name in TABLES), *(out / "models" / "downstream").iterdir()]
     before = {path: path.stat().st_mtime_ns for path in files}
@@ -180,9 +180,11 @@ def test_stopped_and_resumed_is_the_same(
         assert (place / "out" / name).read_text() == (whole / "out" / name).read_text()
 
 
-def test_a_cohort_of_another_split_is_told_of(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cohort_of_another_split_says_which_options_it_needs(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What to give for the cohort to fit again: the very options that differ, and no other."""
-    for words, told in (
+    for words, message in (
         (("--protocol", "paper"), "the original --protocol and --held-out (4 training scans then, 6 now),"),
         (("--held-out", "0.2"), "the original --protocol and --held-out (4 training scans then, 5 now),"),
         (("--participant-label", "01", "02", "05"), "Use the original labels, --suffix, --protocol and"),
@@ -190,7 +192,7 @@ def test_a_cohort_of_another_split_is_told_of(place: Path, capsys: pytest.Captur
     ):
         assert app(place, *words, steps=("report",)) == 2
         said = capsys.readouterr().err
-        assert told in said
+        assert message in said
         assert ("seed" in said) == ("--seed" in words)
 
 
@@ -265,7 +267,7 @@ def test_without_masks_or_held_out_animals_it_says_what_to_do(place: Path, capsy
     assert "run participant with --segmenter ants or spm" in refused(place, capsys)
 
 
-def test_an_animal_without_masks_is_left_out_and_told(
+def test_an_animal_without_masks_is_left_out_with_a_warning(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in (place / "out").glob("sub-05/**/*dseg*"):

@@ -97,14 +97,14 @@ def with_hole(image: np.ndarray) -> np.ndarray:
 )
 def test_damaged_heads_fail(limits: dict, damage, reason: str) -> None:
     image, dseg = head(10)
-    assert any(reason in told for told in qc.reasons(measures(damage(image), dseg), limits))
+    assert any(reason in text for text in qc.reasons(measures(damage(image), dseg), limits))
 
 
 def test_a_brain_in_two_halves_or_of_twice_the_volume_fails(limits: dict) -> None:
     image, dseg = head(10)
     cut = dseg.copy()
     cut[11:13] = 0
-    assert any("largest part" in told for told in qc.reasons(measures(image, cut), limits))
+    assert any("largest part" in text for text in qc.reasons(measures(image, cut), limits))
     apart = (dseg > 0) | (np.arange(dseg.shape[0]) == 0)[:, None, None]  # a slab beside the brain
     soft = [(dseg == k).astype(float) for k in (1, 2, 3)]
     m = quality.measure(image, ZOOMS, soft, dseg, dseg, INTENSITY[dseg], found=apart)
@@ -163,8 +163,8 @@ def test_limits_of_a_file_replace_single_ones(tmp_path: Path, name: str, text: s
     free, set_by_hand = qc.thresholds(rows, 5), qc.thresholds(rows, 5, own)
     assert {name for name in free if free[name] != set_by_hand[name]} == set(own)
     assert set_by_hand["entropy"].bounds == (0, 1.5)
-    told = qc.reasons({**rows[0], "entropy": 1.6, "brain_volume": 100.0}, set_by_hand)
-    assert told == [
+    failed_by = qc.reasons({**rows[0], "entropy": 1.6, "brain_volume": 100.0}, set_by_hand)
+    assert failed_by == [
         "mean entropy of the tissue probabilities is high: 1.6 bits, at most 1.5 by --gate-limits"
     ]
 
@@ -191,7 +191,7 @@ def test_limits_that_cannot_be_used_are_refused(tmp_path: Path, text: str, messa
         qc.read_limits(tmp_path / "absent.toml")
 
 
-def test_few_scans_are_told_of(limits: qc.Limits) -> None:
+def test_few_scans_are_warned_of(limits: qc.Limits) -> None:
     on_floors = sum(limit.origin == "floor" for limit in limits.values())
     assert f"only 4 training scans, whose spread says little: {on_floors} of {len(limits)}" in qc.few_note(
         4, limits

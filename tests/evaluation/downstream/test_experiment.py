@@ -214,15 +214,15 @@ def test_a_sentence_says_whether_the_gain_is_resolved_and_why_not(gains, resolve
     rows = rows_of(gains)
     row = gained(rows)
     assert row["resolved"] == resolved
-    told = sentences(summarise(rows, (Arm(1), Arm(1, 1))), (Arm(1), Arm(1, 1)))
-    text = next(one["text"] for one in told if one["measure"] == "dice")
+    texts = sentences(summarise(rows, (Arm(1), Arm(1, 1))), (Arm(1), Arm(1, 1)))
+    text = next(one["text"] for one in texts if one["measure"] == "dice")
     assert words in text
     assert text.startswith(
         "Trained on all real scans and synthetic scans (as many as all real), the network's"
     )
 
 
-def test_networks_that_have_not_learned_are_told_of() -> None:
+def test_networks_that_have_not_learned_are_warned_of() -> None:
     """By real scans alone, each tissue for itself: what synthetic scans do with it is no matter."""
     row = {"arm": "r1", "measure": "dice"}
     rows = [row | {"tissue": tissue, "mean": mean} for tissue, mean in (("GM", 0.31), ("WM", 0.02))]
@@ -234,7 +234,7 @@ def test_networks_that_have_not_learned_are_told_of() -> None:
     assert hardly_learned([one for one in rows if one["tissue"] != "WM"], 20) == []
 
 
-def test_a_loss_is_told_with_its_interval_turned_round() -> None:
+def test_a_loss_is_given_with_its_interval_turned_round() -> None:
     row = {"measure": "surface_distance", "tissue": "WM", "gain": -0.2, "gain_low": -0.3, "gain_high": -0.1}
     text = sentence({**row, "n_animals": 6, "n_seeds": 2, "resolved": "yes"}, "A", "B")
     assert "the network's WM surface distance (mm) is 0.200 [0.100, 0.300] larger than on B" in text
@@ -299,7 +299,7 @@ def test_the_report_leads_with_the_plainest_question() -> None:
     assert headline([Arm(1), Arm(0, 1), Arm(0.5, 2)]) == Arm(0.5, 2)
 
 
-def test_shares_are_of_animals_nested_and_drawn_anew_by_each_seed() -> None:
+def test_shares_are_of_animals_nested_and_drawn_again_by_each_seed() -> None:
     animals = list("aaabbcdddd")
     half, synthetic = choose(Arm(0.5, 1), animals, 30, seed=3)
     chosen = {animals[i] for i in half}
@@ -367,8 +367,8 @@ def test_rows_and_tables_of_two_models(whole) -> None:
     assert {row["model"] for row in scans if row["arm"] == "r1"} == {None}
     assert {row["model"] for row in scans if row["arm"] == "r1+s1"} == {"a", "b"}
     assert summary[0]["mean"] == result.summary[0]["mean"]
-    told = [(row["test"], row["model"], row["training_set"]) for row in table4]
-    assert told == [
+    sets = [(row["test"], row["model"], row["training_set"]) for row in table4]
+    assert sets == [
         *((1, None, "r4"), (3, "a", "r4 + s4"), (8, "a", "r2 + s4"), (10, None, "r4, augmented")),
         *((3, "b", "r4 + s4"), (8, "b", "r2 + s4")),
     ]
@@ -428,7 +428,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(whole, tmp_path, monkeyp
     assert len(trained) == 10
 
 
-def test_other_scans_or_settings_are_trained_anew_and_more_seeds_are_not(whole, tmp_path, monkeypatch):
+def test_other_scans_or_settings_are_trained_again_and_more_seeds_are_not(whole, tmp_path, monkeypatch):
     trained: list[object] = []
     train = experiment.train_network
     monkeypatch.setattr(experiment, "train_network", lambda *a: trained.append(a) or train(*a))
