@@ -26,7 +26,9 @@ from bids_alphagan.phantom.anatomy import head
 from bids_alphagan.phantom.animal import draw_animal, draw_pose
 from bids_alphagan.phantom.dataset import write_template
 from bids_alphagan.qc import limits as rule
-from bids_alphagan.segmenters import SEGMENTERS, Segmenter, resolve_segmenter
+from bids_alphagan.segmenters import SEGMENTERS, resolve_segmenter
+from bids_alphagan.segmenters.base import Segmenter
+from bids_alphagan.segmenters.options import MaskOptions
 from bids_alphagan.templates import find_template
 
 SHAPE, ZOOMS = (32, 32, 20), (0.75, 0.75, 1.0)
@@ -190,7 +192,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_template(Path(folder), head())
         template = find_template(str(Path(folder, "tpl-RatPhantom")))
-        segmenter = resolve_segmenter(options.segmenter, template, quick=options.quick)
+        segmenter = resolve_segmenter(options.segmenter, template, MaskOptions(quick=options.quick))
         sound = [measures(scan(number), segmenter) for number in range(max(REAL, options.sound))]
         heads = [one for one in sound if not isinstance(one, str)]
         limits = rule.thresholds(heads[:REAL], options.gate_width)

@@ -72,15 +72,18 @@ def ask(name: str, question: Question, scans: Scans, settings: Mapping[str, Any]
         return answer
 
     facts = ledger.facts(study, scans.cohorts, settings, scans.seed) | {"version": question.version}
-    facts |= question.facts(scans, settings)
     try:
+        facts |= question.facts(scans, settings)
         answer = ledger.answered(study, name, question, work, facts)
     except Exception as error:  # a bug, or lack of memory; the other questions go on
         if not question.optional:
             raise
-        log.exception("%s failed and is left out", name)
+        reason = str(error)
+        if not isinstance(error, UserError):
+            log.exception("%s failed and is left out", name)
+            reason = f"{type(error).__name__}: {reason}"
         ledger.forget_answer(study, name)
-        answer = Answer({}, reason=f"{type(error).__name__}: {error}")
+        answer = Answer({}, reason=reason)
     for note in [*answer.notes, *([answer.reason] if answer.reason else [])]:
         log.warning("%s: %s", name, note)
     write_tables(study.output_dir, question, answer)

@@ -65,10 +65,16 @@ def _read(record_file: Path) -> dict[str, Any]:
         return {}
     try:
         content = read_json(record_file)
-        return {"fingerprint": content["fingerprint"], "record": dict(content["record"])}
+        if not isinstance(content["record"], dict):
+            raise TypeError("its record is no JSON object")
+        return {"fingerprint": content["fingerprint"], "record": content["record"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s is damaged (%s): its result is computed again", record_file, error)
+        _warn_of_damage(record_file, error)
         return {}
+
+
+def _warn_of_damage(file: Path, error: Exception) -> None:
+    log.warning("%s is damaged and not used (%s: %s)", file, type(error).__name__, error)
 
 
 # Fitted models
@@ -85,9 +91,13 @@ def is_to_train(
                 pass
         backup(folder)
     elif (folder / MODELS[name].parameters).is_file():
-        before = read_json(folder / "config.json")
         now = configuration(volumes, model, settings)
-        if changed := differences(before, now):
+        try:
+            changed = differences(read_json(folder / "config.json"), now)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _warn_of_damage(folder / "config.json", error)
+            return True  # a checkpoint records its run, too
+        if changed:
             log.warning("%s is trained again because the run has changed: %s", name, "; ".join(changed))
             backup(folder)
         elif (done := _iterations(model, folder, settings)) >= settings.iterations:
@@ -131,8 +141,12 @@ def origin(study: Study, model: str, seed: int) -> dict[str, Any]:
 
 
 def cohort_record(study: Study, model: str) -> dict[str, Any]:
-    """The record of a model's cohort; empty if there is none."""
-    record: dict[str, Any] = _read(study.model_folder(model) / SYNTHESIS_RECORD).get("record", {})
+    """The record of a model's cohort; empty if there is none or if it is damaged."""
+    file = study.model_folder(model) / SYNTHESIS_RECORD
+    record: dict[str, Any] = _read(file).get("record", {})
+    if record and not {"generator", "scans", "seed"} <= set(record):
+        _warn_of_damage(file, KeyError("generator, scans, seed"))
+        return {}
     return record
 
 
@@ -238,7 +252,7 @@ def answered(
     file = study.record_file(record_name(name))
     inputs = {key: dependencies[key] for key in question.depends}
     content = {key: dependencies[key] for key in question.content}
-    former = _read(file).get("record", {})
+    former = _answer_record(file)
     outputs = [file.with_suffix(".npz")] if former.get("pictures") else []
     if "tables" not in former:  # from a version that kept tables only as files
         outputs += [table for table in tables_of(study, question) if not table.stem.endswith("table2")]
@@ -246,6 +260,8 @@ def answered(
     def make() -> dict[str, Any]:
         return {**content, **work().record()}
 
+    if not former:  # damaged, perhaps
+        file.unlink(missing_ok=True)
     return _answer(study, question, cached(file, inputs, outputs, make))
 
 
@@ -260,11 +276,27 @@ def current_answers(study: Study, cohorts: Mapping[str, Path]) -> dict[str, Answ
     answers: dict[str, Answer | None] = {}
     for name, entry in QUESTIONS.items():
         question = entry.load()
-        record = _read(study.record_file(record_name(name))).get("record", {})
+        record = _answer_record(study.record_file(record_name(name)))
         same = bool(record) and all(record.get(key) == now[key] for key in question.content)
         complete = "tables" in record or all(path.is_file() for path in tables_of(study, question)[:1])
         answers[name] = _answer(study, question, record) if same and complete else None
     return answers
+
+
+def _answer_record(file: Path) -> dict[str, Any]:
+    """The record of an answer; empty if there is none or if it is damaged, which is logged."""
+    record: dict[str, Any] = _read(file).get("record", {})
+    tables, notes = record.get("tables") or {}, record.get("notes", [])
+    try:
+        rows = [row for table in tables.values() for row in table]
+        if not all(isinstance(part, dict) for part in (record.get("more", {}), *rows)):
+            raise TypeError("its tables are no lists of rows")
+        if not isinstance(notes, list) or not isinstance(record.get("reason"), str | None):
+            raise TypeError("its notes are no texts")
+    except (TypeError, AttributeError) as error:
+        _warn_of_damage(file, error)
+        return {}
+    return record
 
 
 def _answer(study: Study, question: Question, record: Mapping[str, Any]) -> Answer:

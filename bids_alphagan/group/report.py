@@ -12,6 +12,7 @@ from bids_alphagan.bids.names import ScanName
 from bids_alphagan.bids.prepared import PreparedScan, scan_masks, synthetic_scans
 from bids_alphagan.bids.split import animals_of
 from bids_alphagan.bids.study import Study
+from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.files import read_json, read_tsv
 from bids_alphagan.config import Config
 from bids_alphagan.config.run import provenance
@@ -111,13 +112,24 @@ def _model_section(study: Study, model: str, cohort: Path) -> ModelSection:
     return ModelSection(
         name=model,
         label=MODELS[model].title,
-        training=read_json(folder / "config.json"),
+        training=_training(folder / "config.json"),
         synthesis=ledger.cohort_record(study, model),
         examples=examples,
         dsegs=[scan_masks(cohort, name, "synthetic").get("dseg") for name in names],
         curves=_loss_curves(folder / "losses.tsv"),
         progress=figures.progress(samples),
     )
+
+
+def _training(record: Path) -> dict[str, Any]:
+    """The training's config.json; UserError where it cannot be read."""
+    try:
+        return dict(read_json(record))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{record}: cannot be read ({error}). Write it again, from the last checkpoint: --steps train with "
+            "the original options."
+        ) from error
 
 
 def _loss_curves(table: Path) -> str | None:
@@ -210,7 +222,7 @@ def _notes(study: Study, quality: QualityControl, answers: Answers) -> list[str]
         notes.append("The real scans have no masks, so the synthetic scans have none and were not checked.")
     elif len(scans) < 20:
         notes.append(
-            f"Only {len(scans)} training scans: a model trained on so few scans tends to repeat them."
+            f"Only {count(len(scans), 'training scan')}: a model trained on so few scans tends to repeat them."
         )
     if not study.held_out:
         notes.append(

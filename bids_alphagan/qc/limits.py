@@ -188,5 +188,5 @@ def few_note(n: int, limits: Mapping[str, Limit]) -> str | None:
     return (
         f"The limits of quality control come from only {n} training scan{'' if n == 1 else 's'}, too few to "
         f"estimate their spread: {on_floors} of {len(limits)} use the smallest spread that is assumed for any "
-        "data set. Check them, and replace those that do not fit with --gate-limits."
+        "data set. Check them, and replace those that do not fit with --qc-limits."
     )

@@ -1,30 +1,37 @@
-"""Statistics of cohorts through the group level: tables, verdicts in sidecars, reasons, and what is kept."""
+"""Questions about cohorts through the group level: tables, verdicts in sidecars, reasons, and what is kept."""
 
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cohorts
 import numpy as np
 import pytest
-from bids_alphagan.evaluation.questions import STATISTICS
 
-from bids_alphagan.bids.derivatives import STATISTICS_TABLES
 from bids_alphagan.bids.names import sidecar
 from bids_alphagan.bids.prepared import synthetic_scans
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.files import read_json, read_tsv, write_json
-from bids_alphagan.group import evaluate as group_evaluation
-from bids_alphagan.group.ledger import remove_stale
+from bids_alphagan.evaluation import QUESTIONS, record_name
+from bids_alphagan.evaluation.anatomy.table import Anatomy
+from bids_alphagan.evaluation.question import Answer
+from bids_alphagan.evaluation.scans import Scans
+from bids_alphagan.group import ledger
+from bids_alphagan.group.evaluate import Evaluate
+from bids_alphagan.group.step import Cohorts
 
 N, OTHERS = 15, range(20, 26)
 TABLES = ("distribution", "anatomy", "memorisation", "memorisation_summary")
 
 
-def evaluate(root: Path, held_out: float = 0.2) -> list[dict]:
-    config, sides = cohorts.configured(root, held_out)
-    group_evaluation.evaluate(config, sides, {cohorts.MODEL: root / "derivatives" / cohorts.MODEL})
+def evaluate(root: Path, held_out: float = 0.2, **settings: Any) -> list[dict]:
+    """Evaluate the cohort as it is; the rows of group_memorisation.tsv, none where there is no table."""
+    study = cohorts.study(root, held_out)
+    cohorts.drawn(study)
+    Evaluate(cohorts.SETTINGS | settings, Cohorts((cohorts.MODEL,), 0, True), "cpu").run(study)
     table = root / "group_memorisation.tsv"
     return read_tsv(table) if table.is_file() else []
 
@@ -48,7 +55,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def source(root: Path) -> int:
     """The training animal that the copy is of."""
-    return int(cohorts.configured(root)[1].training[4].name.subject)
+    return int(cohorts.study(root).training[4].name.subject)
 
 
 @pytest.fixture
@@ -62,11 +69,11 @@ def test_a_planted_copy_is_named_in_table_and_sidecar(planted: Path) -> None:
     assert [row["copy"] for row in rows] == ["False"] * len(OTHERS) + ["True"]
     label = f"sub-{source(planted):02d}"
     assert rows[-1]["nearest_animal"] == label
-    told = verdicts(planted)
-    assert [one["Copy"] for one in told] == [False] * len(OTHERS) + [True]
-    assert told[-1]["NearestTrainingScan"] == f"bids:raw:{label}/anat/{label}_T2w.nii.gz"
-    assert told[-1]["PAdjusted"] == float(rows[-1]["p_adjusted"]) < 0.05
-    assert "version" in told[-1]["Method"]
+    facts = verdicts(planted)
+    assert [one["Copy"] for one in facts] == [False] * len(OTHERS) + [True]
+    assert facts[-1]["NearestTrainingScan"] == f"bids:raw:{label}/anat/{label}_T2w.nii.gz"
+    assert facts[-1]["PAdjusted"] == float(rows[-1]["p_adjusted"]) < 0.05
+    assert "version" in facts[-1]["Method"]
     summary = read_tsv(planted / "group_memorisation_summary.tsv")[0]
     assert (summary["n"], summary["copies"], summary["distinct"]) == ("7", "1", "7")
     assert (summary["n_training_animals"], summary["n_held_out_animals"]) == ("12", "3")
@@ -107,7 +114,7 @@ def test_volumes_are_those_of_the_masks(planted: Path) -> None:
     ceiling = {row["structure"]: row for row in every if row["model"] == "real"}
     assert {row["n_synthetic"] for row in ceiling.values()} == {"12"}
     assert abs(float(ceiling["brain"]["effect"])) < 1.5
-    held = [int(scan.name.subject) for scan in cohorts.configured(planted)[1].held_out]
+    held = [int(scan.name.subject) for scan in cohorts.study(planted).held_out]
     voxels = [(cohorts.animal(n)[1] > 0).sum() for n in held]
     assert float(rows["brain"]["real_mean"]) == pytest.approx(np.mean(voxels) * 0.75**2 / 1000, rel=1e-4)
     assert rows["brain"]["n_synthetic"] == "7"
@@ -117,15 +124,19 @@ def test_volumes_are_those_of_the_masks(planted: Path) -> None:
 def test_nothing_is_computed_twice_and_all_is_mended(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables and verdicts that were lost or are stale come back from what is kept."""
     before = {name: (copy / f"group_{name}.tsv").read_text() for name in TABLES}
-    told = verdicts(copy)
+    facts = verdicts(copy)
     (copy / "group_anatomy.tsv").unlink()
     path = sidecar(synthetic_scans(copy / "derivatives" / cohorts.MODEL)[0])
     write_json(path, {**read_json(path), "Memorisation": {"Copy": True}})
-    for name, statistic in STATISTICS.items():
-        monkeypatch.setitem(STATISTICS, name, statistic.__class__(None, statistic.version, statistic.tables))
+
+    def refuse(*arguments: object) -> Answer:
+        raise AssertionError("computed again")
+
+    for entry in QUESTIONS.values():
+        monkeypatch.setattr(type(entry.load()), "answer", refuse)
     evaluate(copy)
     assert {name: (copy / f"group_{name}.tsv").read_text() for name in TABLES} == before
-    assert verdicts(copy) == told
+    assert verdicts(copy) == facts
 
 
 def test_lost_pictures_come_back(copy: Path) -> None:
@@ -138,40 +149,46 @@ def test_lost_pictures_come_back(copy: Path) -> None:
     assert all(np.array_equal(after[name], before[name]) for name in before)
 
 
-def test_tables_of_other_scans_are_removed_and_told_of(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
-    _, sides = cohorts.configured(copy)
-    place = {cohorts.MODEL: copy / "derivatives" / cohorts.MODEL}
+def test_tables_of_other_scans_are_removed_with_a_warning(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = cohorts.study(copy)
+    folder = study.cohort_folder(cohorts.MODEL)
+    study.cohorts = {cohorts.MODEL: folder}
 
     def tables() -> list[str]:
         return sorted(path.name for path in copy.glob("group_*.*"))
 
     before = tables()
-    remove_stale(copy, sides.scans, place)
+    ledger.remove_outdated(study)
     assert tables() == before
     assert caplog.text == ""
     write_json(copy / "models" / "downstream.json", {"fingerprint": "", "record": {"content": "another"}})
     for name in ("group_table4.tsv", "group_table4.json", "group_split.tsv"):
         (copy / name).write_text("")
     with caplog.at_level(logging.WARNING):
-        remove_stale(copy, sides.scans, place)
+        ledger.remove_outdated(study)
     assert tables() == sorted([*before, "group_split.tsv"])
     assert "group_table4.tsv" in caplog.text
     assert "--steps downstream" in caplog.text
-    next(place[cohorts.MODEL].glob("sub-*/anat/*_dseg.nii.gz")).unlink()
-    remove_stale(copy, sides.scans, place)
+    next(folder.glob("sub-*/anat/*_dseg.nii.gz")).unlink()
+    ledger.remove_outdated(study)
     assert tables() == ["group_metrics.json", "group_metrics.tsv", "group_split.tsv"]  # they read no masks
-    synthetic_scans(place[cohorts.MODEL])[0].unlink()
-    remove_stale(copy, sides.scans, place)
+    synthetic_scans(folder)[0].unlink()
+    ledger.remove_outdated(study)
     assert tables() == ["group_split.tsv"]
     (copy / "models" / "evaluation.json").write_text("{")  # nobody knows what its tables are of
     (copy / "group_metrics.tsv").write_text("")
-    remove_stale(copy, sides.scans, place)
+    ledger.remove_outdated(study)
     assert tables() == ["group_split.tsv"]
 
 
-def test_every_statistics_tables_are_known_by_name() -> None:
-    told = {name: [f"group_{table}.tsv" for table in one.tables] for name, one in STATISTICS.items()}
-    assert told == {name: list(tables) for name, tables in STATISTICS_TABLES.items()}
+def test_no_two_questions_have_a_table_or_record_of_one_name() -> None:
+    tables = [table for entry in QUESTIONS.values() for table in entry.load().columns()]
+    assert len(tables) == len(set(tables))
+    assert set(tables) >= {*TABLES, "metrics", "table2", "downstream", "downstream_scans", "table4"}
+    records = [record_name(name) for name in QUESTIONS]
+    assert len(records) == len(set(records))
 
 
 @pytest.mark.parametrize("protocol", ["paper", "held-out"])
@@ -179,10 +196,9 @@ def test_every_table_has_its_sidecar(tmp_path: Path, protocol: str) -> None:
     """By the paper's protocol there is one more, of which nothing stays after another protocol."""
     root = tmp_path / "out"
     cohorts.real(root, range(5))
-    place = {cohorts.MODEL: cohorts.synthetic(root, [cohorts.animal(n) for n in (20, 21, 22)])}
+    cohorts.synthetic(root, [cohorts.animal(n) for n in (20, 21, 22)])
     for one in dict.fromkeys(["paper", protocol]):
-        config, sides = cohorts.configured(root, 0)
-        group_evaluation.evaluate(replace(config, protocol=one), sides, place)
+        evaluate(root, held_out=0, protocol=one)
     tables = sorted(root.glob("group_*.tsv"))
     assert (root / "group_table2.tsv" in tables) == (protocol == "paper")
     assert sorted(root.glob("group_*.json")) == [table.with_suffix(".json") for table in tables]
@@ -190,20 +206,23 @@ def test_every_table_has_its_sidecar(tmp_path: Path, protocol: str) -> None:
         assert list(read_tsv(table)[0]) == list(read_json(table.with_suffix(".json")))
 
 
-def test_a_changed_cohort_is_judged_anew(copy: Path) -> None:
+def test_a_changed_cohort_is_judged_again(copy: Path) -> None:
     cohorts.synthetic(copy, [cohorts.animal(n) for n in (*OTHERS, 30)])
     assert {row["copy"] for row in evaluate(copy)} == {"False"}
     assert not any(one["Copy"] for one in verdicts(copy))
 
 
-def test_a_statistic_that_fails_stops_no_other(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(scans: object) -> None:
+class Failing(Anatomy):
+    version = Anatomy.version + 1
+
+    def answer(self, scans: Scans, settings: Mapping[str, Any]) -> Answer:
         raise MemoryError("no room")
 
-    other = STATISTICS["anatomy"]
-    monkeypatch.setitem(STATISTICS, "anatomy", other.__class__(fail, other.version + 1, other.tables))
+
+def test_a_question_that_fails_stops_no_other(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(QUESTIONS, "anatomy", replace(QUESTIONS["anatomy"], code=Failing))
     assert evaluate(copy)[-1]["copy"] == "True"
     assert not (copy / "group_anatomy.tsv").exists()
     assert "no room" in caplog.text
@@ -224,7 +243,7 @@ def test_without_masks_anatomy_is_left_out_and_said(tmp_path: Path, caplog: pyte
     assert [(row["space"], row["against"]) for row in found] == [("appearance", "training")]
 
 
-def test_of_three_animals_no_copy_can_be_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_three_animals_no_copy_can_be_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = tmp_path / "out"
     cohorts.real(root, range(3))
     cohorts.synthetic(root, [cohorts.animal(n) for n in (0, 20)])
@@ -237,19 +256,16 @@ def test_of_three_animals_no_copy_can_be_told(tmp_path: Path, caplog: pytest.Log
 def test_a_damaged_mask_is_named(tmp_path: Path) -> None:
     root = tmp_path / "out"
     cohorts.real(root, range(4))
-    place = cohorts.synthetic(root, [cohorts.animal(20), cohorts.animal(21)])
-    dseg = next(place.glob("sub-synth0001/anat/*_dseg.nii.gz"))
+    folder = cohorts.synthetic(root, [cohorts.animal(20), cohorts.animal(21)])
+    dseg = next(folder.glob("sub-synth0001/anat/*_dseg.nii.gz"))
     dseg.write_bytes(b"nothing")
-    config, sides = cohorts.configured(root)
-    from bids_alphagan.evaluation.scans import Scans
-
     with pytest.raises(UserError, match="dseg"):
-        STATISTICS["anatomy"].find(Scans(config, sides, {cohorts.MODEL: place}))
+        Anatomy().answer(Scans(cohorts.study(root), {cohorts.MODEL: folder}), {})
 
 
 def test_changed_masks_change_the_volumes(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("distribution", "memorisation"):
-        monkeypatch.delitem(STATISTICS, name)
+        monkeypatch.delitem(QUESTIONS, name)
     before = read_tsv(copy / "group_anatomy.tsv")
     first, second = sorted(copy.glob("derivatives/*/sub-*/anat/*_dseg.nii.gz"))[:2]
     shutil.copy(second, first)

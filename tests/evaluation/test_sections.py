@@ -1,61 +1,19 @@
 """The report's sections on whole cohorts: sentences, numbers, reasons, escaping."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cohorts
 import numpy as np
 import pytest
-from bids_alphagan.evaluation.sections import StatisticsSection, statistics_methods, view
-from test_report import EVIL, Page, read, save
+from answers import LABELS, cohort, section
+from pages import EVIL, read_section
 
-from bids_alphagan.evaluation.anatomy import section as anatomy
-from bids_alphagan.evaluation.memorisation import section as memorisation
-from bids_alphagan.report.html import ModelSection, write_group_report
+from bids_alphagan.bids.study import Study
+from bids_alphagan.evaluation import QUESTIONS
+from bids_alphagan.evaluation.question import Answer
 from bids_alphagan.report.methods import compose
-
-LABELS = {"sigmarat2": "SigmaRat2"}
-
-
-def summary(**changes: Any) -> dict[str, Any]:
-    line = {"model": "sigmarat2", "n": 3, "copies": 0, "closer": 0.75, "closer_expected": 0.8}
-    return line | {"closer_p": 0.6, "repetitions": 0, "distinct": 3, "notes": None} | changes
-
-
-def records(name: str = "sub-01_bold", **changes: Any) -> dict[str, dict[str, Any]]:
-    row = {"model": "sigmarat2", "nearest_scan": name, "similarity": 0.5, "ratio": 0.97, "mirrored": True}
-    scans = [row | {"scan": f"s{i}", "p_adjusted": 1.0, "copy": i == 2} for i in range(3)]
-    volumes = [{"brain": 2 + i, "gm": 1 + i, "wm": 0.5 + i, "csf": 0.2 + i} for i in range(3)]
-    interval = {"effect": 0.4, "effect_low": -0.1, "effect_high": 0.9}
-    interval |= {"spread_ratio": 0.6, "spread_ratio_low": None, "spread_ratio_high": None}
-    moments = {"real_mean": 3.0, "real_sd": 1.0, "synthetic_mean": 3.0, "synthetic_sd": 1.0}
-    tissues = [
-        {"model": "sigmarat2", "structure": s, "against": "training", **moments, **interval}
-        for s in ("brain", "gm", "wm", "csf")
-    ]
-    near = {"precision": 1.0, "recall": 0.5, "density": 0.9, "coverage": 0.8, "expected_coverage": 0.9}
-    spread = {"model": "sigmarat2", "space": "appearance", "against": "training", "mmd": 0.3, "mmd_p": 0.001}
-    spread |= {"frechet": None, "n_real": 9, "n_real_animals": 4, "n_synthetic": 3, **near}
-    more: dict[str, Any] = {"sigmarat2": [2, 0], "zooms": [0.5, 0.5, 1.0]}
-    found = {
-        "distribution": {"tables": {"distribution": [spread]}, "notes": ["Only four animals."]},
-        "anatomy": {
-            "tables": {"anatomy": tissues},
-            "more": {"volumes": {"real": volumes, "sigmarat2": volumes}},
-        },
-        "memorisation": {
-            "tables": {"memorisation": scans, "memorisation_summary": [summary(**changes)]},
-            "more": more,
-        },
-    }
-    return {key: {"notes": [], "reason": None, **record} for key, record in found.items()}
-
-
-def page(tmp_path: Path, section: StatisticsSection) -> Page:
-    path = tmp_path / "group.html"
-    models = [ModelSection("sigmarat2", "SigmaRat2")]
-    scan = save(tmp_path / "scan.nii.gz", np.arange(7 * 8 * 9, dtype=np.float32).reshape(7, 8, 9))
-    write_group_report(path, [scan], [None], models, None, {}, "", statistics_section=section)
-    return read(path)
 
 
 @pytest.fixture
@@ -66,40 +24,62 @@ def pictures(tmp_path: Path) -> Path:
     return path
 
 
-def test_all_three_sections_are_there(tmp_path: Path, pictures: Path) -> None:
-    found = page(tmp_path, StatisticsSection(records(), LABELS, pictures))
-    assert "None of 3 scans of SigmaRat2 is a copy of a training scan" in found.words
-    assert "75 % lie nearest to a training animal, where 80 % would" in found.words
-    assert "differs from real animals" in found.words
-    assert "Only four animals." in found.words
-    assert "small, may be chance" in found.words
-    assert "-0.10 to 0.90" in found.words
-    assert (found.words.count("No copy."), found.words.count(" Copy.")) == (1, 1)
-    # A real scan, its three tiles to scroll, two charts, two pairs.
-    assert len(found.sources) == 1 + 3 + 2 + 2
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    cohorts.real(tmp_path / "out", range(4))
+    return cohorts.study(tmp_path / "out")
+
+
+def memorisation(**changes: Any) -> dict[str, Any]:
+    """What the section on memorisation shows of SigmaRat2."""
+    model: dict[str, Any] = section("memorisation", cohort(**changes)["memorisation"]).view["models"][0]
+    return model
+
+
+def test_all_three_sections_are_there(pictures: Path) -> None:
+    pages = {name: read_section(section(name, answer, LABELS, pictures)) for name, answer in cohort().items()}
+    words = pages["memorisation"].words
+    assert "None of 3 scans of SigmaRat2 is a copy of a training scan" in words
+    assert "75 % lie nearest to a training animal, where 80 % would" in words
+    assert (words.count("No copy."), words.count(" Copy.")) == (1, 1)
+    assert "differs from real animals" in pages["distribution"].words
+    assert "Only four animals." in pages["distribution"].words
+    assert "small, may be chance" in pages["anatomy"].words
+    assert "-0.10 to 0.90" in pages["anatomy"].words
+    # Two charts, two pairs.
+    pictures_of = {name: len(page.sources) for name, page in pages.items()}
+    assert pictures_of == {"distribution": 1, "anatomy": 1, "memorisation": 2}
 
 
 def test_the_worst_pairs_go_with_their_own_pictures(pictures: Path) -> None:
-    shown = memorisation.view(records()["memorisation"], LABELS, pictures)["models"][0]["pairs"]
+    models = section("memorisation", cohort()["memorisation"], LABELS, pictures).view["models"]
+    shown = models[0]["pairs"]
     assert [row["scan"] for row, _ in shown] == ["s2", "s0"]
     assert shown[0][1] != shown[1][1]
 
 
-def test_names_are_escaped(tmp_path: Path, pictures: Path) -> None:
-    section = StatisticsSection(records(EVIL), {"sigmarat2": EVIL}, pictures)
-    assert len(page(tmp_path, section).sources) == 1 + 3 + 2 + 2
-    assert EVIL not in (tmp_path / "group.html").read_text()
+def test_names_are_escaped(pictures: Path) -> None:
+    answers = cohort(EVIL)
+    answers["distribution"] = replace(answers["distribution"], notes=[EVIL])
+    sources = 0
+    for name, answer in answers.items():
+        page = read_section(section(name, answer, {"sigmarat2": EVIL}, pictures))
+        assert EVIL not in page.text
+        assert EVIL in page.words
+        sources += len(page.sources)
+    assert sources == 2 + 2
 
 
-def test_a_reason_stands_where_numbers_are_missing(tmp_path: Path) -> None:
-    refused = {"anatomy": {"reason": "No masks were made.", "notes": []}}
-    words = page(tmp_path, StatisticsSection(refused, LABELS, tmp_path / "none.npz")).words
-    assert "No masks were made." in words
-    assert words.count("Not computed for these scans") == 2
+@pytest.mark.parametrize("name", ["distribution", "anatomy", "memorisation"])
+def test_a_reason_stands_where_numbers_are_missing(name: str) -> None:
+    page = read_section(section(name, Answer({}, reason=f"No masks were made. {EVIL}")))
+    assert f"Left out No masks were made. {EVIL}" in page.words
+    assert EVIL not in page.text
+    assert page.sources == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "words"),
     [
         ({"copies": 1}, "1 of 3 scans of SigmaRat2 is a copy of a training scan, and all are different"),
         ({"copies": 2}, "2 of 3 scans of SigmaRat2 are copies"),
@@ -110,18 +90,15 @@ def test_a_reason_stands_where_numbers_are_missing(tmp_path: Path) -> None:
         ({"copies": 3, "distinct": 2}, "are copies of a training scan, and only 2 are different"),
     ],
 )
-def test_the_verdict_in_a_sentence(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
-    section = StatisticsSection(records(**changes), LABELS, tmp_path / "none.npz")
-    model = view(section)["memorisation"]["models"][0]
-    assert told in model["verdict"]
+def test_the_verdict_in_a_sentence(changes: dict[str, Any], words: str) -> None:
+    model = memorisation(**changes)
+    assert words in model["verdict"]
     assert model["bad"]
 
 
-def test_a_cohort_of_few_different_scans_is_no_success(tmp_path: Path) -> None:
+def test_a_cohort_of_few_different_scans_is_no_success() -> None:
     bad = [
-        view(StatisticsSection(records(**changes), LABELS, tmp_path / "none.npz"))["memorisation"]["models"][
-            0
-        ]["bad"]
+        memorisation(**changes)["bad"]
         for changes in (
             {"copies": 0},
             {"copies": 0, "n": 10, "distinct": 9},
@@ -131,31 +108,33 @@ def test_a_cohort_of_few_different_scans_is_no_success(tmp_path: Path) -> None:
     assert bad == [False, False, True]
 
 
-def test_without_held_out_animals_nothing_is_said_of_closeness(tmp_path: Path) -> None:
-    record = records(closer=None, closer_p=None)["memorisation"]
-    assert memorisation.view(record, LABELS, tmp_path / "none.npz")["models"][0]["closeness"] is None
+def test_without_held_out_animals_nothing_is_said_of_closeness() -> None:
+    assert memorisation(closer=None, closer_p=None)["closeness"] is None
 
 
 def test_effects_in_words() -> None:
     """Sizes after Cohen 1988; an interval that holds 0 is no finding."""
     words = []
     for effect, low, high in ((0.1, 0.05, 0.2), (-0.6, -0.9, -0.1), (2.0, -0.1, 3.0), (None, None, None)):
-        record = records()["anatomy"]
-        row = record["tables"]["anatomy"][0] | {"effect": effect, "effect_low": low, "effect_high": high}
-        record["tables"]["anatomy"] = [row]
-        words.append(anatomy.view(record, LABELS)["lines"][0]["size"])
+        answer = cohort()["anatomy"]
+        row = answer.tables["anatomy"][0] | {"effect": effect, "effect_low": low, "effect_high": high}
+        view = section("anatomy", replace(answer, tables={"anatomy": [row]})).view
+        words.append(view["lines"][0]["size"])
     assert words == ["hardly any, more", "middling, less", "large, may be chance", "volumes do not vary"]
 
 
-def test_methods_tell_what_was_done_and_no_more(pictures: Path) -> None:
-    found = records()
-    text = compose(statistics_methods(StatisticsSection(found, LABELS, pictures)), {})
-    assert "Fréchet" not in text  # refused: too few scans
+def test_methods_say_what_was_done_and_no_more(study: Study) -> None:
+    def text(answers: dict[str, Answer]) -> str:
+        every = [QUESTIONS[name].load().methods(answer, study) for name, answer in answers.items()]
+        return compose([paragraph for paragraph in every if paragraph], {})
+
+    answers = cohort()
+    assert "Fréchet" not in text(answers)  # refused: too few scans
     for author in ("Gretton", "Kynkäänniemi", "Naeem", "Hedges", "Facco", "Holm"):
-        assert author in text
-    found["distribution"]["tables"]["distribution"][0]["frechet"] = 1.5
-    found["memorisation"]["reason"] = "Only three training animals."
-    text = compose(statistics_methods(StatisticsSection(found, LABELS, pictures)), {})
-    assert "Fréchet" in text
-    assert "Facco" not in text
-    assert statistics_methods(StatisticsSection({}, LABELS, pictures)) == []
+        assert author in text(answers)
+    answers["distribution"].tables["distribution"][0]["frechet"] = 1.5
+    answers["memorisation"] = Answer({}, reason="Only three training animals.")
+    assert "Fréchet" in text(answers)
+    assert "Facco" not in text(answers)
+    refused = {name: Answer({}, reason="Too few.") for name in QUESTIONS}
+    assert text(refused) == compose([], {})

@@ -22,7 +22,7 @@ from bids_alphagan.bids.names import ScanName
 from bids_alphagan.common.files import read_json, read_tsv
 
 FIXED = ("suffix", "extension", "datatype")
-# A few iterations make no rat: the gate is opened wide here. What it refuses is tested in test_quality.
+# A few iterations make no rat: the limits are opened wide here. What they reject is tested in tests/qc.
 SHORT = ("--iterations", "24", "--n-synthetic", "2", "--gate-width", "1e9")
 CHANGING = [  # (pattern, what it becomes in the list of files): names that hold times and random ids
     (r"(participant|group)_\d{8}-\d{6}_[0-9a-f]{8}", r"\1_RUN"),
@@ -242,7 +242,7 @@ def test_finished_steps_are_kept_until_something_changes(demo: Path, group: list
     assert said.count("nothing has changed") == 6  # training, synthesis, evaluation, three statistics
     assert {name: (demo / name).stat().st_mtime_ns for name in kept} == before
     said = app(*group, "--pairs-per-scan", "1", "--steps", "evaluate")
-    assert read_json(demo / "models" / "evaluation.json")["record"]["pairs_per_scan"] == 1
+    assert read_json(demo / "models" / "evaluation.json")["record"]["more"]["pairs_per_scan"] == 1
     assert "evaluation: nothing has changed" not in said
     assert said.count("nothing has changed") == 3  # the statistics know no pairs
     app(*group, "--steps", "evaluate")  # and back again
@@ -252,7 +252,7 @@ def test_all_models_without_masks_where_nipype_and_pybids_are_missing(heads: Pat
     words = [heads, other, "group", "--preset", "demo", "--segmenter", "none", *SHORT]
     words += ["--model", "adni", "sigmarat1", "sigmarat2", "--iterations", "2", "--channels", "2"]
     blocked = "import sys; sys.modules.update(dict.fromkeys(['nipype', 'bids', 'ants', 'templateflow']));"
-    code = f"{blocked} from bids_alphagan.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = f"{blocked} from bids_alphagan.cli.main import main; sys.exit(main(sys.argv[1:]))"
     steps = ["--steps", "train", "synthesise"]
     done = subprocess.run([sys.executable, "-c", code, *map(str, [*words, *steps])], stderr=subprocess.PIPE)
     assert done.returncode == 0, done.stderr.decode()[-3000:]

@@ -12,7 +12,6 @@ import pytest
 import tiny
 import torch
 
-from bids_alphagan.bids.derivatives import DOWNSTREAM_TABLES as TABLES
 from bids_alphagan.bids.derivatives import real_uri, write_masks, write_prepared
 from bids_alphagan.bids.names import ScanName, sidecar
 from bids_alphagan.bids.prepared import subject_scans
@@ -20,9 +19,13 @@ from bids_alphagan.cli import main as cli
 from bids_alphagan.common.files import read_json, read_tsv, write_json
 from bids_alphagan.common.volume import conform, save
 from bids_alphagan.evaluation.downstream import experiment
-from bids_alphagan.models import MODELS
-from bids_alphagan.training import TrainSettings, configuration, prepared
+from bids_alphagan.evaluation.downstream.table import Gain
+from bids_alphagan.models import load_model
+from bids_alphagan.training.cache import prepared
+from bids_alphagan.training.identity import configuration
+from bids_alphagan.training.settings import TrainSettings
 
+TABLES = tuple(f"group_{name}.tsv" for name in Gain().columns())
 ANIMALS = ("01", "02", "03", "04", "05", "06")
 HELD = {"03", "04"}  # as the digests of the labels have it, for a third of them
 FAST = [
@@ -77,7 +80,7 @@ def trained(out: Path, preproc: list[Path]) -> None:
     """The training record of sigmarat2, as if it had been trained on these scans."""
     folder = out / "models" / "sigmarat2"
     volumes = prepared(preproc, out / ".work" / "scans")
-    write_json(folder / "config.json", configuration(volumes, MODELS["sigmarat2"], TrainSettings()))
+    write_json(folder / "config.json", configuration(volumes, load_model("sigmarat2"), TrainSettings()))
     (folder / "losses.tsv").write_text("step\n")
 
 
@@ -107,9 +110,9 @@ def test_tables_report_and_what_is_kept(place: Path, capsys: pytest.CaptureFixtu
     for name, rows in zip(TABLES, (summary, scans, table4), strict=True):
         assert list(rows[0]) == list(read_json((out / name).with_suffix(".json")))
     assert {row["animal"] for row in scans} == HELD
-    told = [(row["test"], row["model"], row["training_set"]) for row in table4]
+    sets = [(row["test"], row["model"], row["training_set"]) for row in table4]
     both = [("2", "sigmarat2", "r4 + s2"), ("6", "sigmarat2", "s4")]
-    assert told == [("1", "n/a", "r4"), *both]  # r1+s2 needs eight synthetic scans
+    assert sets == [("1", "n/a", "r4"), *both]  # r1+s2 needs eight synthetic scans
     page = (out / "group.html").read_text()
     for words in ("Does it help?", "2 animals are too few to resolve any gain", "4 real + 2 synthetic"):
         assert words in page
@@ -117,10 +120,10 @@ def test_tables_report_and_what_is_kept(place: Path, capsys: pytest.CaptureFixtu
     assert "10.48550/arXiv.2211.02701" in page
     assert "10.1007/978-3-030-12029-0_40" not in page
     assert "r1+s2 is left out: it needs 8 synthetic scans, there are 5" in page
-    told = "Networks that learned from real scans alone hardly find "
-    assert told in page  # after two steps
+    note = "Networks that learned from real scans alone hardly find "
+    assert note in page  # after two steps
     assert "after 2 steps" in page
-    assert told in capsys.readouterr().err
+    assert note in capsys.readouterr().err
 
     files = [*(out / name for name in TABLES), *(out / "models" / "downstream").iterdir()]
     before = {path: path.stat().st_mtime_ns for path in files}
@@ -177,17 +180,19 @@ def test_stopped_and_resumed_is_the_same(
         assert (place / "out" / name).read_text() == (whole / "out" / name).read_text()
 
 
-def test_a_cohort_of_another_split_is_told_of(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cohort_of_another_split_says_which_options_it_needs(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What to give for the cohort to fit again: the very options that differ, and no other."""
-    for words, told in (
-        (("--protocol", "paper"), "the --protocol and --held-out of then (4 training scans then, 6 now),"),
-        (("--held-out", "0.2"), "the --protocol and --held-out of then (4 training scans then, 5 now),"),
-        (("--participant-label", "01", "02", "05"), "Give the labels, --suffix, --protocol and --held-out"),
-        (("--seed", "1"), "Give --seed 0, or make them anew: --steps train synthesise --model sigmarat2."),
+    for words, message in (
+        (("--protocol", "paper"), "the original --protocol and --held-out (4 training scans then, 6 now),"),
+        (("--held-out", "0.2"), "the original --protocol and --held-out (4 training scans then, 5 now),"),
+        (("--participant-label", "01", "02", "05"), "Use the original labels, --suffix, --protocol and"),
+        (("--seed", "1"), "Use --seed 0, or draw them again: --steps train synthesise --model sigmarat2."),
     ):
         assert app(place, *words, steps=("report",)) == 2
         said = capsys.readouterr().err
-        assert told in said
+        assert message in said
         assert ("seed" in said) == ("--seed" in words)
 
 
@@ -217,7 +222,9 @@ def test_tables_of_a_former_cohort_are_removed(place: Path, capsys: pytest.Captu
     assert app(place, steps=("downstream",)) == 0
     next((place / "out" / "derivatives").rglob("sub-synth0003*_T2w.nii.gz")).unlink()
     assert app(place, steps=("report",)) == 0
-    assert "removed, for they were of other scans: group_downstream.tsv" in capsys.readouterr().err
+    assert (
+        "removed outdated tables, which were of other scans: group_downstream.tsv" in capsys.readouterr().err
+    )
     assert not list((place / "out").glob("group_downstream*"))
     assert not list((place / "out").glob("group_table4*"))
 
@@ -260,7 +267,7 @@ def test_without_masks_or_held_out_animals_it_says_what_to_do(place: Path, capsy
     assert "run participant with --segmenter ants or spm" in refused(place, capsys)
 
 
-def test_an_animal_without_masks_is_left_out_and_told(
+def test_an_animal_without_masks_is_left_out_with_a_warning(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in (place / "out").glob("sub-05/**/*dseg*"):

@@ -1,12 +1,14 @@
-"""The gate through real segmentation: damaged phantom heads fail, sound ones of unusual size pass."""
+"""Limits through real segmentation: damaged phantom heads fail, sound ones of unusual size pass."""
 
 from pathlib import Path
 
 import gate as benchmark
 import pytest
 
-from bids_alphagan.qc import limits as gate
-from bids_alphagan.segmenters import Segmenter, resolve_segmenter
+from bids_alphagan.qc.limits import Limits, thresholds
+from bids_alphagan.segmenters import resolve_segmenter
+from bids_alphagan.segmenters.base import Segmenter
+from bids_alphagan.segmenters.options import MaskOptions
 from bids_alphagan.templates import find_template
 
 pytestmark = pytest.mark.slow
@@ -16,13 +18,13 @@ REAL, HEAD = 8, 201
 
 @pytest.fixture(scope="module")
 def segmenter(template: Path) -> Segmenter:
-    return resolve_segmenter("ants", find_template(str(template)), quick=True)
+    return resolve_segmenter("ants", find_template(str(template)), MaskOptions(quick=True))
 
 
 @pytest.fixture(scope="module")
-def limits(segmenter: Segmenter) -> gate.Limits:
+def limits(segmenter: Segmenter) -> Limits:
     heads = [benchmark.measures(benchmark.scan(number), segmenter) for number in range(REAL)]
-    return gate.thresholds([one for one in heads if not isinstance(one, str)], width=5)
+    return thresholds([one for one in heads if not isinstance(one, str)], width=5)
 
 
 @pytest.mark.parametrize(
@@ -37,12 +39,12 @@ def limits(segmenter: Segmenter) -> gate.Limits:
     ],
 )
 def test_damaged_heads_fail(
-    segmenter: Segmenter, limits: gate.Limits, damage: benchmark.Damage, strength: float, by: str
+    segmenter: Segmenter, limits: Limits, damage: benchmark.Damage, strength: float, by: str
 ) -> None:
     failed = benchmark.judge(benchmark.measures(damage(HEAD, strength), segmenter), limits)
     assert by in failed or failed == ["no masks"]
 
 
 @pytest.mark.parametrize("size", [0.88, 1.12])
-def test_sound_heads_of_unusual_size_pass(segmenter: Segmenter, limits: gate.Limits, size: float) -> None:
+def test_sound_heads_of_unusual_size_pass(segmenter: Segmenter, limits: Limits, size: float) -> None:
     assert benchmark.judge(benchmark.measures(benchmark.scan(300, size), segmenter), limits) == []

@@ -1,4 +1,4 @@
-"""Quality measures and the gate, on analytic heads: sound ones pass, damaged ones fail."""
+"""Quality measures and their limits, on analytic heads: sound ones pass, damaged ones fail."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.qc import limits as gate
+from bids_alphagan.qc import limits as qc
 from bids_alphagan.qc import measures as quality
 
 ZOOMS = (0.75, 0.8, 1.0)
@@ -38,8 +38,8 @@ def measures(image: np.ndarray, dseg: np.ndarray) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def limits() -> gate.Limits:
-    return gate.thresholds(
+def limits() -> qc.Limits:
+    return qc.thresholds(
         [measures(*head(seed, size)) for seed, size in enumerate((0.98, 1, 1.01, 1.02))], width=5
     )
 
@@ -74,7 +74,7 @@ def test_entropy_of_certain_and_of_undecided_maps() -> None:
 
 @pytest.mark.parametrize(("seed", "size"), [(10, 1.0), (11, 1.04), (12, 0.96)])
 def test_sound_heads_pass(limits: dict, seed: int, size: float) -> None:
-    assert gate.reasons(measures(*head(seed, size)), limits) == []
+    assert qc.reasons(measures(*head(seed, size)), limits) == []
 
 
 def noise(image: np.ndarray) -> np.ndarray:
@@ -97,53 +97,53 @@ def with_hole(image: np.ndarray) -> np.ndarray:
 )
 def test_damaged_heads_fail(limits: dict, damage, reason: str) -> None:
     image, dseg = head(10)
-    assert any(reason in told for told in gate.reasons(measures(damage(image), dseg), limits))
+    assert any(reason in text for text in qc.reasons(measures(damage(image), dseg), limits))
 
 
 def test_a_brain_in_two_halves_or_of_twice_the_volume_fails(limits: dict) -> None:
     image, dseg = head(10)
     cut = dseg.copy()
     cut[11:13] = 0
-    assert any("largest part" in told for told in gate.reasons(measures(image, cut), limits))
+    assert any("largest part" in text for text in qc.reasons(measures(image, cut), limits))
     apart = (dseg > 0) | (np.arange(dseg.shape[0]) == 0)[:, None, None]  # a slab beside the brain
     soft = [(dseg == k).astype(float) for k in (1, 2, 3)]
     m = quality.measure(image, ZOOMS, soft, dseg, dseg, INTENSITY[dseg], foreground=apart)
     assert m["largest_component"] == pytest.approx((dseg > 0).sum() / apart.sum())
     twice = {**measures(image, dseg), "brain_volume": 2 * measures(image, dseg)["brain_volume"]}
-    assert gate.reasons(twice, limits)[0].startswith("volume of the brain mask is high")
+    assert qc.reasons(twice, limits)[0].startswith("volume of the brain mask is high")
 
 
 def test_not_a_number_fails(limits: dict) -> None:
-    assert gate.reasons({**measures(*head(1)), "entropy": float("nan")}, limits)
+    assert qc.reasons({**measures(*head(1)), "entropy": float("nan")}, limits)
 
 
 def test_thresholds_are_median_and_mad_with_a_floor() -> None:
     base = measures(*head(0))
     rows = [{**base, "entropy": value} for value in (0.1, 0.4, 0.5, 0.6, 5.0)]
-    limit = gate.thresholds(rows, 5)["entropy"]
+    limit = qc.thresholds(rows, 5)["entropy"]
     assert limit.low is None
     assert limit.high == pytest.approx(0.5 + 5 * 1.4826 * 0.1)
     assert (limit.median, limit.origin) == (0.5, "spread")
-    limit = gate.thresholds([base], 5)["brain_volume"]
+    limit = qc.thresholds([base], 5)["brain_volume"]
     assert limit.high / limit.median == pytest.approx(np.exp(5 * 0.1))  # a size: by its logarithm
     assert limit.median / limit.low == pytest.approx(np.exp(5 * 0.1))
     assert limit.origin == "floor"
-    assert gate.thresholds([], 5) == {}
-    json.dumps({name: one.record() for name, one in gate.thresholds(rows, 1e12).items()}, allow_nan=False)
+    assert qc.thresholds([], 5) == {}
+    json.dumps({name: one.record() for name, one in qc.thresholds(rows, 1e12).items()}, allow_nan=False)
 
 
 def test_scans_of_an_older_version_give_limits_for_what_they_have() -> None:
     old = {name: value for name, value in measures(*head(0)).items() if name != "rim_contrast"}
-    limits = gate.thresholds([old, old], 5)
+    limits = qc.thresholds([old, old], 5)
     assert set(limits) == set(quality.MEASURES) - {"rim_contrast"}
-    assert gate.reasons(measures(*head(1)), limits) == gate.reasons(old, limits) == []
+    assert qc.reasons(measures(*head(1)), limits) == qc.reasons(old, limits) == []
 
 
-def test_reasons_come_with_the_worst_first(limits: gate.Limits) -> None:
+def test_reasons_come_with_the_worst_first(limits: qc.Limits) -> None:
     sound = {name: limit.median for name, limit in limits.items()}
     bad = sound | {"entropy": limits["entropy"].high + 0.1, "void_fraction": 0.5}
-    assert gate.failures(bad, limits) == ["void_fraction", "entropy"]
-    assert gate.kind(gate.reasons(bad, limits)[0]) == "share of the inner brain without signal is high"
+    assert qc.failures(bad, limits) == ["void_fraction", "entropy"]
+    assert qc.kind(qc.reasons(bad, limits)[0]) == "share of the inner brain without signal is high"
     assert limits["entropy"].deviation(limits["entropy"].high) == pytest.approx(5)
     assert limits["brain_volume"].deviation(limits["brain_volume"].low) == pytest.approx(-5)
 
@@ -157,14 +157,14 @@ def test_reasons_come_with_the_worst_first(limits: gate.Limits) -> None:
 )
 def test_limits_of_a_file_replace_single_ones(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    own = gate.read_limits(tmp_path / name)
+    own = qc.read_limits(tmp_path / name)
     assert own == {"entropy": (0, 1.5), "brain_volume": (None, None), "roughness": (None, 0.25)}
     rows = [measures(*head(seed)) for seed in range(3)]
-    free, set_by_hand = gate.thresholds(rows, 5), gate.thresholds(rows, 5, own)
+    free, set_by_hand = qc.thresholds(rows, 5), qc.thresholds(rows, 5, own)
     assert {name for name in free if free[name] != set_by_hand[name]} == set(own)
     assert set_by_hand["entropy"].bounds == (0, 1.5)
-    told = gate.reasons({**rows[0], "entropy": 1.6, "brain_volume": 100.0}, set_by_hand)
-    assert told == [
+    failed_by = qc.reasons({**rows[0], "entropy": 1.6, "brain_volume": 100.0}, set_by_hand)
+    assert failed_by == [
         "mean entropy of the tissue probabilities is high: 1.6 bits, at most 1.5 by --gate-limits"
     ]
 
@@ -186,18 +186,18 @@ def test_limits_that_cannot_be_used_are_refused(tmp_path: Path, text: str, messa
     path = tmp_path / "limits.json"
     path.write_text(text)
     with pytest.raises(UserError, match=f"--gate-limits {path}: {message}"):
-        gate.read_limits(path)
+        qc.read_limits(path)
     with pytest.raises(UserError, match="cannot be read"):
-        gate.read_limits(tmp_path / "absent.toml")
+        qc.read_limits(tmp_path / "absent.toml")
 
 
-def test_few_scans_are_told_of(limits: gate.Limits) -> None:
+def test_few_scans_are_warned_of(limits: qc.Limits) -> None:
     on_floors = sum(limit.origin == "floor" for limit in limits.values())
-    assert f"only 4 training scans, whose spread says little: {on_floors} of {len(limits)}" in gate.few_note(
+    assert f"only 4 training scans, whose spread says little: {on_floors} of {len(limits)}" in qc.few_note(
         4, limits
     )
-    assert gate.few_note(gate.FEW, limits) is None
-    assert gate.few_note(0, {}) is None
+    assert qc.few_note(qc.FEW, limits) is None
+    assert qc.few_note(0, {}) is None
 
 
 def test_a_constant_image_has_measures() -> None:

@@ -1,20 +1,28 @@
-"""The table of verdicts on real and synthetic scans, by the app itself, without a segmenter."""
+"""Which scans pass quality control: the table, the log and the report's examples, by the app itself."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
 import tiny
 
-from bids_alphagan.bids.prepared import prepared_scans
+from bids_alphagan.bids.selection import Selection
+from bids_alphagan.bids.split import Split
+from bids_alphagan.bids.study import Study
 from bids_alphagan.cli import main as cli
 from bids_alphagan.common.files import read_json, read_tsv, write_json
-from bids_alphagan.group.report import _gate_section
-from bids_alphagan.qc import limits as gate
-from bids_alphagan.qc import verdicts as judgement
 from bids_alphagan.qc.measures import MEASURES
+from bids_alphagan.qc.section import qc_section
+from bids_alphagan.qc.verdicts import QualityControl, read_table
+from bids_alphagan.segmenters import SEGMENTERS
 from bids_alphagan.segmenters.base import TISSUES, Segmentation
+from bids_alphagan.segmenters.options import MaskOptions
+from bids_alphagan.templates import Template
+
+WIDTH = 5.0  # the default of --gate-width
 
 VALUES = {name: 0.5 + 0.01 * place for place, name in enumerate(MEASURES)}
 
@@ -37,29 +45,30 @@ def out(tmp_path: Path) -> Path:
     return out
 
 
-def config(out: Path, *words: str) -> judgement.Config:
-    return cli.parse(["in", str(out), "group", "--grid", "16", *words])
+@pytest.fixture
+def study(out: Path) -> Study:
+    """No animal is held out."""
+    return Study.open(out.parent / "data", out, out / ".work", Selection(), 0.0, grid=16)
 
 
-def test_real_scans_are_judged_by_their_own_limits(out: Path, caplog: pytest.LogCaptureFixture) -> None:
-    settings = config(out)
-    scans = prepared_scans(settings)
+def test_real_scans_are_judged_by_their_own_limits(study: Study, caplog: pytest.LogCaptureFixture) -> None:
+    other = replace(study, split=Split(study.scans[:8], study.scans[8:]))
     with caplog.at_level(logging.INFO, logger="bids_alphagan"):
         logging.getLogger("bids_alphagan").addHandler(caplog.handler)
-        rows = judgement.judge_real(scans, [], judgement.limits_of(settings, scans))
-        held_out = judgement.judge_real(scans[:8], scans[8:], judgement.limits_of(settings, scans[:8]))[-1]
+        quality, held_out = QualityControl.of(study, WIDTH), QualityControl.of(other, WIDTH)
+        quality.log_real()
+        held_out.log_real()
         logging.getLogger("bids_alphagan").removeHandler(caplog.handler)
-    assert [row["verdict"] for row in rows] == ["pass"] * 8 + ["fail"]
+    fails = "sub-09_T2w fails quality control, and the models"
+    assert [row["verdict"] for row in quality.real] == ["pass"] * 8 + ["fail"]
     assert "8 of 9 real scans pass" in caplog.text
-    assert "sub-09_T2w fails the gate, and the models learn from it all the same: volume of" in caplog.text
-    assert (held_out["split"], held_out["verdict"]) == ("held-out", "fail")
-    assert "sub-09_T2w fails the gate, and the models are compared with it all the same" in caplog.text
+    assert f"{fails} learn from it all the same: volume of" in caplog.text
+    assert (held_out.real[-1]["split"], held_out.real[-1]["verdict"]) == ("held-out", "fail")
+    assert f"{fails} are compared with it all the same" in caplog.text
 
 
-def test_the_table_has_real_scans_and_draws_with_the_limits_of_each(out: Path) -> None:
-    settings = config(out)
-    scans = prepared_scans(settings)
-    limits = judgement.limits_of(settings, scans)
+def test_the_table_has_real_scans_and_draws_with_the_limits_of_each(study: Study) -> None:
+    out, quality = study.output_dir, QualityControl.of(study, WIDTH)
     draws = [
         {
             "scan": "synth0001",
@@ -72,9 +81,7 @@ def test_the_table_has_real_scans_and_draws_with_the_limits_of_each(out: Path) -
         {"scan": "synth0001", "draw": 2, "seed": 6, "passed": True, "reasons": [], "measures": VALUES},
     ]
     drawn_by = {"entropy": {"Low": None, "High": 9.0}}
-    record = {"record": {"draws": draws, "limits": drawn_by}}
-    write_json(out / "models" / "sigmarat2" / "synthesis.json", record)
-    judgement.write_table(out, judgement.judge_real(scans, [], limits), limits, ["sigmarat2"])
+    quality.write_table({"sigmarat2": {"draws": draws, "limits": drawn_by}})
     rows, described = read_tsv(out / "group_quality.tsv"), read_json(out / "group_quality.json")
     assert list(rows[0]) == list(described)
     assert [row["source"] for row in rows] == ["real"] * 9 + ["sigmarat2"] * 2
@@ -82,28 +89,25 @@ def test_the_table_has_real_scans_and_draws_with_the_limits_of_each(out: Path) -
     assert (rows[-2]["reasons"], rows[-2]["entropy"]) == ("no masks: a, b", "n/a")
     assert (rows[0]["draw"], rows[-1]["draw"], rows[-1]["seed"]) == ("n/a", "2", "6")
     assert described["entropy"]["Limits"]["sigmarat2"] == drawn_by["entropy"]
-    assert described["entropy"]["Limits"]["real"]["High"] == limits["entropy"].high
+    assert described["entropy"]["Limits"]["real"]["High"] == quality.limits["entropy"].high
     assert described["brain_volume"]["Units"] == "mL"
-    typed = judgement.read_table(out)
+    typed = read_table(out)
     assert (typed[-2]["reasons"], typed[-1]["reasons"]) == (["no masks: a, b"], [])
     assert (typed[-1]["entropy"], typed[-2]["entropy"]) == (VALUES["entropy"], None)
 
 
-def test_a_table_of_other_scans_does_not_stay(out: Path) -> None:
-    settings = config(out)
-    scans = prepared_scans(settings)
-    limits = judgement.limits_of(settings, scans)
-    judgement.write_table(out, judgement.judge_real(scans, [], limits), limits, [])
-    judgement.write_table(out, [], {}, [])
-    assert not list(out.glob("group_quality*"))
-    assert judgement.read_table(out) == []
+def test_a_table_of_other_scans_does_not_stay(study: Study) -> None:
+    QualityControl.of(study, WIDTH).write_table({})
+    assert (study.output_dir / "group_quality.tsv").is_file()
+    without_masks = [replace(scan, quality={}) for scan in study.scans]
+    QualityControl.of(replace(study, split=Split(without_masks, [])), WIDTH).write_table({})
+    assert not list(study.output_dir.glob("group_quality*"))
+    assert read_table(study.output_dir) == []
 
 
-def test_limits_of_a_file_reach_the_gate(out: Path, tmp_path: Path) -> None:
+def test_limits_of_a_file_replace_those_of_the_real_scans(study: Study, tmp_path: Path) -> None:
     (tmp_path / "limits.toml").write_text("brain_volume = [0.01, 9]\n")
-    settings = config(out, "--gate-limits", str(tmp_path / "limits.toml"))
-    scans = prepared_scans(settings)
-    rows = judgement.judge_real(scans, [], judgement.limits_of(settings, scans))
+    rows = QualityControl.of(study, WIDTH, tmp_path / "limits.toml").real
     assert {row["verdict"] for row in rows} == {"pass"}
 
 
@@ -118,28 +122,35 @@ def test_unusable_limits_end_the_call_before_anything_is_written(
     assert tiny.snapshot(out) == before
 
 
-def test_the_report_shows_one_real_scan_for_each_worst_reason(out: Path) -> None:
-    settings = config(out)
-    scans = prepared_scans(settings)
-    limits = gate.thresholds([scan.quality for scan in scans], 5, {"csf_fraction": (0.85, None)})
-    rows = judgement.judge_real(scans, [], limits)
-    assert [row["verdict"] for row in rows] == ["fail"] * 9  # eight by too little fluid, sub-09 by its volume
-    judgement.write_table(out, rows, limits, [])
-    section = _gate_section(settings, scans, [], limits)
-    assert section is not None
-    assert [failure.title for failure in section.failures] == ["Real: sub-01", "Real: sub-09"]
+def test_the_report_shows_one_real_scan_for_each_worst_reason(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "limits.json").write_text('{"csf_fraction": [0.85, null]}')
+    quality = QualityControl.of(study, WIDTH, tmp_path / "limits.json")
+    # Eight fail by too little fluid, sub-09 by its volume.
+    assert [row["verdict"] for row in quality.real] == ["fail"] * 9
+    quality.write_table({})
+    (section,) = qc_section(study, quality, [])
+    titles = [failure.title for failure, _ in section.view["failures"]]
+    assert titles == ["Real: sub-01", "Real: sub-09"]
 
 
 class Sound:
     """A segmenter that finds half a brain in every draw, and the same measures."""
 
-    name = "sound"
+    name, label, advice, methods = "sound", "sound", "", "by {name}"
+
+    @classmethod
+    def missing(cls, options: MaskOptions) -> str:
+        return ""
+
+    @classmethod
+    def create(cls, template: Template, options: MaskOptions, note: str = "") -> Self:
+        return cls()
 
     def memory_gb(self, voxels: int) -> float:
         return 0.1
 
     def describe(self) -> dict[str, str]:
-        return {"Name": "sound"}
+        return {"Name": "sound", "Version": "1"}
 
     def __call__(self, scan: Path, folder: Path) -> Segmentation:
         brain = np.zeros(tiny.SHAPE, bool)
@@ -149,15 +160,20 @@ class Sound:
         return Segmentation(maps, brain, brain.astype(np.uint8), {}, measures)
 
 
-def test_when_every_draw_is_refused_the_table_tells_why(
-    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_when_every_draw_is_rejected_the_table_says_why(
+    out: Path,
+    template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The whole group level: the draws are sound, and pass but by limits that nothing can pass."""
-    monkeypatch.setattr("bids_alphagan.group.masks_by", lambda config: (None, Sound()))
+    monkeypatch.setitem(SEGMENTERS, "sound", Sound)
     (tmp_path / "limits.json").write_text('{"entropy": [0, 0.001]}')
     group = [str(tmp_path / "data"), str(out), "group", "--grid", "16", "--device", "cpu", "--nprocs", "1"]
     group += ["--iterations", "1", "--batch-size", "2", "--channels", "4"]
     group += ["--n-synthetic", "2", "--max-draws", "3", "--steps", "train", "synthesise"]
+    group += ["--segmenter", "sound", "--template", str(template)]
 
     assert cli.main([*group, "--gate-limits", str(tmp_path / "limits.json")]) == 2
     error = capsys.readouterr().err

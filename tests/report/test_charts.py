@@ -1,24 +1,15 @@
-"""The pictures of a training in the group report."""
+"""The charts of reports: what leads, what is in the frame, and one colour for a model everywhere."""
 
-import base64
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bids_alphagan.config.choices import MODEL_NAMES
+from answers import TWO, downstream, pairs, section
 from matplotlib.figure import Figure
-from PIL import Image
-from test_report import metrics_section
-from test_report_downstream import section
+from pages import picture
 
-from bids_alphagan.evaluation.downstream import section as downstream
-from bids_alphagan.evaluation.pairs import section as metrics
+from bids_alphagan.models import MODELS
 from bids_alphagan.report import charts, figures
-
-
-def read_png(uri: str) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
 
 
 def test_samples_through_training_are_axial_slices_with_the_last_stage_below(tmp_path: Path) -> None:
@@ -28,7 +19,9 @@ def test_samples_through_training_are_axial_slices_with_the_last_stage_below(tmp
         planes[0, 2, 4:, :] = 30 * stage  # the first latent's right half, across z
         paths.append(tmp_path / f"step-{step:06d}.npy")
         np.save(paths[-1], planes, allow_pickle=False)
-    grey = np.asarray(read_png(figures.progress(paths)).convert("L")).astype(float)
+    uri = figures.progress(paths)
+    assert uri is not None
+    grey = picture(uri).astype(float).mean(axis=2)
     height, width = grey.shape
     size = width / (2 + 0.6)
     assert height == pytest.approx(6 * size, rel=0.02)  # the first of seven stages is left out
@@ -40,42 +33,45 @@ def test_samples_through_training_are_axial_slices_with_the_last_stage_below(tmp
     assert figures.progress([]) is None
 
 
-def test_first_values_do_not_flatten_a_loss_curve() -> None:
-    axes = Figure().add_subplot()
-    curve = np.r_[1000.0, np.linspace(1, 2, 999)]
-    axes.plot(curve)
-    charts._frame(axes, [curve])
-    low, high = axes.get_ylim()
-    assert 0.9 <= low <= 1.02
-    assert 2 <= high < 3
-    few = Figure().add_subplot()
-    few.plot(curve[:20])
-    charts._frame(few, [curve[:20]])
-    assert few.get_ylim()[1] > 1000
-
-
+@pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that are made from now on."""
+    """The charts that are made from now on."""
     made: list[Figure] = []
     monkeypatch.setattr(charts, "svg", lambda figure: made.append(figure) or "")
     return made
 
 
-def test_the_ceiling_is_a_line_in_each_metric_s_panel(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = drawn(monkeypatch)
-    metrics.view(metrics_section())
-    for panel, value in zip(made[0].axes, (0.8, 0.9, 0.01), strict=True):
+def test_first_values_do_not_flatten_a_loss_curve(drawn: list[Figure]) -> None:
+    curve = np.r_[1000.0, np.linspace(1, 2, 999)]
+    charts.losses({"step": np.arange(1000.0), "generator_loss": curve})
+    low, high = drawn[0].axes[0].get_ylim()
+    assert 0.9 <= low <= 1.02
+    assert 2 <= high < 3
+    charts.losses({"step": np.arange(20.0), "generator_loss": curve[:20]})
+    assert drawn[1].axes[0].get_ylim()[1] > 1000
+
+
+def test_generator_and_discriminator_lead_the_loss_curves(drawn: list[Figure]) -> None:
+    names = ("generator_mse", "generator_loss", "code_discriminator_loss", "discriminator_loss")
+    charts.losses({"step": np.arange(3.0), **dict.fromkeys(names, np.ones(3))})
+    large, *small = drawn[0].axes
+    assert [text.get_text() for text in large.get_legend().texts] == ["generator loss", "discriminator loss"]
+    assert [axes.get_title() for axes in small] == ["generator mse", "code discriminator loss"]
+
+
+def test_the_ceiling_is_a_line_in_each_metric_s_panel(drawn: list[Figure]) -> None:
+    section("pairs", pairs(), TWO)
+    for panel, value in zip(drawn[0].axes, (0.8, 0.9, 0.01), strict=True):
         dotted = [line for line in panel.lines if line.get_linestyle() == ":"]
         assert [list(line.get_xdata()) for line in dotted] == [[value, value]]
 
 
-def test_a_model_has_one_colour_in_all_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_has_one_colour_in_all_sections(drawn: list[Figure]) -> None:
     """Whichever other models and rows are there."""
-    made = drawn(monkeypatch)
-    metrics.view(metrics_section())
-    downstream.view(section(0.1, "yes"))
-    dots = [{line.get_color() for line in f.axes[0].lines if line.get_marker() == "o"} for f in made]
+    section("pairs", pairs(), TWO)
+    section("downstream", downstream(0.1, "yes"))
+    dots = [{line.get_color() for line in f.axes[0].lines if line.get_marker() == "o"} for f in drawn]
     own, other = charts.colour("sigmarat2"), charts.colour("adni")
     assert dots == [{charts.INK, own, other}, {charts.INK, own}]
-    assert len({charts.colour(name) for name in (*MODEL_NAMES, "real", None)}) == len(MODEL_NAMES) + 1
+    assert len({charts.colour(name) for name in (*MODELS, "real", None)}) == len(MODELS) + 1
     assert charts.colour("real") == charts.colour("real+noise") == charts.INK

@@ -1,4 +1,4 @@
-"""Scans to scroll through in the group report: the right slices, and a browser that shows them."""
+"""Scans to scroll through in the group report: the right slices (group/test_report.py turns the page's wheel)."""
 
 import base64
 import io
@@ -7,12 +7,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from browser import PROGRAM, dom
 from PIL import Image
 
 from bids_alphagan.report import scroll
 from bids_alphagan.report.figures import PLANES
-from bids_alphagan.report.html import write_group_report
 
 SHAPE, ZOOMS = (30, 36, 24), (0.5, 0.5, 1.0)
 
@@ -78,31 +76,3 @@ def test_large_scans_do_not_make_the_page_heavy(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).random((256, 256, 24))
     (strip,) = scroll.strips([scan(tmp_path / "a.nii.gz", noise)], [None])["axial"]
     assert picture(strip.image).shape == (scroll.PIXELS, scroll.PIXELS * scroll.LEVELS)
-
-
-@pytest.mark.skipif(PROGRAM is None, reason="needs the browser chromium")
-def test_in_a_browser_the_slider_moves_all_scans(tmp_path: Path) -> None:
-    path = scan(tmp_path / "a.nii.gz", np.random.default_rng(0).random(SHAPE))
-    page = tmp_path / "group.html"
-    write_group_report(page, [path, path], [None, None], [], None, {}, "text")
-    probe = """<script>addEventListener("load", function () {
-      var found = [], level = document.getElementById("level");
-      function look() {
-        var tiles = Array.from(document.querySelectorAll(".tile"));
-        tiles = tiles.filter(function (tile) { return tile.offsetParent; });
-        found.push(tiles.map(function (tile) {
-          var a = tile.getBoundingClientRect(), b = tile.firstChild.getBoundingClientRect();
-          return tile.firstChild.alt.split(" ").pop() + Math.round(10 * (a.left - b.left) / a.width) / 10;
-        }).join(","));
-      }
-      look();
-      level.value = 3; level.dispatchEvent(new Event("input")); look();
-      var turn = new WheelEvent("wheel", { deltaY: 9, bubbles: true, cancelable: true });
-      document.querySelector(".tile").dispatchEvent(turn);
-      look();
-      document.querySelector("[value=sagittal]").click(); look();
-      document.title = found.join(" ");
-    });</script>"""
-    page.write_text(page.read_text().replace("<head>", "<head>" + probe))
-    words = "axial12,axial12 axial3,axial3 axial4,axial4 sagittal4,sagittal4"
-    assert f"<title>{words}</title>" in dom(page, tmp_path / "profile")

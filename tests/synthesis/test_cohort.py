@@ -1,6 +1,7 @@
 """Synthesis: draws and rejections, interruptions, and what an earlier call left."""
 
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,12 +14,13 @@ import pytest
 import tiny
 
 from bids_alphagan.bids.prepared import prepared_scans
+from bids_alphagan.bids.selection import Selection
 from bids_alphagan.cli import main as cli
 from bids_alphagan.common import logs
 from bids_alphagan.common.errors import ScanError, UserError
 from bids_alphagan.common.files import read_json, read_tsv
-from bids_alphagan.qc import limits as gate
 from bids_alphagan.qc import rejected
+from bids_alphagan.qc.limits import Limit
 from bids_alphagan.synthesis import cohort as synthesis
 
 MEASURES = {"brain_volume": 1.0}
@@ -36,7 +38,7 @@ def out(tmp_path: Path) -> Path:
 
 
 class Masks:
-    """A segmenter that refuses the scans whose seeds it is told; what it saw is in `calls`."""
+    """A segmenter that fails on the first scans (`refuse`); how many it saw is in `calls`."""
 
     def __init__(self, refuse: int = 0) -> None:
         self.refuse, self.calls = refuse, 0
@@ -55,8 +57,7 @@ class Masks:
 
 
 def cohort(out: Path, segment: Masks | None, keep_rejected: bool = False) -> synthesis.Cohort:
-    config = cli.parse(["in", str(out), "group", "--grid", "16"])
-    scans = tuple(prepared_scans(config))
+    scans = tuple(prepared_scans(out.parent / "data", out, Selection(), 16))
     folder = out / "derivatives" / "sigmarat2"
     aside = out / "models" / "sigmarat2" / "rejected"
     return synthesis.Cohort(
@@ -65,7 +66,7 @@ def cohort(out: Path, segment: Masks | None, keep_rejected: bool = False) -> syn
 
 
 def generate(seeds: Sequence[int]) -> np.ndarray:
-    return np.stack([np.random.default_rng(seed).uniform(-1, 1, (16, 16, 16)) for seed in seeds])
+    return np.stack([np.random.default_rng(seed).uniform(-1, 1, (1, 16, 16, 16)) for seed in seeds])
 
 
 def names(folder: Path) -> list[str]:
@@ -132,20 +133,53 @@ def test_interrupted_and_resumed_is_what_was_asked_for(out: Path, wanted: int) -
     assert len(read_tsv(made.folder / "participants.tsv")) == wanted
 
 
-def _say(word: str) -> str:
-    logging.getLogger("bids_alphagan.segmenters.spm").debug("SPM said: %s", word)
-    return word
+class Talking(Masks):
+    """A segmenter that logs, in whatever process it works."""
+
+    def __call__(self, scan: Path, folder: Path) -> SimpleNamespace:
+        of_draw = folder.parent.name
+        logging.getLogger("bids_alphagan.segmenters.spm").debug("SPM said: %s in %d", of_draw, os.getpid())
+        return super().__call__(scan, folder)
 
 
-def test_what_workers_say_is_in_the_log(tmp_path: Path) -> None:
+def test_what_workers_say_is_in_the_log(out: Path, tmp_path: Path) -> None:
     logs.file_log(tmp_path / "group.log")
     try:
-        with synthesis._mapper(2) as run:
-            assert list(run(_say, ["one", "two"])) == ["one", "two"]
+        record = synthesis.synthesise(cohort(out, Talking()), 2, 1, generate, out, 2)
     finally:
         logs.close_logs()
+    assert record["n_accepted"] == 2
     written = (tmp_path / "group.log").read_text()
-    assert [written.count(f"SPM said: {word}\n") for word in ("one", "two")] == [1, 1]
+    assert [written.count(f"SPM said: .draw-000{n} in") for n in (1, 2)] == [1, 1]
+    assert f"in {os.getpid()}\n" not in written
+
+
+def with_tissues(seeds: Sequence[int]) -> np.ndarray:
+    """A scan in noise, and maps of the three tissues in slabs along the first axis; at its end is none."""
+    samples = np.full((len(seeds), 4, 16, 16, 16), -1.0)
+    samples[:, 0] = generate(seeds)[:, 0]
+    for channel, part in enumerate((slice(0, 6), slice(6, 8), slice(8, 10)), start=1):
+        samples[:, channel, part] = 1.0
+    return samples
+
+
+def test_tissues_that_are_drawn_with_a_scan_are_its_masks(out: Path) -> None:
+    made = replace(cohort(out, None), channels=("scan", "GM", "WM", "CSF"))
+    record = synthesis.synthesise(made, 1, 1, with_tissues, out, 1)
+    assert (record["n_accepted"], record["draws"]) == (1, [])  # nothing was judged
+    (folder,) = made.folder.glob("sub-synth0001/anat")
+    scan = nib.load(next(folder.glob("*_T2w.nii.gz")))
+    maps = [
+        np.asarray(nib.load(next(folder.glob(f"*{t}*probseg.nii.gz"))).dataobj) for t in ("GM", "WM", "CSF")
+    ]
+    dseg = np.asarray(nib.load(next(folder.glob("*_dseg.nii.gz"))).dataobj)
+    assert dseg.shape == scan.shape == tiny.SHAPE
+    # Seven voxels lie in the middle of the grid's sixteen: from 4 on.
+    assert dseg[:, 0, 0].tolist() == [1, 1, 2, 2, 3, 3, 0]
+    for label, probabilities in enumerate(maps, start=1):
+        np.testing.assert_array_equal(probabilities, dseg == label)
+    brain = np.asarray(nib.load(next(folder.glob("*desc-brain*mask.nii.gz"))).dataobj)
+    np.testing.assert_array_equal(brain, dseg > 0)
 
 
 class Judged(Masks):
@@ -167,8 +201,8 @@ class Judged(Masks):
 def judged(out: Path, segment: Masks, keep_rejected: bool) -> synthesis.Cohort:
     """A cohort whose limits about half of the draws pass, some too small, some with too much entropy."""
     limits = {
-        "brain_volume": gate.Limit("brain_volume", 1490.0, None, 1500.0, 0.01, "user"),
-        "entropy": gate.Limit("entropy", None, 6.0, 3.0, 1.0, "user"),
+        "brain_volume": Limit("brain_volume", 1490.0, None, 1500.0, 0.01, "user"),
+        "entropy": Limit("entropy", None, 6.0, 3.0, 1.0, "user"),
     }
     return replace(cohort(out, segment, keep_rejected), limits=limits)
 

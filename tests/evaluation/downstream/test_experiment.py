@@ -20,25 +20,26 @@ from bids_alphagan.bids.names import ScanName, sidecar
 from bids_alphagan.bids.prepared import subject_scans
 from bids_alphagan.cli import main as cli
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.common.files import read_tsv, write_json
+from bids_alphagan.common.files import write_json
 from bids_alphagan.common.process.interrupt import Interrupted
+from bids_alphagan.common.process.lock import lock
 from bids_alphagan.common.volume import conform, load, read_reference, save
 from bids_alphagan.evaluation import volumes
-from bids_alphagan.evaluation.downstream import (
+from bids_alphagan.evaluation.downstream import experiment, network
+from bids_alphagan.evaluation.downstream.arms import (
     ARMS,
     PAPER_TESTS,
     Arm,
-    Scan,
-    Settings,
-    experiment,
-    network,
-    real_scans,
-    run,
-    synthetic_scans,
-    write_tables,
+    check_split,
+    choose,
+    possible,
+    read_arm,
+    references,
 )
-from bids_alphagan.evaluation.downstream.arms import check_split, choose, possible, read_arm, references
+from bids_alphagan.evaluation.downstream.experiment import run
 from bids_alphagan.evaluation.downstream.measures import dice, measure, surface_distance
+from bids_alphagan.evaluation.downstream.network import Settings
+from bids_alphagan.evaluation.downstream.scans import Scan, real_scans, synthetic_scans
 from bids_alphagan.evaluation.downstream.summary import (
     hardly_learned,
     headline,
@@ -50,7 +51,7 @@ from bids_alphagan.evaluation.downstream.summary import (
     summarise,
     summary_columns,
 )
-from bids_alphagan.group.downstream import settings_of
+from bids_alphagan.evaluation.downstream.table import Gain, settings_of, tables_of
 
 SHAPE = (7, 8, 9)
 QUICK = Settings(
@@ -213,15 +214,15 @@ def test_a_sentence_says_whether_the_gain_is_resolved_and_why_not(gains, resolve
     rows = rows_of(gains)
     row = gained(rows)
     assert row["resolved"] == resolved
-    told = sentences(summarise(rows, (Arm(1), Arm(1, 1))), (Arm(1), Arm(1, 1)))
-    text = next(one["text"] for one in told if one["measure"] == "dice")
+    texts = sentences(summarise(rows, (Arm(1), Arm(1, 1))), (Arm(1), Arm(1, 1)))
+    text = next(one["text"] for one in texts if one["measure"] == "dice")
     assert words in text
     assert text.startswith(
         "Trained on all real scans and synthetic scans (as many as all real), the network's"
     )
 
 
-def test_networks_that_have_not_learned_are_told_of() -> None:
+def test_networks_that_have_not_learned_are_warned_of() -> None:
     """By real scans alone, each tissue for itself: what synthetic scans do with it is no matter."""
     row = {"arm": "r1", "measure": "dice"}
     rows = [row | {"tissue": tissue, "mean": mean} for tissue, mean in (("GM", 0.31), ("WM", 0.02))]
@@ -233,7 +234,7 @@ def test_networks_that_have_not_learned_are_told_of() -> None:
     assert hardly_learned([one for one in rows if one["tissue"] != "WM"], 20) == []
 
 
-def test_a_loss_is_told_with_its_interval_turned_round() -> None:
+def test_a_loss_is_given_with_its_interval_turned_round() -> None:
     row = {"measure": "surface_distance", "tissue": "WM", "gain": -0.2, "gain_low": -0.3, "gain_high": -0.1}
     text = sentence({**row, "n_animals": 6, "n_seeds": 2, "resolved": "yes"}, "A", "B")
     assert "the network's WM surface distance (mm) is 0.200 [0.100, 0.300] larger than on B" in text
@@ -248,7 +249,7 @@ def test_the_ten_tests_take_the_papers_numbers_of_scans() -> None:
     table4 = [(174, 0), (174, 87), (174, 174), (174, 261), (174, 348), (0, 174), (0, 348), (87, 174)]
     assert sizes == [*table4, (87, 348), (174, 0)]
     assert [arm.augment for arm in PAPER_TESTS] == [False] * 9 + [True]
-    paper = settings_of(cli.parse(["in", "out", "group", "--preset", "paper"]))
+    paper = settings_of(cli.parse(["in", "out", "group", "--preset", "paper"]).settings("downstream"))
     assert paper.arms == PAPER_TESTS
 
 
@@ -298,7 +299,7 @@ def test_the_report_leads_with_the_plainest_question() -> None:
     assert headline([Arm(1), Arm(0, 1), Arm(0.5, 2)]) == Arm(0.5, 2)
 
 
-def test_shares_are_of_animals_nested_and_drawn_anew_by_each_seed() -> None:
+def test_shares_are_of_animals_nested_and_drawn_again_by_each_seed() -> None:
     animals = list("aaabbcdddd")
     half, synthetic = choose(Arm(0.5, 1), animals, 30, seed=3)
     chosen = {animals[i] for i in half}
@@ -353,25 +354,23 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, experiment.Re
     return folder, try_out(folder)
 
 
-def test_rows_and_tables_of_two_models(whole, tmp_path: Path) -> None:
+def test_rows_and_tables_of_two_models(whole) -> None:
     _, result = whole
     assert len(result.rows) == 4 * 2 * 3 * 4  # arms, seeds, held-out scans, tissues
     assert {row["animal"] for row in result.rows} == set("efg")
     assert all(list(row) == list(scan_columns()) for row in result.rows)
     assert all(set(row) == set(summary_columns()) for row in result.summary)
-    paths = [tmp_path / f"{name}.tsv" for name in ("summary", "scans", "table4")]
-    write_tables({"a": result, "b": result}, *paths)
-    summary, scans, table4 = map(read_tsv, paths)
-    for path, rows in zip(paths, (summary, scans, table4), strict=True):
-        assert set(json.loads(path.with_suffix(".json").read_text())) == set(rows[0])
+    tables, columns = tables_of({"a": result, "b": result}), Gain().columns()
+    summary, scans, table4 = (tables[name] for name in ("downstream", "downstream_scans", "table4"))
+    assert {name: set(rows[0]) for name, rows in tables.items()} == {n: set(c) for n, c in columns.items()}
     assert len(scans) == len(result.rows) * 6 / 4  # two of four arms have synthetic scans
-    assert {row["model"] for row in scans if row["arm"] == "r1"} == {"n/a"}
+    assert {row["model"] for row in scans if row["arm"] == "r1"} == {None}
     assert {row["model"] for row in scans if row["arm"] == "r1+s1"} == {"a", "b"}
-    assert float(summary[0]["mean"]) == result.summary[0]["mean"]
-    told = [(row["test"], row["model"], row["training_set"]) for row in table4]
-    assert told == [
-        *(("1", "n/a", "r4"), ("3", "a", "r4 + s4"), ("8", "a", "r2 + s4"), ("10", "n/a", "r4, augmented")),
-        *(("3", "b", "r4 + s4"), ("8", "b", "r2 + s4")),
+    assert summary[0]["mean"] == result.summary[0]["mean"]
+    sets = [(row["test"], row["model"], row["training_set"]) for row in table4]
+    assert sets == [
+        *((1, None, "r4"), (3, "a", "r4 + s4"), (8, "a", "r2 + s4"), (10, None, "r4, augmented")),
+        *((3, "b", "r4 + s4"), (8, "b", "r2 + s4")),
     ]
     gm = [row["dice"] for row in result.rows if (row["arm"], row["tissue"]) == ("r1", "GM")]
     assert float(table4[0]["GM"]) == pytest.approx(np.mean(gm), abs=5e-5)
@@ -429,7 +428,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(whole, tmp_path, monkeyp
     assert len(trained) == 10
 
 
-def test_other_scans_or_settings_are_trained_anew_and_more_seeds_are_not(whole, tmp_path, monkeypatch):
+def test_other_scans_or_settings_are_trained_again_and_more_seeds_are_not(whole, tmp_path, monkeypatch):
     trained: list[object] = []
     train = experiment.train_network
     monkeypatch.setattr(experiment, "train_network", lambda *a: trained.append(a) or train(*a))
@@ -454,7 +453,7 @@ def test_other_scans_or_settings_are_trained_anew_and_more_seeds_are_not(whole, 
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
-    with experiment.alone_in(tmp_path), pytest.raises(UserError, match="Another run"):
+    with lock(tmp_path), pytest.raises(UserError, match="Another run"):
         try_out(tmp_path)
 
 

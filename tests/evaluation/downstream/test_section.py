@@ -2,44 +2,15 @@
 
 import base64
 import re
-from pathlib import Path
-from typing import Any
 
 import pytest
-import tiny
-from test_report import EVIL, read
+from answers import downstream, section
+from pages import EVIL, read_section
 
-from bids_alphagan.evaluation.downstream.section import REAL_ALONE, DownstreamSection, training_set, view
+from bids_alphagan.evaluation.downstream.section import DownstreamSection, training_set, view
+from bids_alphagan.evaluation.question import Answer
 from bids_alphagan.report import charts
-from bids_alphagan.report.html import write_group_report
-
-
-def section(gain: float, resolved: str, text: str = "so it is", **changes: Any) -> DownstreamSection:
-    """Real alone at a Dice of 0.8, and with synthetic scans `gain` more; global and GM, and a distance."""
-    rows = []
-    for arm, model, mean in (("r1", None, 0.8), ("r1+s1", "sigmarat2", 0.8 + gain)):
-        for tissue, measure in (("global", "dice"), ("GM", "dice"), ("GM", "surface_distance")):
-            against = {"compared_with": None, "gain": None, "gain_low": None, "gain_high": None}
-            if model:
-                ends = {"gain_low": gain - 0.01, "gain_high": gain + 0.01}
-                against = {"compared_with": REAL_ALONE, "gain": gain, **ends}
-            numbers = {"mean": mean, "low": mean - 0.02, "high": mean + 0.02, "n_animals": 7, "n_seeds": 3}
-            about = {"model": model, "arm": arm, "tissue": tissue, "measure": measure}
-            rows.append({**about, **numbers, **against, "resolved": resolved if model else None})
-    headline = {"arm": "r1+s1", "compared_with": "r1", "tissue": "global", "measure": "dice", "text": text}
-    told = {
-        "headline": headline,
-        "sentences": [headline, {**headline, "tissue": "GM", "text": "of one tissue"}],
-        "sizes": {"r1": [12, 0], "r1+s1": [12, 11]},
-        "left_out": {},
-        "settings": {"steps": 150},
-    } | changes
-    return DownstreamSection(rows, {"sigmarat2": told}, {"sigmarat2": "SigmaRat2"}, {"arm": "what"})
-
-
-def write(path: Path, made: DownstreamSection | None) -> None:
-    real = tiny.scan(path.with_name("scan.nii.gz"), tiny.values())
-    write_group_report(path, [real], [None], [], None, {}, "text", downstream_section=made)
+from bids_alphagan.report.html import Section
 
 
 @pytest.mark.parametrize(
@@ -51,15 +22,13 @@ def write(path: Path, made: DownstreamSection | None) -> None:
         (-0.05, "yes", "No, they harm"),
     ],
 )
-def test_the_verdict_follows_the_gain(tmp_path: Path, gain: float, resolved: str, word: str) -> None:
-    path = tmp_path / "group.html"
-    made = section(gain, resolved)
-    assert [verdict["word"] for verdict in view(made)["verdicts"]] == [word]
-    write(path, made)
-    words = " ".join(read(path).words.split())
-    told = f"{gain:+.3f}".replace("-", "−")
+def test_the_verdict_follows_the_gain(gain: float, resolved: str, word: str) -> None:
+    made = section("downstream", downstream(gain, resolved))
+    assert [verdict["word"] for verdict in made.view["verdicts"]] == [word]
+    words = read_section(made).words
+    signed = f"{gain:+.3f}".replace("-", "−")
     assert f"{word} do the scans of SigmaRat2 help?" in words
-    assert f"{told} Dice of all three tissues against real scans alone" in words
+    assert f"{signed} Dice of all three tissues against real scans alone" in words
     assert "for 150 steps and with 3 seeds; tested on 7 real animals" in words
     assert words.count("so it is") == 2  # as the lead, and among all comparisons
     assert "of one tissue" not in words
@@ -69,7 +38,7 @@ def test_the_verdict_follows_the_gain(tmp_path: Path, gain: float, resolved: str
 def test_the_chart_names_training_sets_and_draws_what_is_not_resolved_hollow() -> None:
     drawn = {}
     for resolved in ("yes", "no"):
-        made = view(section(0.05, resolved))
+        made = section("downstream", downstream(0.05, resolved)).view
         drawn[resolved] = base64.b64decode(made["chart"].split(",")[1]).decode()
         for words in ("12 real + 11 synthetic", "Dice, all three", "gain in Dice, GM"):
             assert words in drawn[resolved]
@@ -83,15 +52,23 @@ def test_the_chart_names_training_sets_and_draws_what_is_not_resolved_hollow() -
     assert training_set("s1+a", 0, 5) == "5 synthetic, augmented"
 
 
-def test_the_page_without_the_experiment_has_no_such_section(tmp_path: Path) -> None:
-    write(tmp_path / "g.html", None)
-    assert "downstream" not in (tmp_path / "g.html").read_text()
+def test_the_section_says_what_limits_it() -> None:
+    made = downstream(0.05, "yes", notes=["They hardly find WM."], left_out={"r1+s2": "needs 8"})
+    words = read_section(section("downstream", made)).words
+    assert "Note They hardly find WM." in words
+    assert "The training set r1+s2 is left out: it needs 8." in words
 
 
-def test_text_from_files_is_escaped(tmp_path: Path) -> None:
-    path = tmp_path / "group.html"
-    evil = section(0.1, "yes", EVIL, left_out={EVIL: EVIL})
-    evil = DownstreamSection(evil.rows, evil.experiments, {"sigmarat2": EVIL}, {EVIL: EVIL})
-    write(path, evil)
-    assert EVIL not in path.read_text()
-    assert read(path).words.count(EVIL) >= 6
+def test_a_reason_stands_where_numbers_are_missing() -> None:
+    page = read_section(section("downstream", Answer({}, reason="Too few animals.")))
+    assert page.words == "Does it help? Left out Too few animals."
+
+
+def test_text_from_files_is_escaped() -> None:
+    answer = downstream(0.1, "yes", EVIL, left_out={EVIL: EVIL})
+    rows, records = answer.tables["downstream"], answer.more["models"]
+    content = view(DownstreamSection(rows, records, {"sigmarat2": EVIL}, {EVIL: EVIL}))
+    template = "evaluation/downstream/section.html.j2"
+    page = read_section(Section("downstream", "Does it help?", {"reason": None, **content}, template))
+    assert EVIL not in page.text
+    assert page.words.count(EVIL) >= 6

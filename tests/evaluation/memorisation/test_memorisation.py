@@ -58,10 +58,10 @@ def test_copies_are_caught_in_every_disguise(real: RealScans, scans: np.ndarray,
     rng = np.random.default_rng(1)
     copies = [change(scans[i], rng) for i, change in enumerate(benchmark.COPIES.values())]
     found = find_copies(np.stack([*others, *copies]).astype(np.float32), real)
-    told = [(match.synthetic, match.copy, match.training) for match in found.matches]
+    verdicts = [(match.synthetic, match.copy, match.training) for match in found.matches]
     n = len(copies)
-    assert told[OTHERS:] == [(OTHERS + i, True, i) for i in range(n)]
-    assert not any(copy for _, copy, _ in told[:OTHERS])
+    assert verdicts[OTHERS:] == [(OTHERS + i, True, i) for i in range(n)]
+    assert not any(copy for _, copy, _ in verdicts[:OTHERS])
     assert found.copies == n
     assert all(match.synthetic >= OTHERS for match in found.worst(n))
     assert found.repetitions == []

@@ -1,9 +1,18 @@
 """Metrics with known answers, against NumPy by hand, MONAI and (where installed) TorchMetrics."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
-from bids_alphagan.evaluation.pairs.compare import (
+from monai.metrics import MultiScaleSSIMMetric
+from oracles.similarity import DEFINITIONS, PERFECT, ms_ssim
+from torch import Tensor
+
+from bids_alphagan.evaluation.pairs import pairwise
+from bids_alphagan.evaluation.pairs.metrics import METRICS
+from bids_alphagan.evaluation.pairs.pairwise import MS_SSIM_WEIGHTS
+from bids_alphagan.evaluation.pairs.table import (
     RealScans,
     columns_sidecar,
     draw_pairs,
@@ -12,11 +21,6 @@ from bids_alphagan.evaluation.pairs.compare import (
     paper_columns,
     paper_table,
 )
-from bids_alphagan.evaluation.pairs.similarity import MS_SSIM_WEIGHTS, ms_ssim
-from monai.metrics import MultiScaleSSIMMetric
-
-from bids_alphagan.evaluation.pairs import pairwise
-from bids_alphagan.evaluation.pairs.metrics import METRICS
 
 SHAPE = (7, 8, 9)
 
@@ -33,20 +37,43 @@ def table(rows: list[dict]) -> dict[tuple[str, str], dict]:
     return {(row["model"], row["metric"]): row for row in rows}
 
 
+Compute = Callable[[str, Tensor, Tensor], Tensor]
+
+
+def by_pairs(name: str, first: Tensor, second: Tensor) -> Tensor:
+    """The package's way: the first scan of one set with the first of the other, and so on."""
+    pairs = torch.arange(len(first)).repeat(2, 1).T
+    return METRICS[name].on_pairs(first, second, pairs).float()
+
+
+def by_definition(name: str, first: Tensor, second: Tensor) -> Tensor:
+    return DEFINITIONS[name](first, second)
+
+
+@pytest.fixture(params=[by_pairs, by_definition])
+def compute(request: pytest.FixtureRequest) -> Compute:
+    """A metric by its name; what is known of it holds for the package and for the plain statement."""
+    return request.param
+
+
+def test_every_metric_has_a_plain_statement() -> None:
+    assert list(METRICS) == list(DEFINITIONS) == list(PERFECT)
+
+
 @pytest.mark.parametrize("name", METRICS)
-def test_every_metric_keeps_the_contract(name: str) -> None:
+def test_every_metric_keeps_the_contract(compute: Compute, name: str) -> None:
     metric = METRICS[name]
     assert metric.name == name
     assert metric.direction in {"higher", "lower", "closer to real"}
     assert "doi:10." in metric.reference
     assert ("Ferreira" in metric.reference) == (name in {"NCC", "MAE"})  # the paper's; others have their own
     first, second = torch.from_numpy(smooth(3, 1)), torch.from_numpy(smooth(3, 2))
-    forward = metric.function(first, second)
+    forward = compute(name, first, second)
     assert forward.shape == (3,)
-    torch.testing.assert_close(forward, metric.function(second, first))
-    one_by_one = torch.cat([metric.function(a[None], b[None]) for a, b in zip(first, second, strict=True)])
+    torch.testing.assert_close(forward, compute(name, second, first))
+    one_by_one = torch.cat([compute(name, a[None], b[None]) for a, b in zip(first, second, strict=True)])
     torch.testing.assert_close(forward, one_by_one)
-    torch.testing.assert_close(metric.function(first, first), torch.full((3,), metric.perfect))
+    torch.testing.assert_close(compute(name, first, first), torch.full((3,), PERFECT[name]))
 
 
 @pytest.mark.parametrize("shape", [SHAPE, (26, 24, 23), (12, 9, 1)])
@@ -62,45 +89,43 @@ def test_many_pairs_at_once_give_what_the_definition_gives(
     for a, b in ((first, second), (first, first)):
         pairs = torch.from_numpy(np.indices((len(a), len(b))).reshape(2, -1).T.copy())
         together = metric.on_pairs(a, b, pairs)
-        one_by_one = metric.function(a[pairs[:, 0]].double(), b[pairs[:, 1]].double())
+        one_by_one = DEFINITIONS[name](a[pairs[:, 0]].double(), b[pairs[:, 1]].double())
         assert together.dtype == torch.float64
         torch.testing.assert_close(together, one_by_one, rtol=5e-4, atol=1e-5)  # float32 and float64
         assert metric.on_pairs(a, b, pairs[:0]).shape == (0,)
 
 
-def test_hand_written_values() -> None:
+def test_hand_written_values(compute: Compute) -> None:
     a = np.array([0.1, 0.4, 0.3, 0.9, 0.2, 0.7, 0.5, 0.8])
     b = np.array([0.2, 0.3, 0.5, 0.6, 0.1, 0.9, 0.4, 0.7])
     first, second = (torch.from_numpy(v.astype(np.float32).reshape(1, 2, 2, 2)) for v in (a, b))
-    assert METRICS["MAE"].function(first, second).item() == pytest.approx(1.2 / 8)
-    assert METRICS["MMD"].function(first, second).item() == pytest.approx(0.22)
-    assert METRICS["NCC"].function(first, second).item() == pytest.approx(np.corrcoef(a, b)[0, 1])
-    assert METRICS["RMSE"].function(first, second).item() == pytest.approx(np.sqrt(0.22 / 8))
-    assert METRICS["PSNR"].function(first, second).item() == pytest.approx(-10 * np.log10(0.22 / 8))
+    assert compute("MAE", first, second).item() == pytest.approx(1.2 / 8)
+    assert compute("MMD", first, second).item() == pytest.approx(0.22)
+    assert compute("NCC", first, second).item() == pytest.approx(np.corrcoef(a, b)[0, 1])
+    assert compute("RMSE", first, second).item() == pytest.approx(np.sqrt(0.22 / 8))
+    assert compute("PSNR", first, second).item() == pytest.approx(-10 * np.log10(0.22 / 8))
 
 
-def test_constant_offset_is_seen_by_distances_and_not_by_correlation() -> None:
+def test_constant_offset_is_seen_by_distances_and_not_by_correlation(compute: Compute) -> None:
     first = torch.from_numpy(smooth(2, 1) * 0.5)
     second = first + 0.25
-    torch.testing.assert_close(METRICS["MAE"].function(first, second), torch.full((2,), 0.25))
-    torch.testing.assert_close(
-        METRICS["MMD"].function(first, second), torch.full((2,), 0.0625 * np.prod(SHAPE))
-    )
-    torch.testing.assert_close(METRICS["NCC"].function(first, second), torch.ones(2))
-    assert (METRICS["MS-SSIM"].function(first, second) < 0.999).all()
+    torch.testing.assert_close(compute("MAE", first, second), torch.full((2,), 0.25))
+    torch.testing.assert_close(compute("MMD", first, second), torch.full((2,), 0.0625 * np.prod(SHAPE)))
+    torch.testing.assert_close(compute("NCC", first, second), torch.ones(2))
+    assert (compute("MS-SSIM", first, second) < 0.999).all()
 
 
-def test_correlation_of_negated_and_constant_scans() -> None:
+def test_correlation_of_negated_and_constant_scans(compute: Compute) -> None:
     scans = torch.from_numpy(smooth(2, 1))
-    torch.testing.assert_close(METRICS["NCC"].function(scans, 1 - scans), -torch.ones(2))
-    assert METRICS["NCC"].function(scans, torch.full_like(scans, 0.3)).tolist() == [0, 0]
-    assert METRICS["MS-SSIM"].function(scans, 1 - scans).tolist() == [0, 0]
+    torch.testing.assert_close(compute("NCC", scans, 1 - scans), -torch.ones(2))
+    assert compute("NCC", scans, torch.full_like(scans, 0.3)).tolist() == [0, 0]
+    assert compute("MS-SSIM", scans, 1 - scans).tolist() == [0, 0]
 
 
-def test_linear_kernel_mmd_is_the_kernel_sum() -> None:
+def test_linear_kernel_mmd_is_the_kernel_sum(compute: Compute) -> None:
     x, y = smooth(1, 1).reshape(1, -1).astype(np.float64), smooth(1, 2).reshape(1, -1).astype(np.float64)
     expected = (x @ x.T + y @ y.T - 2 * x @ y.T).item()
-    got = METRICS["MMD"].function(torch.from_numpy(smooth(1, 1)), torch.from_numpy(smooth(1, 2)))
+    got = compute("MMD", torch.from_numpy(smooth(1, 1)), torch.from_numpy(smooth(1, 2)))
     assert got.item() == pytest.approx(expected, rel=1e-5)
 
 

@@ -1,0 +1,1 @@
+"""Plain statements to compare the package with."""
