@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from bids_alphagan.config.choices import SPEEDUPS, VARIANTS
-from released import Released
+from oracles.released import Released
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
