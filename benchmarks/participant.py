@@ -114,8 +114,8 @@ def thousand(folder: Path, n: int) -> dict[str, Any]:
     words = [str(data), str(folder / "planned"), "participant", "--segmenter", "none"]
     call = [sys.executable, "-c", PLAN, *words]
     found = {}
-    for name, words in (("all", []), ("one", ["--participant-label", f"{n // 2:04d}"])):
-        done = subprocess.run([*call, *words], check=True, stdout=subprocess.PIPE, text=True)
+    for name, more in (("all", []), ("one", ["--participant-label", f"{(n + 1) // 2:04d}"])):
+        done = subprocess.run([*call, *more], check=True, stdout=subprocess.PIPE, text=True)
         found[name] = json.loads(done.stdout.splitlines()[-1])
         say(f"{name}: {found[name]}")
     return found

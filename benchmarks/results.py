@@ -48,6 +48,7 @@ from bids_alphagan.common.files import read_json, read_tsv
 from bids_alphagan.common.process.threads import use_threads
 from bids_alphagan.common.volume import read_cube
 from bids_alphagan.evaluation.pairs.pairwise import structural_similarities
+from bids_alphagan.models import VARIANTS
 from bids_alphagan.models.alphagan.generator import for_sampling
 from bids_alphagan.models.alphagan.model import AlphaGan
 from bids_alphagan.models.alphagan.networks import Generator
@@ -96,21 +97,21 @@ def train_all(options: argparse.Namespace, work: Path) -> dict[str, float]:
     if not phantom.is_dir():
         shape = ("--shape", n, n, n * 5 // 8, "--zooms", 24 / n, 24 / n, 32 / n)
         command("bids_alphagan.cli.phantom", phantom, "--n-subjects", options.n_subjects, *shape)
+    common = ("--grid", n, "--segmenter", "none", "--omp-nthreads", options.threads)
+    size = ("--channels", options.channels, "--iterations", options.iterations, "--batch-size", 4)
+    size += ("--log-every", options.log_every, "--checkpoint-every", options.checkpoint_every)
     rates = {}
-    for model, variant_name in RUNS:
-        out = work / variant_name
-        common = ("--grid", n, "--segmenter", "none", "--omp-nthreads", options.threads)
-        if not out.is_dir():
-            command("bids_alphagan", phantom, out, "participant", *common)
-        size = ("--channels", options.channels, "--iterations", options.iterations, "--batch-size", 4)
-        often = ("--log-every", options.log_every, "--checkpoint-every", options.checkpoint_every)
-        group = ("bids_alphagan", phantom, out, "group", "--model", model, "--variant", variant_name)
-        group += (*common, *size, *often, "--n-synthetic", options.n_synthetic)
-        done = (out / "models" / model / "generator.safetensors").is_file()
-        seconds = command(*group, "--steps", "train")
-        if not done:
-            rates[f"{model} {variant_name}"] = seconds / options.iterations
-        command(*group, "--steps", "synthesise", "evaluate", "report")
+    for variant_name in VARIANTS:
+        out, names = work / variant_name, [model for model, its in RUNS if its == variant_name]
+        command("bids_alphagan", phantom, out, "participant", *common)
+        group = ("bids_alphagan", phantom, out, "group", "--variant", variant_name, *common, *size)
+        for model in names:
+            done = (out / "models" / model / "generator.safetensors").is_file()
+            seconds = command(*group, "--model", model, "--steps", "train")
+            if not done:
+                rates[f"{model} {variant_name}"] = seconds / options.iterations
+        drawn = ("--model", *names, "--n-synthetic", options.n_synthetic)
+        command(*group, *drawn, "--steps", "synthesise", "evaluate", "report")
     return rates
 
 
@@ -176,7 +177,7 @@ def draw_losses(work: Path, pictures: Path) -> None:
     """The reconstruction terms of sigmarat2, weighted, and the discriminator's loss, in both variants."""
     figure = Figure(figsize=(9, 2.8))
     plots = figure.subplots(1, 3)
-    for variant_name in ("paper", "released"):
+    for variant_name in VARIANTS:
         rows = read_tsv(work / variant_name / "models" / "sigmarat2" / "losses.tsv")
         step = [int(row["step"]) for row in rows]
         curves = {
