@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if number not in IGNORABLE or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
     # OpenMP's threads wait for one another by spinning, which starves them beside any other busy program
-    # (benchmarks/threads.py). It is read when torch is loaded.
+    # (benchmarks/training.py threads). It is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = sys.argv[1:] if argv is None else list(argv)
     rest = [word for word in words if word not in ("--version", "-v", "-vv", "--verbose")]

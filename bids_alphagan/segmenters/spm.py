@@ -155,7 +155,7 @@ class SpmSegmenter:
         return cls(template, command, version, options.threads, effort, options.cache, limit)
 
     def memory_gb(self, voxels: int) -> float:
-        """Python's and SPM's: for 64x64x40 voxels 1.4 are measured (benchmarks/segmentation.py)."""
+        """Python's and SPM's: for 64x64x40 voxels 1.4 are measured (benchmarks/masks.py fit)."""
         return 1.2 + 1.8e-6 * voxels
 
     def describe(self) -> dict[str, Any]:

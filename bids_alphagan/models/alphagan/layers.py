@@ -1,6 +1,6 @@
 """Layers that compute what torch's own do, to rounding, in fewer operations or in a better order.
 
-`plain` on each of them is torch's own form; the tests compare the two, benchmarks/training.py times them.
+`plain` on each of them is torch's own form; the tests compare the two, benchmarks/training.py speed times them.
 Volumes are (B, C, N, N, N).
 """
 
