@@ -4,8 +4,8 @@ python benchmarks/masks.py fit --jobs 2 --picture docs/pictures/segmentation.png
 python benchmarks/masks.py fit --engines ants --hard --n-heads 8
 python benchmarks/masks.py fit --engines ants --grid fine --n-heads 4
 python benchmarks/masks.py truth --n-heads 2
-python benchmarks/masks.py quality --quick                                           # docs/gate.md
-python benchmarks/masks.py quality --picture docs/pictures/gate.png
+python benchmarks/masks.py quality --quick                                           # docs/quality-control.md
+python benchmarks/masks.py quality --picture docs/pictures/quality-control.png
 
 Prints one JSON object on stdout; a line for each head goes to stderr. SPM is used where it is found.
 
@@ -441,7 +441,7 @@ def quality(options: argparse.Namespace) -> dict[str, Any]:
 
         sound = all_measures([(scan, number, None) for number in range(max(options.real, options.sound))])
         heads = [each for each in sound if not isinstance(each, str)]
-        limits = thresholds(heads[: options.real], options.gate_width)
+        limits = thresholds(heads[: options.real], options.qc_width)
         damaged, sizes = [], []
         for kind in options.damages:
             damage, unit, strengths = DAMAGES[kind]
@@ -459,11 +459,11 @@ def quality(options: argparse.Namespace) -> dict[str, Any]:
             say(sizes[-1])
     return {
         "segmenter": segmenter.describe(),
-        "gate_width": options.gate_width,
+        "qc_width": options.qc_width,
         "limits": {name: limit.record() for name, limit in limits.items()},
         "damaged": damaged,
         "unusual_size": sizes,
-        "left_out": left_out(heads[: options.sound], options.gate_width),
+        "left_out": left_out(heads[: options.sound], options.qc_width),
     }
 
 
@@ -508,7 +508,7 @@ def arguments() -> argparse.Namespace:
     three.add_argument("--sound", type=int, default=24, metavar="N", help="sound heads, each left out once")
     three.add_argument("--damages", nargs="*", choices=DAMAGES, default=list(DAMAGES))
     three.add_argument("--sizes", nargs="*", type=float, default=SIZES, metavar="LENGTH")
-    three.add_argument("--gate-width", type=float, default=5.0, metavar="W")
+    three.add_argument("--qc-width", type=float, default=5.0, metavar="W", help="of the limits")
     three.add_argument("--quick", action="store_true", help="as in the demo")
     three.add_argument("--segmenter", choices=SEGMENTERS, default="ants")
     three.add_argument("--jobs", type=int, default=1, metavar="N", help="heads at once")

@@ -1,7 +1,7 @@
 """``bids-alphagan`` and ``python -m bids_alphagan``.
 
-In a container the app is process 1, which does not get signals that it does not handle. So that is seen to
-before anything that takes time to import.
+In a container the app is process 1, which receives only the signals that it handles. Handlers are therefore
+installed before the imports, which take seconds.
 """
 
 import os
@@ -11,9 +11,9 @@ from typing import Any
 
 
 def main() -> int:
-    """Run the app and return its exit code; a signal before it has begun ends it with 128 + its number."""
+    """Run the app and return its exit code. A signal during start-up ends the process with 128 + its number."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, _end)
     from bids_alphagan.cli import main as cli
 
@@ -21,7 +21,7 @@ def main() -> int:
 
 
 def _end(number: int, frame: Any) -> None:
-    os._exit(128 + number)  # nothing has been begun; an exception could be lost in an import
+    os._exit(128 + number)  # nothing has started yet, and an import could swallow an exception
 
 
 if __name__ == "__main__":

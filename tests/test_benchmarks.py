@@ -71,7 +71,7 @@ def test_masks_fit(tmp_path: Path) -> None:
 def test_masks_quality() -> None:
     few = ["--real", 2, "--sound", 2, "--heads", 1, "--damages", "without ventricles", "--sizes", 1.06]
     result = run("masks.py", ["quality", "--quick", *few])
-    assert {"segmenter", "gate_width", "limits", "damaged", "unusual_size", "left_out"} <= result.keys()
+    assert {"segmenter", "qc_width", "limits", "damaged", "unusual_size", "left_out"} <= result.keys()
     assert [row["strength"] for row in result["damaged"]] == [0.1, 10]
 
 

@@ -2,9 +2,10 @@
 
 import json
 import runpy
-from pathlib import Path
 
-FOLDER = Path(__file__).parents[1] / "boutiques"
+from paths import ROOT
+
+FOLDER = ROOT / "boutiques"
 
 
 def test_the_descriptor_is_that_of_the_options() -> None:

@@ -3,13 +3,12 @@
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from bids_alphagan import __version__
 
-ROOT = Path(__file__).parents[1]
 DOCKER, APPTAINER = ((ROOT / name).read_text() for name in ("Dockerfile", "Singularity.def"))
 
 

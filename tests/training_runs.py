@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from bids_alphagan.training import TrainSettings
+from bids_alphagan.training.settings import TrainSettings
 
 TINY = TrainSettings(iterations=4, batch_size=2, channels=2, latent=5, log_every=1, checkpoint_every=2)
 VOLUMES = np.random.default_rng(0).uniform(-1, 1, (3, 1, 16, 16, 16)).astype(np.float32)
@@ -16,13 +16,13 @@ VOLUMES = np.random.default_rng(0).uniform(-1, 1, (3, 1, 16, 16, 16)).astype(np.
 def heads(n: int) -> np.ndarray:
     """Bright balls of unequal size, place and contrast on a dark ground, as scans are: (n, 1, 16, 16, 16)."""
     source, grid = np.random.default_rng(0), np.mgrid[:16, :16, :16] - 7.5
-    made = []
+    volumes = []
     for _ in range(n):
         zooms, moves = source.uniform(0.85, 1.15, (3, 1, 1, 1)), source.uniform(-0.5, 0.5, (3, 1, 1, 1))
         radius = np.sqrt(((grid * zooms + moves) ** 2).sum(0))
         signal = (radius < 5.5) * source.uniform(0.8, 1.4) + (radius < 3) * source.uniform(0.2, 0.5)
-        made.append(signal + abs(source.normal(0, 0.05, radius.shape)))
-    return np.clip(np.array(made, np.float32)[:, None] - 1, -1, 1)
+        volumes.append(signal + abs(source.normal(0, 0.05, radius.shape)))
+    return np.clip(np.array(volumes, np.float32)[:, None] - 1, -1, 1)
 
 
 def settings(**changes: object) -> TrainSettings:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 UNKNOWN = 4321  # the system has no name and no home for this number
 
 

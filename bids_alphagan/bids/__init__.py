@@ -1,5 +1,5 @@
-"""The only place that knows BIDS: names and entity order, sidecars, data set descriptions, queries.
+"""Everything about BIDS: file names, entity order, sidecars, data set descriptions and queries.
 
-`names` and `derivatives` need nothing but the standard library, so a GPU node trains without pybids;
-`raw` queries the input with pybids.
+`names` and `derivatives` need only NumPy and nibabel, so a GPU node trains without pybids; `raw` queries the input
+with pybids.
 """

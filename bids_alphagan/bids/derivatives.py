@@ -1,4 +1,4 @@
-"""The output: data set descriptions, sidecars, and what the participant level left for the group level."""
+"""The output data sets: descriptions, sidecars, and the files of the participant level."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,17 +16,17 @@ from bids_alphagan.common.volume import save, with_grid, with_header
 
 BIDS_VERSION = "1.10.0"
 _MAKER = "bids-alphagan"
-EVALUATION_RECORD = "evaluation.json"  # in models: how group_metrics.tsv came about
-DOWNSTREAM_RECORD = "downstream.json"  # in models: how group_downstream.tsv came about
+EVALUATION_RECORD = "evaluation.json"  # in models/: how group_metrics.tsv was made
+DOWNSTREAM_RECORD = "downstream.json"  # in models/: how group_downstream.tsv was made
 METRICS_TABLES = ("group_metrics.tsv", "group_table2.tsv")
 DOWNSTREAM_TABLES = ("group_downstream.tsv", "group_downstream_scans.tsv", "group_table4.tsv")
-STATISTICS_TABLES = {  # by statistic, as `statistics.STATISTICS` names them and their tables
+STATISTICS_TABLES = {  # by question (`evaluation.QUESTIONS`)
     "distribution": ("group_distribution.tsv",),
     "anatomy": ("group_anatomy.tsv",),
     "memorisation": ("group_memorisation.tsv", "group_memorisation_summary.tsv"),
 }
-SYNTHESIS_RECORD = "synthesis.json"  # in a model's folder: how its cohort came about
-# No trailing slashes: the validator would still read the folder.
+SYNTHESIS_RECORD = "synthesis.json"  # in a model's folder: how its cohort was made
+# No trailing slashes, with which the validator would still read the folders.
 _IGNORED = ("*.html", "figures", "models", "group_*")
 _SECONDS = {"msec": 1e-3, "usec": 1e-6}
 _README = """\
@@ -38,22 +38,22 @@ Made by bids-alphagan {version} from {source}.
 """
 _PARTICIPANT_README = """\
 sub-*/          prepared scans (desc-reference: one volume on the scan's own grid; desc-preproc: the cube that
-                the networks see, in [-1, 1]; desc-biascorrected, if asked for: without coil shading), tissue
+                the networks see, in [-1, 1]; desc-biascorrected, optional: without coil shading), tissue
                 probability maps, dseg (1 GM, 2 WM, 3 CSF), brain masks
-sub-*.html      a report for each animal: open these first
+sub-*.html      one report per animal: open these first
 models/         training runs: configuration, losses, checkpoints
-derivatives/    the synthetic cohorts, one BIDS data set for each model
-group.html      the group report; group_*.tsv: its numbers, each with a JSON file that says what they are
-logs/           what was run, with every option"""
+derivatives/    the synthetic cohorts, one BIDS data set per model
+group.html      the group report; group_*.tsv: its numbers, each with a JSON file that describes the columns
+logs/           the runs, with all options"""
 _COHORT_README = """\
 Every scan in this data set is synthetic: no animal was scanned for it. The sidecars name the model, the seed
-and the real scan whose header and grid were taken. participants.tsv lists seeds and quality measures."""
+and the real scan whose header and grid were used. participants.tsv lists seeds and quality measures."""
 
 
 def is_foreign(folder: Path) -> bool:
-    """True where `folder` is a data set that something else has made: it must not be written over.
+    """Whether `folder` is a data set of other software, which must not be overwritten.
 
-    Raises UserError where that cannot be told.
+    Raises UserError if its description cannot be read.
     """
     description = folder / "dataset_description.json"
     try:
@@ -63,15 +63,15 @@ def is_foreign(folder: Path) -> bool:
         return True
     except ValueError as error:
         raise UserError(
-            f"{description}: empty or damaged ({error}). Remove it where the folder holds what this app has "
-            "made; else give another OUTPUT_DIR."
+            f"{description}: empty or damaged ({error}). Remove it if the folder is an output of this app; "
+            "else give another OUTPUT_DIR."
         ) from error
     except OSError as error:
         raise unwritable(folder, error) from error
 
 
 def describe_output(output_dir: Path, bids_dir: Path) -> None:
-    """Make `output_dir` a derivative data set. Safe to call from several runs at once."""
+    """Make `output_dir` a derivative data set. Several runs may do so at once."""
     name = "bids-alphagan derivatives"
     links = {"raw": bids_dir.resolve().as_uri()}
     write_json(output_dir / "dataset_description.json", _description(name, links))
@@ -81,7 +81,7 @@ def describe_output(output_dir: Path, bids_dir: Path) -> None:
 
 
 def describe_cohort(folder: Path, model: str, bids_dir: Path) -> None:
-    """Make `folder` a data set of its own, holding the synthetic cohort of one model."""
+    """Make `folder` a data set of its own that holds the synthetic cohort of one model."""
     name = f"Synthetic rat-brain MRI ({model})"
     links = {"raw": bids_dir.resolve().as_uri(), "alphagan": "../.."}
     write_json(folder / "dataset_description.json", _description(name, links))
@@ -129,7 +129,7 @@ def write_scan(
     sources: Sequence[str],
     keys: Mapping[str, Any],
 ) -> None:
-    """Write an image and its sidecar with `keys`; the sidecar first, so an image is never without one."""
+    """Write an image and its sidecar with `keys`. The sidecar comes first, so that no image lacks one."""
     facts = {"Description": description, "SkullStripped": False, "Sources": list(sources)}
     write_json(sidecar(root / path), {**keys, **facts})
     save(image, root / path)
@@ -145,7 +145,11 @@ def write_prepared(
     record: Mapping[str, Any],
     metadata: Mapping[str, Any],
 ) -> None:
-    """Write desc-reference (in the raw scan's header and type) and desc-preproc (the network's cube)."""
+    """Write desc-reference (with the raw scan's header and data type) and desc-preproc (the network's cube).
+
+    reference: (x, y, z) on the scan's own grid. cube: (N, N, N) in [-1, 1]. record: the sidecar's "Preparation".
+    metadata: the raw scan's.
+    """
     is_bold = name.suffix == "bold"
     data = np.asarray(cube.dataobj, np.float32)
     cube = nib.Nifti1Image(data[..., None] if is_bold else data, cube.affine)
@@ -185,7 +189,7 @@ def write_corrected(
     method: str,
     metadata: Mapping[str, Any],
 ) -> None:
-    """Write desc-biascorrected: `data` (x, y, z) in the raw scan's header, as float32.
+    """Write desc-biascorrected: `data` (x, y, z) with the raw scan's header, as float32.
 
     source: URI of the image that was corrected. method: how.
     """
@@ -208,8 +212,8 @@ def write_masks(
 ) -> None:
     """Write probability maps, dseg and brain mask with sidecars, on the grid and affine of `like`.
 
-    maps: "GM", "WM", "CSF" (float, [0, 1]), "dseg" (0..3), "brain" (bool), each (x, y, z).
-    source: URI of the image they were made from, and whose space they are in.
+    maps: "GM", "WM", "CSF" (float, [0, 1]), "dseg" (0 to 3), "brain" (bool), each (x, y, z).
+    source: URI of the image that was segmented, and whose space the masks are in.
     """
     what = dict.fromkeys(TISSUES, "Tissue probability") | {
         "dseg": "Most probable tissue",
@@ -228,42 +232,42 @@ def write_masks(
 
 
 def forget(root: Path, name: ScanName) -> bool:
-    """Remove all that was made of a scan, so that the group level cannot learn from it; True if any was."""
+    """Remove all derivatives of a scan, so that the group level does not use it. True if there were any."""
     images = [name.image(desc) for desc in ("preproc", "reference", "biascorrected")]
     return remove(root, [*images, *name.masks().values()])
 
 
 def remove(root: Path, images: Iterable[Path]) -> bool:
-    """Remove images and their sidecars, as far as they are there; True if any was."""
-    found = [path for image in images for path in (root / image, sidecar(root / image)) if path.is_file()]
-    for path in found:
+    """Remove images and their sidecars, if they exist. True if there were any."""
+    files = [path for image in images for path in (root / image, sidecar(root / image)) if path.is_file()]
+    for path in files:
         path.unlink()
-    return bool(found)
+    return bool(files)
 
 
 def model_folder(output_dir: Path, model: str) -> Path:
-    """Where the training run of a model lives."""
+    """The folder of a model's training run."""
     return output_dir / "models" / model
 
 
 def statistic_record(output_dir: Path, name: str) -> Path:
-    """How a statistic of whole cohorts came about, and what was found."""
+    """The JSON record of a statistic of whole cohorts: how it was made, and its results."""
     return output_dir / "models" / f"{name}.json"
 
 
 def cohort_folder(output_dir: Path, model: str) -> Path:
-    """Where the synthetic cohort of a model lives: not output_dir/synthetic, see BIDS."""
+    """The folder of a model's synthetic cohort; BIDS does not allow output_dir/synthetic."""
     return output_dir / "derivatives" / model
 
 
 def synthetic_name(index: int, like: ScanName) -> ScanName:
-    """Name of synthetic scan `index` (from 1): the real scan's without session and run."""
+    """Name of synthetic scan `index` (from 1): that of the real scan without session and run."""
     rest = like.without("sub", "ses", "run").entities
     return ScanName((("sub", f"synth{index:04d}"), *rest), like.suffix)
 
 
 def real_uri(output_dir: Path, path: Path) -> str:
-    """URI of a file of `output_dir`, as seen from a cohort in it."""
+    """URI of a file of `output_dir`, from a cohort in it."""
     return uri(path.relative_to(output_dir), "alphagan")
 
 

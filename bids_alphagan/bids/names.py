@@ -13,18 +13,18 @@ from bids_alphagan.common.errors import UserError
 
 TISSUES = ("GM", "WM", "CSF")
 SUFFIXES = {"bold": "func", "T2w": "anat", "T1w": "anat", "T2starw": "anat"}
-# Order as BIDS wants it; a raw scan has none of them.
+# In BIDS order. Raw scans have none of them.
 DERIVATIVE_ENTITIES = ("space", "res", "label", "desc")
-# Masks carry no word of the contrast they were made from, so two anatomical contrasts of one session would
-# write the same names; those that are not the field's usual T2w say it with `space`.
+# Mask names do not contain the contrast, so two anatomical contrasts of one session would share them. Contrasts
+# other than the usual T2w are therefore marked with `space`.
 _PLAIN_MASKS = ("bold", "T2w")
 
 
 @dataclass(frozen=True)
 class ScanName:
-    """What a scan's file name says.
+    """The parts of a scan's file name.
 
-    entities: as in the name and in its order, e.g. (("sub", "01"), ("ses", "1"), ("task", "rest")).
+    entities: in the order of the name, e.g. (("sub", "01"), ("ses", "1"), ("task", "rest")).
     """
 
     entities: tuple[tuple[str, str], ...]
@@ -32,7 +32,7 @@ class ScanName:
 
     @classmethod
     def parse(cls, filename: str) -> Self:
-        """Read ``sub-01_ses-1_task-rest_bold.nii.gz``. Raises ValueError for anything else."""
+        """Parse ``sub-01_ses-1_task-rest_bold.nii.gz``. Raises ValueError for other names."""
         *pairs, suffix = filename.split(".")[0].split("_")
         entities = tuple((key, value) for key, _, value in (pair.partition("-") for pair in pairs))
         if not entities or entities[0][0] != "sub" or not all(value for _, value in entities):
@@ -66,13 +66,13 @@ class ScanName:
         return type(self)(tuple(pair for pair in self.entities if pair[0] not in keys), self.suffix)
 
     def derived(self, suffix: str, extension: str = ".nii.gz", **more: str) -> Path:
-        """Path of a file derived from this scan; BIDS wants the order space, res, label, desc."""
+        """Path of a file derived from this scan, with entities in BIDS order: space, res, label, desc."""
         order = [key for key in DERIVATIVE_ENTITIES if key in more]
         words = [self.stem, *(f"{key}-{more[key]}" for key in order), suffix]
         return self.folder / ("_".join(words) + extension)
 
     def image(self, desc: str | None = None) -> Path:
-        """Path of a scan derived from this one: same suffix and entities."""
+        """Path of a scan derived from this one, with the same suffix and entities."""
         return self.derived(self.suffix, **({"desc": desc} if desc else {}))
 
     def masks(self, desc: str | None = None) -> dict[str, Path]:
@@ -94,13 +94,13 @@ def sidecar(path: Path) -> Path:
 
 
 def uri(path: Path, dataset: str = "") -> str:
-    """``bids:<dataset>:<path>``; without a name the data set that the file itself is in."""
+    """``bids:<dataset>:<path>``; without `dataset`, relative to the data set of the file that holds the URI."""
     return f"bids:{dataset}:{quote(path.as_posix())}"
 
 
-def require_known(word: str, wanted: Sequence[str], known: Sequence[str]) -> None:
-    """Raise UserError for labels that are not among the known ones; `word` is what they label."""
-    unknown = sorted(set(wanted) - set(known))
+def require_known(word: str, labels: Sequence[str], available: Sequence[str]) -> None:
+    """Raise UserError for `labels` that are not in `available`; `word` says what they label."""
+    unknown = sorted(set(labels) - set(available))
     if unknown:
-        shown = ", ".join(sorted(known)[:20]) + (" ..." if len(known) > 20 else "")
+        shown = ", ".join(sorted(available)[:20]) + (" ..." if len(available) > 20 else "")
         raise UserError(f"unknown {word} label {', '.join(unknown)}. The data set has: {shown or 'none'}.")

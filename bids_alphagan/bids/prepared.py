@@ -1,4 +1,4 @@
-"""What is in an output folder: prepared scans, with which the group level begins, and synthetic ones."""
+"""The scans in an output folder: prepared scans, from which the group level starts, and synthetic ones."""
 
 import logging
 import shlex
@@ -18,9 +18,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PreparedScan:
-    """A scan as the participant level left it.
+    """A scan that the participant level prepared.
 
-    record: `volume.Conformed.record`. segmentation: how its masks were made, as `Segmenter.describe`.
+    record: `volume.Conformed.record`. quality: the QC measures of the masks' sidecar. segmentation: how its masks were
+    made, see `Segmenter.describe`.
     """
 
     name: ScanName
@@ -33,29 +34,29 @@ class PreparedScan:
 
 
 def prepared_scans(bids_dir: Path, output_dir: Path, selection: Selection, grid: int) -> list[PreparedScan]:
-    """The selected scans that the participant level left in output_dir.
+    """The selected scans that the participant level prepared in output_dir.
 
-    bids_dir: for the command in a message.
+    bids_dir: only for the command in a message.
 
     Raises
     ------
-    UserError: nothing there (says which command makes it), several kinds of scan, grids that disagree.
+    UserError: no scans (the message gives the command that prepares them), several kinds of scan, another grid.
     """
     names = _preprocs(output_dir, "*")
     for word, key, labels in selection.labels if names else []:
-        known = {value for name in names.values() for entity, value in name.entities if entity == key}
-        require_known(word, labels or [], sorted(known))
+        available = {value for name in names.values() for entity, value in name.entities if entity == key}
+        require_known(word, labels or [], sorted(available))
     scans = [_prepared(output_dir, path) for path, name in names.items() if selection.includes(name)]
     if not scans:
         command = shlex.join(["bids-alphagan", str(bids_dir), str(output_dir), "participant"])
         raise UserError(
-            f"{output_dir}: no participant outputs fit the selection. Make them first, with the same "
+            f"{output_dir}: no participant outputs match the selection. Make them first, with the same "
             f"--preset and --template: {command}"
         )
     kinds = sorted({scan.name.suffix for scan in scans})
     if len(kinds) > 1:
         raise UserError(
-            f"{output_dir} holds scans of several kinds ({', '.join(kinds)}), and a model learns one. "
+            f"{output_dir} holds scans of several kinds ({', '.join(kinds)}), but a model learns one. "
             f"Choose with --suffix {kinds[0]}"
         )
     for scan in scans:
@@ -69,32 +70,32 @@ def prepared_scans(bids_dir: Path, output_dir: Path, selection: Selection, grid:
 
 
 def warn_of_orientations(records: Mapping[str, Mapping[str, Any]]) -> None:
-    """Warn where scans are stored in several orders: a wrong one is a mirror image that no picture shows.
+    """Warn if scans are stored in different orientations: a wrong one gives a mirror image that looks normal.
 
     records: `volume.Conformed.record` by the scan's name.
     """
     orders = Counter(record["SourceOrientation"] for record in records.values())
     usual = orders.most_common(1)[0][0] if orders else ""
-    others = [name for name, record in records.items() if record["SourceOrientation"] != usual]
-    if others:
-        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+    unusual = [name for name, record in records.items() if record["SourceOrientation"] != usual]
+    if unusual:
+        more = f" and {len(unusual) - 5} more" if len(unusual) > 5 else ""
         log.warning(
-            "The headers disagree (%s): if one is wrong, left and right may be swapped, which no picture "
-            "shows. Other than most: %s%s",
+            "The headers disagree (%s): if one is wrong, left and right may be swapped, which no image "
+            "shows. Check those that differ from most: %s%s",
             ", ".join(f"{n} scans {order}" for order, n in orders.most_common()),
-            ", ".join(others[:5]),
+            ", ".join(unusual[:5]),
             more,
         )
 
 
 def subject_scans(output_dir: Path, subject: str) -> list[PreparedScan]:
-    """All scans of one participant that are prepared."""
+    """All prepared scans of one participant."""
     return [_prepared(output_dir, path) for path in _preprocs(output_dir, subject)]
 
 
 def _preprocs(output_dir: Path, subject: str) -> dict[Path, ScanName]:
-    found = sorted(output_dir.glob(f"sub-{subject}/**/sub-{subject}_*desc-preproc_*.nii.gz"))
-    return {path: ScanName.parse(path.name) for path in found}
+    paths = sorted(output_dir.glob(f"sub-{subject}/**/sub-{subject}_*desc-preproc_*.nii.gz"))
+    return {path: ScanName.parse(path.name) for path in paths}
 
 
 def _prepared(root: Path, preproc: Path) -> PreparedScan:
@@ -108,19 +109,19 @@ def _prepared(root: Path, preproc: Path) -> PreparedScan:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{preproc}: its sidecars do not say how it was prepared ({type(error).__name__}: {error}). "
-            "OUTPUT_DIR must be the participant level's; run participant again where they were damaged."
+            "OUTPUT_DIR must be that of the participant level. If the sidecars are damaged, run participant again."
         ) from error
-    made = facts.get("Segmentation", {})
-    return PreparedScan(name, root / name.image("reference"), preproc, masks, record, quality, made)
+    segmentation = facts.get("Segmentation", {})
+    return PreparedScan(name, root / name.image("reference"), preproc, masks, record, quality, segmentation)
 
 
 def scan_masks(root: Path, name: ScanName, desc: str | None = None) -> dict[str, Path]:
-    """Those masks of a scan that are there, by "GM", "WM", "CSF", "dseg" and "brain"."""
+    """The masks of a scan that exist, by "GM", "WM", "CSF", "dseg" and "brain"."""
     return {key: root / path for key, path in name.masks(desc).items() if (root / path).is_file()}
 
 
 def synthetic_scans(cohort: Path) -> list[Path]:
-    """The scans (not the masks) of a cohort, in order."""
+    """The paths of the scans (not the masks) of a cohort, in order."""
     return [path for path in sorted(cohort.glob("sub-*/*/sub-*.nii.gz")) if _is_scan(path)]
 
 

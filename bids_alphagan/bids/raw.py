@@ -1,4 +1,4 @@
-"""The input: which scans of a raw BIDS data set are to be worked on. Queries by pybids."""
+"""The input: queries of a raw BIDS data set with pybids."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RawScan:
-    """One scan of the input: its path, what its name says, and its metadata with BIDS inheritance."""
+    """A scan of the input: its path, its parsed name, and its metadata with BIDS inheritance."""
 
     path: Path
     name: ScanName
@@ -30,7 +30,7 @@ class RawScan:
 
 
 def check_dataset(bids_dir: Path) -> None:
-    """Raise UserError unless `bids_dir` is a BIDS data set by its looks."""
+    """Raise UserError unless `bids_dir` looks like a BIDS data set."""
     description = bids_dir / "dataset_description.json"
     try:
         names = [path.name for path in bids_dir.iterdir()]
@@ -52,21 +52,21 @@ def check_dataset(bids_dir: Path) -> None:
         raise UserError(f"{description}: Name and BIDSVersion are required by BIDS.")
     if not any(name.startswith("sub-") for name in names):
         raise UserError(f"{bids_dir}: the data set is empty, it has no sub-* folders.")
-    species(bids_dir)  # a broken table is told of before anything is written
+    species(bids_dir)  # reports a broken table before anything is written
 
 
 def animals(bids_dir: Path, selection: Selection) -> list[str]:
-    """The labels of the participants that are asked for and have a scan of the kinds asked for, in order.
+    """The labels of the selected participants that have a scan of the selected kinds, in order.
 
-    By their names alone: a thousand are found in a moment, which pybids needs many seconds for.
-    Raises UserError for an unknown participant, and when there is none.
+    Reads file names only: a thousand animals take a moment, pybids many seconds.
+    Raises UserError for an unknown participant, and if no participant is left.
     """
-    known = _labels(bids_dir)
-    require_known("participant", selection.participants or [], known)
+    available = _labels(bids_dir)
+    require_known("participant", selection.participants or [], available)
     labels = [
         label
-        for label in known
-        if label in (selection.participants or known)
+        for label in available
+        if label in (selection.participants or available)
         and any(any((bids_dir / f"sub-{label}").glob(f"**/sub-*_{s}.nii*")) for s in selection.suffixes)
     ]
     if not labels:
@@ -79,7 +79,7 @@ def _labels(bids_dir: Path) -> list[str]:
 
 
 def _indexer(participants: Sequence[str] | None) -> Any:
-    """pybids's indexer, which passes over the folders of participants that are not asked for."""
+    """pybids's indexer, which skips the folders of participants that are not selected."""
     from bids import BIDSLayoutIndexer
     from bids.layout.validation import DEFAULT_LOCATIONS_TO_IGNORE
 
@@ -91,12 +91,12 @@ def _indexer(participants: Sequence[str] | None) -> Any:
 
 
 def find_scans(bids_dir: Path, selection: Selection) -> list[RawScan]:
-    """The selected scans, in order of their names.
+    """The selected scans, sorted by path.
 
     Raises
     ------
-    UserError: unknown participant, session or task; an unreadable filter file; nothing left to do; metadata
-        that pybids cannot read.
+    UserError: unknown participant, session or task; an unreadable filter file; no scan left; metadata that pybids
+        cannot read.
     """
     from bids import BIDSLayout
 
@@ -106,15 +106,15 @@ def find_scans(bids_dir: Path, selection: Selection) -> list[RawScan]:
         layout = BIDSLayout(bids_dir, validate=False, indexer=_indexer(selection.participants))
     except PermissionError as error:
         closed = Path(error.filename)
-        if closed.name == "layout_config.json":  # which pybids looks for in every folder
+        if closed.name == "layout_config.json":  # pybids looks for it in every folder
             closed = closed.parent
         raise UserError(
             f"{closed}: cannot be read ({error.strerror}). Change its permissions, or choose other "
             "participants with --participant-label."
         ) from error
-    except Exception as error:  # pybids lets json's and its own errors through
+    except Exception as error:  # pybids raises its own errors and json's
         raise UserError(f"{bids_dir}: pybids cannot read this data set ({error}).") from error
-    entities = {"participant": "subject", "session": "session", "task": "task"}  # as pybids calls them
+    entities = {"participant": "subject", "session": "session", "task": "task"}  # pybids's names
     query: dict[str, Sequence[str]] = {}
     for word, _, labels in selection.labels:
         if labels:
@@ -136,26 +136,26 @@ def find_scans(bids_dir: Path, selection: Selection) -> list[RawScan]:
     _require_one_file_each(scans)
     if not scans:
         raise UserError(
-            f"{bids_dir}: no {' or '.join(selection.suffixes)} scan fits the selection. "
+            f"{bids_dir}: no {' or '.join(selection.suffixes)} scan matches the selection. "
             "Check --suffix, the labels and --bids-filter-file."
         )
     return sorted(scans, key=lambda scan: scan.path)
 
 
 def _finite(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata without NaN and infinity, which Python reads from JSON though they are none."""
+    """The metadata without NaN and infinity, which Python accepts in JSON although JSON does not have them."""
     good = {}
     for key, value in metadata.items():
         try:
             json.dumps(value, allow_nan=False)
             good[key] = value
         except ValueError:
-            log.warning("%s: %s in its sidecar is not a number, and is left out.", path, key)
+            log.warning("%s: %s in its sidecar is not a finite number and is ignored.", path, key)
     return good
 
 
 def _raw_name(path: Path, bids_dir: Path) -> ScanName | None:
-    """What the name says; None for phase and other parts of complex data, and for what is no raw scan."""
+    """The parsed name; None for files that are not raw scans, and for phase and other parts of complex data."""
     try:
         name = ScanName.parse(path.name)
         good = path.relative_to(bids_dir).parent == name.folder
@@ -163,7 +163,7 @@ def _raw_name(path: Path, bids_dir: Path) -> ScanName | None:
         good = False
     entities = dict(name.entities) if good else {}
     if not good or entities.keys() & DERIVATIVE_ENTITIES:
-        log.warning("%s is passed over: it has not the name and place of a raw BIDS scan.", path)
+        log.warning("%s is skipped: its name or folder is not that of a raw BIDS scan.", path)
         return None
     return name if entities.get("part", "mag") == "mag" else None
 
@@ -172,11 +172,11 @@ def _require_one_file_each(scans: Sequence[RawScan]) -> None:
     twice = [scan for scan, n in Counter(scan.name for scan in scans).items() if n > 1]
     if twice:
         names = ", ".join(str(name.image()) for name in twice)
-        raise UserError(f"Both .nii and .nii.gz are there, and may differ: {names}. Keep one of them.")
+        raise UserError(f"Both .nii and .nii.gz exist and may differ: {names}. Keep one of them.")
 
 
 def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
-    """What --bids-filter-file holds, by suffix. Raises UserError for a file of another kind."""
+    """The filters of --bids-filter-file, by suffix. Raises UserError if it is not such a file."""
     if path is None:
         return {}
     try:
@@ -193,7 +193,7 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def species(bids_dir: Path) -> dict[str, str]:
-    """The participants' species, lower case, by label, as far as participants.tsv says it.
+    """The participants' species, lower case, by label, for those that participants.tsv gives.
 
     Raises UserError for a table that is not text.
     """
@@ -210,9 +210,9 @@ def species(bids_dir: Path) -> dict[str, str]:
 
 
 def validate(bids_dir: Path) -> None:
-    """Run the BIDS validator (bids-validator-deno, offline) and log what it finds.
+    """Run the BIDS validator (bids-validator-deno, offline) and log its errors.
 
-    Nothing is refused for it: one damaged file must not keep the other scans from being used.
+    An invalid data set is not refused: one damaged file must not stop the other scans.
     """
     program = Path(sys.executable).with_name("bids-validator-deno")
     if not program.is_file():
@@ -232,8 +232,6 @@ def validate(bids_dir: Path) -> None:
         example = next(issue.get("location", "") for issue in errors if issue.get("code", "?") == code)
         log.warning("BIDS validator: %s (%d times), e.g. %s", code, count, example)
     if errors:
-        log.warning(
-            "The input is not valid BIDS; going on all the same (--skip-bids-validation skips this check)."
-        )
+        log.warning("The input is not valid BIDS; the run goes on (--skip-bids-validation skips this check).")
     else:
         log.info("BIDS validator: the input is valid.")

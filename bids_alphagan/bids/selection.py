@@ -1,4 +1,4 @@
-"""Which scans a run works on."""
+"""The selection of scans for a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from bids_alphagan.bids.names import ScanName
 
 @dataclass(frozen=True)
 class Selection:
-    """Labels without their prefix (None: all), suffixes, and a JSON file of PyBIDS filters by suffix."""
+    """Labels without prefix (None: all), suffixes, and a JSON file of PyBIDS filters by suffix."""
 
     participants: Sequence[str] | None = None
     sessions: Sequence[str] | None = None
@@ -19,7 +19,7 @@ class Selection:
 
     @property
     def labels(self) -> list[tuple[str, str, Sequence[str] | None]]:
-        """What the labels name, the entity in file names, and the labels."""
+        """For participants, sessions and tasks: the word for messages, the entity of file names, and the labels."""
         return [
             ("participant", "sub", self.participants),
             ("session", "ses", self.sessions),
@@ -27,7 +27,7 @@ class Selection:
         ]
 
     def includes(self, name: ScanName) -> bool:
-        """Whether a scan of this name is selected, the filter file aside."""
+        """Whether a scan of this name is selected, not counting the filter file."""
         entities = dict(name.entities)
         without_task = name.datatype == "anat"  # an anatomical scan belongs to no task
         return name.suffix in self.suffixes and all(

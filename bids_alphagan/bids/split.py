@@ -1,4 +1,4 @@
-"""Which animals the models learn from, and which are held out, so that no model has seen them."""
+"""The split of the animals into training and held-out animals."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 from bids_alphagan.bids.prepared import PreparedScan
 
-FEWEST = 4  # animals; of fewer, none is held out
+FEWEST = 4  # animals; with fewer, none is held out
 
 
 @dataclass(frozen=True)
 class Split:
-    """The scans that models are trained on, and those of the animals that are held out."""
+    """The scans of the training animals, and those of the held-out animals."""
 
     training: list[PreparedScan]
     held_out: list[PreparedScan]
 
     @property
     def scans(self) -> list[PreparedScan]:
-        """All of them, in the order of their names."""
+        """All scans, sorted by path."""
         return sorted([*self.training, *self.held_out], key=lambda scan: scan.preproc)
 
 
@@ -28,7 +28,7 @@ def animals_of(scans: Sequence[PreparedScan]) -> list[str]:
 
 
 def split(scans: Sequence[PreparedScan], share: float) -> Split:
-    """Hold out this share of the animals: see `drawn`."""
+    """Hold out this share, in [0, 1), of the animals: see `drawn`."""
     held = drawn(animals_of(scans), share)
     return Split(
         [scan for scan in scans if scan.name.subject not in held],
@@ -37,10 +37,10 @@ def split(scans: Sequence[PreparedScan], share: float) -> Split:
 
 
 def drawn(animals: Sequence[str], share: float) -> set[str]:
-    """The animals that are held out: that share of them, at least one; none of fewer than FEWEST, or for 0.
+    """The held-out animals: that share of all, at least one; none if there are fewer than FEWEST, or the share is 0.
 
-    The digests of the labels order them, and no seed: all models of a data set see the same animals, whenever
-    they are trained, and an animal that joins it moves few others to the other side.
+    The order of the labels' digests decides, not a seed: all models of a data set have the same split, whenever they
+    are trained, and a new animal moves few others to the other side.
     """
     labels = set(animals)
     if share == 0 or len(labels) < FEWEST:

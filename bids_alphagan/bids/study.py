@@ -1,4 +1,4 @@
-"""A study: one output folder with its prepared scans, their split, the cohorts, and a fingerprint of each file."""
+"""A study: one output folder with its prepared scans, their split, the cohorts, and the digest of each file."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,22 +20,22 @@ SPLIT_TABLE = "group_split.tsv"
 _SPLIT_COLUMNS = {
     "participant_id": {"Description": "The animal; all of its sessions are on one side."},
     "split": {
-        "Description": "What the animal is for. The labels decide, --held-out says how many.",
+        "Description": "The use of the animal. Its label decides, and --held-out gives the share of held-out animals.",
         "Levels": {
-            "training": "the models learn from its scans, and the limits of quality control come from them",
-            "held-out": "no model has seen it: synthetic scans are compared with its scans",
+            "training": "the models are trained on its scans, and the limits of quality control come from them",
+            "held-out": "no model is trained on it; synthetic scans are compared with its scans",
         },
     },
-    "n_scans": {"LongName": "Number of scans", "Description": "How many scans of the animal are prepared."},
+    "n_scans": {"LongName": "Number of scans", "Description": "Number of prepared scans of the animal."},
 }
 
 
 @dataclass
 class Study:
-    """What the group level works on: all of it read once, and each file hashed once.
+    """The data of the group level. Everything is read once, and each file is hashed once.
 
-    grid, intensity_percentile: of the scans' preparation. cohorts: the folder of each model whose synthetic
-    scans belong to today's generators, scans and seed; None until the ledger has looked (`group.ledger`).
+    grid, intensity_percentile: of the scans' preparation. cohorts: by model, the folders of the synthetic cohorts that
+    match the current generators, scans and seed; None until the ledger sets them (`group.ledger`).
     """
 
     bids_dir: Path
@@ -60,36 +60,36 @@ class Study:
         grid: int,
         intensity_percentile: float = 100.0,
     ) -> "Study":
-        """Read what the participant level left. Touches nothing; UserError as of `prepared_scans`."""
+        """Read the outputs of the participant level. Writes nothing. Raises UserError as `prepared_scans` does."""
         scans = prepared_scans(bids_dir, output_dir, selection, grid)
         sides = split(scans, held_out_share)
         return cls(bids_dir, output_dir, work_dir, sides, held_out_share, grid, intensity_percentile)
 
     @property
     def training(self) -> list[PreparedScan]:
-        """The scans that models learn from."""
+        """The scans that the models are trained on."""
         return self.split.training
 
     @property
     def held_out(self) -> list[PreparedScan]:
-        """The scans of the animals that no model sees."""
+        """The scans of the held-out animals."""
         return self.split.held_out
 
     @cached_property
     def scans(self) -> list[PreparedScan]:
-        """All prepared scans, in the order of their names."""
+        """All prepared scans, sorted by path."""
         return self.split.scans
 
     def model_folder(self, model: str) -> Path:
-        """Where the training run of a model lives."""
+        """The folder of a model's training run."""
         return model_folder(self.output_dir, model)
 
     def cohort_folder(self, model: str) -> Path:
-        """Where the synthetic cohort of a model lives."""
+        """The folder of a model's synthetic cohort."""
         return cohort_folder(self.output_dir, model)
 
     def record_file(self, name: str) -> Path:
-        """The JSON file in models/ that says how a result of the group level was made."""
+        """The JSON file in models/ that records how a result of the group level was made."""
         return self.output_dir / "models" / name
 
     def digest(self, path: Path) -> str:
@@ -106,11 +106,11 @@ class Study:
         if self.held_out:
             labels = list(dict.fromkeys(animals_of(self.held_out)))
             more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
-            log.info("held out, so that no model sees them: %s%s", ", ".join(labels[:5]), more)
+            log.info("held out from training: %s%s", ", ".join(labels[:5]), more)
         elif self.held_out_share:
             log.warning(
-                "Of fewer than %d animals none is held out: synthetic scans are compared with the scans that "
-                "the models learn from, and a model that copies them scores best.",
+                "With fewer than %d animals none is held out: synthetic scans are compared with the training "
+                "scans, and a model that copies them scores best.",
                 FEWEST,
             )
         rows = [
@@ -123,7 +123,7 @@ class Study:
         write_json(table.with_suffix(".json"), _SPLIT_COLUMNS)
 
     def contents(self, cohorts: Mapping[str, Path]) -> dict[str, str]:
-        """Digests of all that results of the group level are made from, by what is read.
+        """Digests of the inputs of the group level's results, by kind.
 
         compared: the real scans and the cohorts' scans. masks: their tissue labels and brain masks.
         content: the scans and their tissue labels.
@@ -146,11 +146,11 @@ class Study:
             for path in paths:
                 masks = scan_masks(cohorts[model], ScanName.parse(path.name), "synthetic")
                 labels |= {f"{model}/{path.name}": masks["dseg"]} if "dseg" in masks else {}
-        known = {name: self.digest(path) for name, path in labels.items()}
+        label_digests = {name: self.digest(path) for name, path in labels.items()}
         return {
             "compared": compared,
             "masks": digest([real_masks, drawn_masks]),
-            "content": digest([compared, known]),
+            "content": digest([compared, label_digests]),
         }
 
     def _by_name(self, synthetic: Mapping[str, Sequence[Path]]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""What is typed: one file for each command. Nothing below knows argv."""
+"""The commands, one file each. No other subpackage reads argv."""

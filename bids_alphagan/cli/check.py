@@ -1,7 +1,7 @@
-"""``bids-alphagan-check``: what a run would find on this machine, and whether one is possible.
+"""``bids-alphagan-check``: what a run would find on this machine, and whether a run is possible.
 
-The same is printed by ``bids-alphagan --version -v``. Nothing is downloaded and nothing written; where the
-default template is not there, TemplateFlow's archive is asked whether it answers.
+``bids-alphagan --version -v`` prints the same. Nothing is downloaded or written. If the default template is
+missing, a request shows whether TemplateFlow's archive can be reached.
 """
 
 import argparse
@@ -27,12 +27,15 @@ DEFAULT_TEMPLATE = str(Config.__dataclass_fields__["template"].default)
 
 
 class MissingError(Exception):
-    """Something is not there, which need not be wrong."""
+    """Something is not installed or does not exist, which may be acceptable."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of `what`: state is "ok", "missing" or "broken"; stops: no run is possible so."""
+    """The result of checking `what`.
+
+    state: "ok", "missing" or "broken". stops: whether this makes a run impossible.
+    """
 
     what: str
     state: str
@@ -41,29 +44,29 @@ class Finding:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table; 0 when a run is possible, else 1."""
+    """Print the table and return the exit code: 0 if a run is possible, else 1."""
     parser = argparse.ArgumentParser(
         prog="bids-alphagan-check",
-        description="Tell what a run would find here. Exit code: 0 when one is possible, else 1.",
-        epilog="An SPM or a template that is named here must be there. Else SPM may be missing, and the "
-        "default template where it can be fetched.",
+        description="Report what a run would find on this machine. Exit code: 0 if a run is possible, else 1.",
+        epilog="An SPM or a template given here must exist. Otherwise SPM may be missing, and so may the "
+        "default template if it can be fetched.",
     )
     parser.add_argument("--spm-cmd", metavar="CMD", help="command that runs an SPM batch script")
     parser.add_argument(
         "--template", metavar="NAME|DIR", help=f"TemplateFlow name or folder (default: {DEFAULT_TEMPLATE})"
     )
     options = parser.parse_args(argv)
-    found = findings(options.spm_cmd, options.template)
-    width = max(len(finding.what) for finding in found)
-    for finding in found:
+    results = findings(options.spm_cmd, options.template)
+    width = max(len(finding.what) for finding in results)
+    for finding in results:
         print(f"{finding.state:8}{finding.what:{width + 2}}{finding.text}")
-    stopping = [finding.what for finding in found if finding.stops]
+    stopping = [finding.what for finding in results if finding.stops]
     print(f"A run is not possible: see {', '.join(stopping)}." if stopping else "A run is possible.")
     return 1 if stopping else 0
 
 
 def findings(spm_cmd: str | None = None, template: str | None = None) -> list[Finding]:
-    """Everything that a run depends on. Never raises for what is not there or does not work."""
+    """Check everything that a run depends on. Does not raise for what is missing or broken."""
     always = ("missing", "broken")
     return [
         _look("bids-alphagan", lambda: f"{__version__} ({Path(__file__).parent})"),
@@ -81,12 +84,12 @@ def findings(spm_cmd: str | None = None, template: str | None = None) -> list[Fi
     ]
 
 
-def _look(what: str, found: Callable[[], str], stopping: Sequence[str] = ()) -> Finding:
+def _look(what: str, probe: Callable[[], str], stopping: Sequence[str] = ()) -> Finding:
     try:
-        state, text = "ok", found()
+        state, text = "ok", probe()
     except MissingError as error:
         state, text = "missing", str(error)
-    except Exception as error:  # a broken installation raises anything
+    except Exception as error:  # a broken installation can raise any exception
         state, text = "broken", str(error) or type(error).__name__
     return Finding(what, state, " ".join(text.split()), state in stopping)
 
@@ -123,8 +126,8 @@ def _gpu() -> str:
 def _validator() -> str:
     program = Path(sys.executable).with_name("bids-validator-deno")
     if not program.is_file():
-        raise MissingError("the input would not be validated: pip install bids-validator-deno")
-    # Its --version tells the commit of a git checkout that it is called in; so it is asked for help alone.
+        raise MissingError("the input will not be validated: pip install bids-validator-deno")
+    # In a git checkout, its --version prints that checkout's commit; so only --help is called.
     subprocess.run([str(program), "--help"], capture_output=True, timeout=120, check=True)
     return _version(program.name)
 
@@ -134,18 +137,18 @@ def _spm(spm_cmd: str | None) -> str:
 
     command = find_spm(spm_cmd)
     if command is None:
-        raise MissingError("masks come from antspyx; for SPM see --spm-cmd and SPM_HOME (docs/spm.md)")
+        raise MissingError("antspyx makes the masks; to use SPM, see --spm-cmd and SPM_HOME (docs/spm.md)")
     return f"{'; '.join(filter(None, spm_banner(command)))} ({shlex.join(command)})"
 
 
 def _masks_template(named: str | None) -> Finding:
-    """A template must be there, but the default one may come from TemplateFlow's archive."""
-    found = _look("template", lambda: _template(named or DEFAULT_TEMPLATE), ("missing", "broken"))
-    if found.state != "missing" or named:
-        return found
+    """A template must exist, except that the default one may be fetched from TemplateFlow's archive."""
+    finding = _look("template", lambda: _template(named or DEFAULT_TEMPLATE), ("missing", "broken"))
+    if finding.state != "missing" or named:
+        return finding
     if fetch.reachable():
-        return replace(found, text=f"A run would fetch it. {found.text}", stops=False)
-    return replace(found, text=f"TemplateFlow's archive does not answer. {found.text}")
+        return replace(finding, text=f"A run would fetch it. {finding.text}", stops=False)
+    return replace(finding, text=f"TemplateFlow's archive does not answer. {finding.text}")
 
 
 def _template(spec: str) -> str:
@@ -154,25 +157,25 @@ def _template(spec: str) -> str:
     from bids_alphagan.templates import find_template
 
     try:
-        found = find_template(spec, download=False)
+        template = find_template(spec, download=False)
     except UserError as error:
         if "is not in" in str(error):
             raise MissingError(str(error)) from error
         raise
-    image = load(found.t2w)
+    image = load(template.t2w)
     shape = " x ".join(map(str, image.shape[:3]))
     size = " x ".join(f"{edge:.3g}" for edge in image.header.get_zooms()[:3])
-    where = f"{found.t2w.name}, brain mask, GM, WM and CSF maps in {found.t2w.parent}"
-    return f"{found.name}: {shape} voxels of {size} mm, {found.species or 'species not said'}; {where}"
+    where = f"{template.t2w.name}, brain mask, GM, WM and CSF maps in {template.t2w.parent}"
+    return f"{template.name}: {shape} voxels of {size} mm, {template.species or 'species unknown'}; {where}"
 
 
 def _folder(folder: Path) -> str:
-    """Where a folder is, and what may be written there."""
+    """Where a folder is, and how much may be written there."""
     try:
         if not folder.is_dir():
-            raise MissingError(f"{folder} is not there")
+            raise MissingError(f"{folder} does not exist")
     except PermissionError as error:
-        raise MissingError(f"{folder} cannot be looked at") from error
+        raise MissingError(f"{folder} cannot be accessed") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise MissingError(f"{folder} cannot be written to")
     return f"{folder}, {shutil.disk_usage(folder).free / 2**30:.0f} GB free"

@@ -1,4 +1,4 @@
-"""argv -> Config. Nothing heavy is imported before the arguments are known good."""
+"""argv -> Config. Heavy imports happen only after the arguments are checked."""
 
 import argparse
 import os
@@ -21,17 +21,17 @@ first try, on the embedded phantom:
   bids-alphagan data out participant --template data/derivatives/templateflow/tpl-RatPhantom --preset demo
   bids-alphagan data out group --template data/derivatives/templateflow/tpl-RatPhantom --preset demo
 
-exit codes: 0 all done; 1 some scans failed (listed at the end); 2 nothing could be done with this call;
-129, 130, 138, 143 interrupted by SIGHUP, SIGINT, SIGUSR1, SIGTERM: the same command goes on from the last
+exit codes: 0 all done; 1 some scans failed (listed at the end); 2 the call could not be carried out;
+129, 130, 138, 143 interrupted by SIGHUP, SIGINT, SIGUSR1, SIGTERM: the same command resumes from the last
 checkpoint
 """
 
 
-AGAIN = "The same command goes on from here (without --resume never)."
+AGAIN = "The same command resumes from here (unless it has --resume never)."
 
 
 class _Parser(ArgumentParser[Config]):
-    """The parser that argparse-dataclass makes, with a counting ``-v`` and BIDS Apps' underscores."""
+    """The parser of argparse-dataclass, with a counting ``-v`` and the underscores of BIDS Apps."""
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
         if "--verbose" in args:
@@ -64,7 +64,7 @@ def _default_of(name: str) -> str:
 
 def parser() -> _Parser:
     """The command line of ``bids-alphagan``."""
-    made = _Parser(
+    argument_parser = _Parser(
         Config,
         prog="bids-alphagan",
         description="Turn a few rat-brain MRI scans into a synthetic cohort with tissue masks (a BIDS App).",
@@ -73,29 +73,29 @@ def parser() -> _Parser:
         allow_abbrev=False,
     )
     version = f"bids-alphagan {__version__}"
-    made.add_argument(
+    argument_parser.add_argument(
         "--version",
         action="version",
         version=version,
-        help="say it and end; with -v: also what a run finds here",
+        help="show the version and exit; with -v also what a run finds on this machine",
     )
-    return made
+    return argument_parser
 
 
 def parse(argv: Sequence[str] | None = None) -> Config:
-    """Defaults, then the preset, then --config, then flags: the later wins.
+    """Read the options from the defaults, the preset, --config and the flags; later ones win.
 
     Raises
     ------
     UserError: an option's value, or a TOML file, that cannot be used.
     """
-    made = parser()
-    first = made.parse_args(argv)
+    argument_parser = parser()
+    first = argument_parser.parse_args(argv)
     from_file = read_toml(first.config) if first.config else {}
-    made.set_defaults(**from_file)
-    preset = made.parse_args(argv).preset
-    made.set_defaults(**preset_values(preset) | from_file)
-    return made.parse_args(argv).checked()
+    argument_parser.set_defaults(**from_file)
+    preset = argument_parser.parse_args(argv).preset
+    argument_parser.set_defaults(**preset_values(preset) | from_file)
+    return argument_parser.parse_args(argv).checked()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,8 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number, handler in HANDLERS.items():
         if number not in IGNORABLE or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
-    # OpenMP's threads wait for one another by spinning, which starves them beside any other busy program
-    # (benchmarks/training.py threads). It is read when torch is loaded.
+    # By default OpenMP's threads wait by spinning, which slows them down beside any other busy program
+    # (benchmarks/training.py threads). The variable is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = sys.argv[1:] if argv is None else list(argv)
     rest = [word for word in words if word not in ("--version", "-v", "-vv", "--verbose")]
@@ -120,11 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bids-alphagan: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     except Stopped as stopped:
-        _hear_no_more()
+        _ignore_signals()
         print(f"bids-alphagan: {stopped}. {AGAIN}", file=sys.stderr)
         return 128 + stopped.by
     except KeyboardInterrupt:
-        _hear_no_more()
+        _ignore_signals()
         print(f"bids-alphagan: interrupted. {AGAIN}", file=sys.stderr)
         return 128 + signal.SIGINT
     finally:
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(config: Config) -> int:
-    """Run the level. Its code takes seconds to import: not before the arguments are known to be good."""
+    """Run the level. Its code takes seconds to import, so this follows the check of the arguments."""
     from bids_alphagan.bids import raw
     from bids_alphagan.common.process.scratch import use_scratch
     from bids_alphagan.config.run import check_output
@@ -160,10 +160,10 @@ HANDLERS = {
     signal.SIGHUP: _stop,
     signal.SIGINT: signal.default_int_handler,
 }
-IGNORABLE = (signal.SIGHUP, signal.SIGINT)  # by nohup, and by a shell for what it starts in the background
+IGNORABLE = (signal.SIGHUP, signal.SIGINT)  # nohup ignores the first, a shell the second in background jobs
 
 
-def _hear_no_more() -> None:
-    """While Python ends, it gives signals their defaults back: a second one would change the exit code."""
+def _ignore_signals() -> None:
+    """At exit Python restores the default handlers, and a second signal would change the exit code."""
     for number in HANDLERS:
         signal.signal(number, signal.SIG_IGN)

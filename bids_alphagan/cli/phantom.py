@@ -1,5 +1,7 @@
-"""``bids-alphagan-phantom``: write a data set of digital rat heads. Nothing heavy is imported before its options
-are known to be good."""
+"""``bids-alphagan-phantom``: write a data set of digital rat heads.
+
+Heavy imports happen only after the options are checked.
+"""
 
 import shlex
 import signal
@@ -16,8 +18,8 @@ T2-weighted EPI at 11.7 T, with the true tissue labels and a TemplateFlow templa
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. Returns the exit status: 0, or 2 when the call cannot be carried out."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped as by Ctrl-C, which tidies up
+    """Run the command and return its exit code: 0, or 2 if the call cannot be carried out."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops like Ctrl-C, which cleans up
     parser = ArgumentParser(PhantomOptions, prog="bids-alphagan-phantom", description=EXPLANATION)
     options = parser.parse_args(argv)
     try:

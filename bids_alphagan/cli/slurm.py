@@ -1,4 +1,4 @@
-"""``bids-alphagan-slurm``: write, and submit, the Slurm jobs of a whole run."""
+"""``bids-alphagan-slurm``: write, and optionally submit, the Slurm jobs of a whole run."""
 
 import argparse
 import os
@@ -13,8 +13,9 @@ from bids_alphagan.bids import raw
 from bids_alphagan.cli import main as cli
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.files import write_text
-from bids_alphagan.config import DEFAULT_STEPS
+from bids_alphagan.config import DEFAULT_STEPS, Config
 from bids_alphagan.config.files import read_toml
+from bids_alphagan.config.option import names_of
 from bids_alphagan.config.run import check_output, check_outside
 from bids_alphagan.models import check_batch
 from bids_alphagan.qc.limits import read_limits
@@ -25,22 +26,28 @@ from bids_alphagan.training.settings import check_shares
 
 TEMPLATES = "TEMPLATEFLOW_HOME"
 PLACES = ("bids_dir", "output_dir")
-LIMITS = ("nprocs", "mem_mb", "devices")  # what settings.sh and train.sbatch fill in from Slurm
+# Other names of options, such as --qc-limits, and the field's own.
+OTHER_NAMES = {
+    f"--{name.replace('_', '-')}": f"--{f.name.replace('_', '-')}"
+    for f in fields(Config)
+    for name in names_of(f)
+}
+LIMITS = ("nprocs", "mem_mb", "devices")  # set by settings.sh and train.sbatch from Slurm's variables
 
 EPILOG = """\
-VALUE is for every stage, STAGE=VALUE for one: --time 4:00:00 train=24:00:00 --partition cpu train=gpu
+VALUE applies to every stage, STAGE=VALUE to one: --time 4:00:00 train=24:00:00 --partition cpu train=gpu
 
 examples:
   bids-alphagan-slurm BIDS_DIR OUTPUT_DIR --image bids-alphagan.sif --array %20 -- --template SIGMA_DIR
   bids-alphagan-slurm BIDS_DIR OUTPUT_DIR --gpus train=2 --sbatch qos=long --submit -- --template SIGMA_DIR
 
-exit codes: 0 all done; 2 nothing could be done, and a line says why
+exit codes: 0 all done; 2 the call could not be carried out, and a line says why
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line of ``bids-alphagan-slurm``, without what follows ``--``."""
-    made = argparse.ArgumentParser(
+    """The command line of ``bids-alphagan-slurm``, without the part after ``--``."""
+    argument_parser = argparse.ArgumentParser(
         prog="bids-alphagan-slurm",
         usage="%(prog)s BIDS_DIR OUTPUT_DIR [options] [-- options of bids-alphagan]",
         description="Write the Slurm jobs of a whole run: animals as an array, then the group level's steps.",
@@ -48,31 +55,42 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = made.add_argument
+    add = argument_parser.add_argument
     add("bids_dir", type=Path, help="the raw BIDS data set")
-    add("output_dir", type=Path, help="where the derivatives go, on a disk that all nodes see")
+    add("output_dir", type=Path, help="output folder for the derivatives, on a disk that all nodes share")
     add(
         "--image",
         type=Path,
         metavar="X.sif",
-        help="run it by apptainer (default: the app that is called here)",
+        help="run the app in this image with apptainer (default: the installed app)",
     )
-    add("--submit", action="store_true", help="submit the jobs, too")
-    add("--scripts", type=Path, metavar="DIR", help="where they are written (default: OUTPUT_DIR/code/slurm)")
-    add("--overwrite", action="store_true", help="write over scripts that are there and differ")
+    add("--submit", action="store_true", help="also submit the jobs")
+    add("--scripts", type=Path, metavar="DIR", help="folder for the scripts (default: OUTPUT_DIR/code/slurm)")
+    add("--overwrite", action="store_true", help="overwrite existing scripts that differ")
     add(
         "--stages",
         nargs="+",
         choices=STAGES,
         metavar="STAGE",
-        help=f"of {', '.join(STAGES)} (default: all but downstream)",
+        help=f"stages to run, of {', '.join(STAGES)} (default: all but downstream)",
     )
-    add("--array", default="", metavar="[TASKS][%N]", help="which tasks, and how many at once: 7,9 or %%20")
-    add("--animals-per-task", type=_positive, default=1, metavar="N", help="for more than 1000 animals")
+    add(
+        "--array",
+        default="",
+        metavar="[TASKS][%N]",
+        help="array tasks to run, and how many at once: 7,9 or %%20",
+    )
+    add(
+        "--animals-per-task",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="animals per array task, for more than 1000 animals",
+    )
     add(
         "--strict",
         action="store_true",
-        help="no group level where an animal failed (default: without that animal)",
+        help="skip the group level if an animal failed (default: run it without that animal)",
     )
     for name, text in (
         ("time", "time limit"),
@@ -81,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
         ("gpus", "GPUs"),
         ("partition", "partition"),
         ("account", "account"),
-        ("sbatch", "more options of sbatch, without their dashes: qos=long train=constraint=a100"),
+        ("sbatch", "further sbatch options, without their dashes: qos=long train=constraint=a100"),
     ):
         own = ", ".join(f"{stage} {DEFAULTS[stage][name]}" for stage in STAGES if name in DEFAULTS[stage])
         default = f" (default: {own})" if own else ""
@@ -91,20 +109,20 @@ def parser() -> argparse.ArgumentParser:
         type=_positive,
         default=300,
         metavar="S",
-        help="seconds before the time limit to save and go on (default: 300)",
+        help="seconds before the time limit at which a job saves and is requeued (default: 300)",
     )
     add(
         "--setup",
         nargs="+",
         default=[],
         metavar="LINE",
-        help="shell lines to begin with: 'module load apptainer'",
+        help="shell lines that each job runs first: 'module load apptainer'",
     )
-    return made
+    return argument_parser
 
 
 def _positive(text: str) -> int:
-    number = int(text)  # argparse tells of a ValueError
+    number = int(text)  # argparse reports a ValueError
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
@@ -132,9 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write(options: argparse.Namespace, words: Sequence[str]) -> Path:
-    """Write the scripts and return their folder; `words`: options of bids-alphagan for both levels.
+    """Write the scripts and return their folder. `words`: options of bids-alphagan for both levels.
 
-    Raises UserError for what the app or Slurm would not take; then nothing was written.
+    Raises UserError for options that the app or Slurm would refuse; then nothing is written.
     """
     run = _Run(options, words)
     config = run.config
@@ -166,7 +184,7 @@ def write(options: argparse.Namespace, words: Sequence[str]) -> Path:
     for name, text in files.items():
         path = run.folder / name
         if path.exists() and not options.overwrite and path.read_text(encoding="utf-8") != text:
-            raise UserError(f"{path} is there and differs: --overwrite, or another folder with --scripts.")
+            raise UserError(f"{path} exists and differs. Give --overwrite, or another folder with --scripts.")
     for name, text in files.items():
         write_text(run.folder / name, text)
     (run.folder / "submit.sh").chmod(0o755)
@@ -174,18 +192,18 @@ def write(options: argparse.Namespace, words: Sequence[str]) -> Path:
 
 
 class _Run:
-    """The run that the jobs are for: its options, as words and as the app understands them, and its folders."""
+    """The run that the jobs are for: its options, as words and as a Config, and its folders."""
 
     def __init__(self, options: argparse.Namespace, words: Sequence[str]) -> None:
-        """UserError for options that cannot stand in a script."""
+        """Raises UserError for options that a script cannot hold."""
         self.words = list(words)
         own = [word for word in words if word.partition("=")[0] in ("--steps", "--version", "--help", "-h")]
         if own:
-            raise UserError(f"{own[0]}: not here; --stages says what is to be done.")
+            raise UserError(f"{own[0]}: cannot be used here; choose the steps with --stages.")
         home = os.environ.get(TEMPLATES)
         given = (options.bids_dir, options.output_dir, options.scripts, options.image, home)
         if any(not text.isprintable() for text in (*words, *map(str, given))):
-            raise UserError("paths and options with line breaks and the like cannot stand in a script.")
+            raise UserError("paths and options must not contain line breaks or other control characters.")
         call = [str(options.bids_dir), str(options.output_dir)]
         cli.parse([*call, "group", *words])
         self.config = cli.parse([*call, "participant", *words])
@@ -194,7 +212,7 @@ class _Run:
         self.templates = Path(home).absolute() if home else None
 
     def paths(self) -> dict[str, str]:
-        """The files and folders that the options name, absolute, by flag."""
+        """The absolute paths of the files and folders among the options, by flag."""
         values = {
             _flag(f.name): getattr(self.config, f.name) for f in fields(self.config) if f.name not in PLACES
         }
@@ -202,9 +220,9 @@ class _Run:
         return {flag: str(value) for flag, value in values.items() if isinstance(value, Path)}
 
     def words_for_jobs(self) -> Iterator[str]:
-        """The words, and as flags what a --config file says of paths and LIMITS. All paths are absolute.
+        """The words, and the paths and LIMITS of a --config file as flags. All paths are absolute.
 
-        Jobs run in a folder of their own, and what they get of Slurm's limits would win over the file.
+        Jobs run in a folder of their own, and Slurm's limits, passed as flags, would win over the file.
         """
         config = self.config
         values = self.paths() | ({"--spm-cmd": config.spm_cmd} if config.spm_cmd else {})
@@ -225,7 +243,7 @@ class _Run:
         yield from (f"{flag}={value}" for flag, value in values.items() if flag not in given)
 
     def check_folders(self) -> None:
-        """UserError for a wrong input, or where outputs, or scripts and logs, cannot be."""
+        """Raises UserError for a wrong input, or if outputs, scripts or logs cannot be written to their folders."""
         config = self.config
         raw.check_dataset(config.bids_dir)
         check_output(config.bids_dir, config.output_dir, config.work)
@@ -233,24 +251,25 @@ class _Run:
         for path in (self.folder, self.folder.resolve()):
             if "%" in str(path) or "\\" in str(path):
                 raise UserError(
-                    f"{path}: Slurm takes % and \\ in the place of its logs for patterns. Give another "
+                    f"{path}: Slurm reads % and \\ in the path of its logs as patterns. Give another "
                     "OUTPUT_DIR, or another folder for scripts and logs with --scripts."
                 )
 
     def check_image(self, image: Path) -> None:
-        """UserError for what is no image, and for what apptainer cannot bind."""
+        """Raises UserError for a file that is not an image, and for paths that apptainer cannot bind."""
         if not image.exists():
-            raise UserError(f"--image {image}: is not there.")
+            raise UserError(f"--image {image}: does not exist.")
         if image.is_file():
             with image.open("rb") as stream:
-                is_image = stream.read(64)[32:].startswith(b"SIF_MAGIC")  # after a line for the shell
+                is_image = stream.read(64)[32:].startswith(b"SIF_MAGIC")  # after a shebang line
         else:
             is_image = (image / ".singularity.d").is_dir()
         if not is_image:
-            raise UserError(f"--image {image}: is not an image of apptainer, a SIF file or a sandbox.")
+            raise UserError(f"--image {image}: is not an apptainer image (a SIF file or a sandbox).")
         if self.templates and not self.templates.is_dir():
             raise UserError(
-                f"{TEMPLATES}={self.templates}: no such folder, which jobs with an image need. Make or unset it."
+                f"{TEMPLATES}={self.templates}: no such folder, but jobs with an image need it. "
+                "Create it or unset the variable."
             )
         bound = (self.config.bids_dir, self.config.output_dir, self.templates, *self.paths().values())
         for path in map(str, filter(None, bound)):
@@ -258,7 +277,7 @@ class _Run:
                 raise UserError(f"{path}: apptainer cannot bind a path with a colon or a comma.")
 
     def check_options(self, jobs: Sequence[Stage]) -> None:
-        """UserError for options that the app would refuse in a job, after hours in the queue."""
+        """Raises UserError for options that the app would refuse in a job, after hours in the queue."""
         config = self.config
         raw.read_filters(config.bids_filter_file)
         if config.gate_limits:
@@ -273,8 +292,8 @@ class _Run:
         without = [job.name for job in group if not int(job.gpus) and "gpu" not in str(job.sbatch)]
         if config.device == "cuda" and without:
             raise UserError(
-                f"--device cuda: no GPU is asked for {', '.join(without)}. Leave it out: "
-                "a job takes a GPU where it has one."
+                f"--device cuda: no GPU is requested for {', '.join(without)}. Request one with "
+                "--gpus, or leave out --device cuda: a job uses a GPU if it has one."
             )
         words = list(self.words_for_jobs())
         for gpus in (int(job.gpus) for job in group if job.name == "train"):
@@ -286,9 +305,10 @@ class _Run:
 
 
 def _flag(word: str) -> str:
-    """The flag that a field's name, or a word of the command line, stands for."""
+    """The flag for a field's name or a word of the command line."""
     flag = word.partition("=")[0].replace("_", "-")
-    return "--work-dir" if flag == "-w" else flag if flag.startswith("-") else f"--{flag}"
+    flag = "--work-dir" if flag == "-w" else flag if flag.startswith("-") else f"--{flag}"
+    return OTHER_NAMES.get(flag, flag)
 
 
 def _submit(folder: Path) -> None:

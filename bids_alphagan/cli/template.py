@@ -1,4 +1,4 @@
-"""``bids-alphagan-template``: fetch and check templates ahead of a run, for a cluster without a network."""
+"""``bids-alphagan-template``: fetch and check templates before a run, for a cluster without a network."""
 
 import argparse
 import shlex
@@ -20,40 +20,47 @@ examples:
   bids-alphagan-template Fischer344 RESILIENT:cohort-1 --home /scratch/me/templates
   bids-alphagan-template ~/SIGMA/SIGMA_Rat_Functional_Imaging
 
-exit codes: 0 all can be used; 2 one cannot, and a line says why
+exit codes: 0 all templates can be used; 2 one cannot, and a line says why
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line of ``bids-alphagan-template``."""
-    made = argparse.ArgumentParser(
+    argument_parser = argparse.ArgumentParser(
         prog="bids-alphagan-template",
-        description="Fetch templates if they are not there, check them, and say what they are.",
+        description="Fetch missing templates, check them, and describe them.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument("template", nargs="+", help="TemplateFlow NAME[:cohort-N], or a template's folder")
-    made.add_argument(
+    argument_parser.add_argument(
+        "template", nargs="+", help="TemplateFlow NAME[:cohort-N], or a template's folder"
+    )
+    argument_parser.add_argument(
         "--home",
         type=Path,
         help="TemplateFlow's folder (default: TEMPLATEFLOW_HOME and ~/.cache/templateflow)",
     )
-    made.add_argument("--no-download", action="store_true", help="only look at what is there")
-    made.add_argument("--again", action="store_true", help="fetch anew what is there, too")
-    made.add_argument("--shrink", type=Path, metavar="NEWDIR", help="copy a template of ten times the size")
-    return made
+    argument_parser.add_argument("--no-download", action="store_true", help="use only local files")
+    argument_parser.add_argument("--again", action="store_true", help="fetch existing files again, too")
+    argument_parser.add_argument(
+        "--shrink",
+        type=Path,
+        metavar="NEWDIR",
+        help="copy a template that was enlarged ten times, in true size",
+    )
+    return argument_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, or 2 when a template cannot be used."""
-    made = parser()
-    options = made.parse_args(argv)
+    """Run the command and return its exit code: 0, or 2 if a template cannot be used."""
+    argument_parser = parser()
+    options = argument_parser.parse_args(argv)
     if options.shrink and len(options.template) > 1:
-        made.error("--shrink copies one template at a time")
+        argument_parser.error("--shrink copies one template at a time")
     if options.again and options.no_download:
-        made.error("--again downloads: leave out --no-download")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped as by Ctrl-C, which tidies up
+        argument_parser.error("--again downloads: leave out --no-download")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops like Ctrl-C, which cleans up
     screen_log(0)
     failed = False
     try:
@@ -64,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"bids-alphagan-template: error: {' '.join(str(error).split())}", file=sys.stderr)
                 failed = True
     except KeyboardInterrupt:
-        print("bids-alphagan-template: interrupted; nothing is left half fetched", file=sys.stderr)
+        print("bids-alphagan-template: interrupted; no half-fetched files are left", file=sys.stderr)
         return 130
     finally:
         close_logs()
@@ -82,22 +89,22 @@ def _look(spec: str, options: argparse.Namespace) -> str:
 
 
 def summary(template: Template, spec: str) -> str:
-    """What a template is, in lines, and how to use it from where it is."""
+    """A description of a template, one fact per line, and how to use it from its folder."""
     image = load(template.t2w)
     volumes = template.volumes
     assert volumes  # find_template measures them
     paths = [*template.parts.values(), *filter(None, [template.background])]
     facts = {
         "template": template.name,
-        "species": template.species or "not known (template_description.json would say it)",
+        "species": template.species or "unknown (template_description.json can name it)",
         "voxels": " x ".join(f"{size:g}" for size in image.header.get_zooms()[:3]) + " mm",
         "shape": " x ".join(map(str, image.shape[:3]))
         + ", axes to "
         + "".join(nib.aff2axcodes(image.affine)),
         "brain": "{:.2f} mL: GM {:.2f}, WM {:.2f}, CSF {:.2f} mL".format(*volumes),
         **{label: str(path) for label, path in template.parts.items()},
-        "background map": str(template.background or "none: it is made from the others"),
-        "citation": template.citation or "not known",
+        "background map": str(template.background or "none: computed from the other maps"),
+        "citation": template.citation or "unknown",
         "on disk": f"{sum(path.stat().st_size for path in paths) / 1e6:.1f} MB",
         "next": f"bids-alphagan BIDS_DIR OUTPUT_DIR participant --template {_argument(template, spec)}",
     }

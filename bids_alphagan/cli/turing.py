@@ -11,54 +11,64 @@ from bids_alphagan.common.errors import UserError
 from bids_alphagan.turing import KitOptions, make, score_kit
 from bids_alphagan.turing.volumes import PLANES
 
-MOST_MB = 2000  # a page that browsers still open
+MOST_MB = 2000  # the largest page that browsers open
 
 EPILOG = """\
 examples:
   bids-alphagan-turing make OUTPUT_DIR kit         kit/turing.html for raters, kit-key.json for you alone
   bids-alphagan-turing score kit answers_*.json    writes kit-scores/
 
-exit codes: 0 all done; 1 some answers were left out, and a line each says why; 2 nothing could be done
+exit codes: 0 all done; 1 some answers were left out, and a line each says why; 2 the call could not be carried out
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line of ``bids-alphagan-turing``."""
-    made = argparse.ArgumentParser(
+    argument_parser = argparse.ArgumentParser(
         prog="bids-alphagan-turing",
         description="The visual Turing test: can people tell the real scans from the synthetic ones?",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    commands = made.add_subparsers(dest="command", required=True)
-    kit = commands.add_parser("make", help="write a page for raters, and the key", allow_abbrev=False)
-    kit.add_argument("output_dir", type=Path, help="what bids-alphagan has written: scans and cohorts")
-    kit.add_argument("kit", type=Path, help="folder for the page; the raters get all of it")
+    commands = argument_parser.add_subparsers(dest="command", required=True)
+    kit = commands.add_parser("make", help="write a page for raters and its key", allow_abbrev=False)
+    kit.add_argument("output_dir", type=Path, help="an output folder of bids-alphagan: scans and cohorts")
+    kit.add_argument("kit", type=Path, help="folder for the page; give all of it to the raters")
     kit.add_argument("--n-real", type=_count, default=20, metavar="N", help="real scans (default: 20)")
     kit.add_argument(
         "--n-per-model", type=_count, default=15, metavar="N", help="of each model (default: 15)"
     )
-    kit.add_argument("--models", nargs="+", metavar="MODEL", help="default: sigmarat1 and sigmarat2 if there")
-    kit.add_argument("--suffix", metavar="KIND", help="kind of scan (bold, T2w ...), where there are several")
-    kit.add_argument("--plane", choices=list(PLANES), default="axial", help="slices to show (default: axial)")
-    kit.add_argument("--seed", type=_seed, metavar="N", help="which scans are drawn (default: at random)")
     kit.add_argument(
-        "--max-mb", type=_size, default=120.0, metavar="MB", help="largest page; else coarser slices (120)"
+        "--models", nargs="+", metavar="MODEL", help="default: sigmarat1 and sigmarat2, if they exist"
     )
-    kit.add_argument("--key", type=Path, metavar="FILE", help="where the key goes (default: KIT-key.json)")
-    scores = commands.add_parser("score", help="score the raters' files", allow_abbrev=False)
-    scores.add_argument("kit", type=Path, help="the folder that make has written")
+    kit.add_argument("--suffix", metavar="KIND", help="kind of scan (bold, T2w ...), if there are several")
+    kit.add_argument(
+        "--plane", choices=list(PLANES), default="axial", help="orientation of the slices (default: axial)"
+    )
+    kit.add_argument(
+        "--seed", type=_seed, metavar="N", help="random seed of the selection of scans (default: random)"
+    )
+    kit.add_argument(
+        "--max-mb",
+        type=_size,
+        default=120.0,
+        metavar="MB",
+        help="largest page; coarser slices if needed (default: 120)",
+    )
+    kit.add_argument("--key", type=Path, metavar="FILE", help="file for the key (default: KIT-key.json)")
+    scores = commands.add_parser("score", help="score the raters' answers", allow_abbrev=False)
+    scores.add_argument("kit", type=Path, help="the folder that `make` wrote")
     scores.add_argument("answers", type=Path, nargs="+", help="the raters' files")
     scores.add_argument("--key", type=Path, metavar="FILE", help="the kit's key (default: KIT-key.json)")
-    scores.add_argument("--out", type=Path, metavar="DIR", help="where the tables go (default: KIT-scores)")
+    scores.add_argument("--out", type=Path, metavar="DIR", help="folder for the tables (default: KIT-scores)")
     scores.add_argument(
         "--margin",
         type=float,
         default=0.1,
-        help="right answers of 0.5 ± MARGIN count as guessing (default: 0.1)",
+        help="an accuracy of 0.5 ± MARGIN counts as guessing (default: 0.1)",
     )
-    return made
+    return argument_parser
 
 
 def _count(text: str) -> int:
@@ -74,7 +84,7 @@ def _size(text: str) -> float:
 
 
 def _number(text: str, kind: type, least: int, most: int | None = None) -> Any:
-    value = kind(text)  # argparse tells of a ValueError
+    value = kind(text)  # argparse reports a ValueError
     if not value >= least:
         raise argparse.ArgumentTypeError(f"{text} is less than {least}")
     if most is not None and value > most:
@@ -96,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make(options: argparse.Namespace) -> int:
-    wanted = KitOptions(
+    kit_options = KitOptions(
         n_real=options.n_real,
         n_per_model=options.n_per_model,
         models=options.models,
@@ -106,17 +116,19 @@ def _make(options: argparse.Namespace) -> int:
         most_mb=options.max_mb,
         key=options.key,
     )
-    made = make(options.output_dir, options.kit, wanted)
-    slices, rows, columns = made.shape
-    print("scans         " + ", ".join(f"{n} {truth}" for truth, n in made.counts.items()))
+    kit = make(options.output_dir, options.kit, kit_options)
+    slices, rows, columns = kit.shape
+    print("scans         " + ", ".join(f"{n} {truth}" for truth, n in kit.counts.items()))
     print(f"slices        {slices} of {columns} x {rows} voxels in each scan")
-    print(f"page          {made.page} ({made.size / 1e6:.1f} MB)")
-    print(f"key           {made.key}: keep it from the raters")
-    for note in made.notes:
+    print(f"page          {kit.page} ({kit.size / 1e6:.1f} MB)")
+    print(f"key           {kit.key}: do not give it to the raters")
+    for note in kit.notes:
         print(f"note          {note}")
     key = ["--key", str(options.key)] if options.key else []
     words = ["bids-alphagan-turing", "score", str(options.kit), "ANSWERS...", *key]
-    print(f"next          give raters {options.kit}, collect their files, then: {shlex.join(words)}")
+    print(
+        f"next          give {options.kit} to the raters, collect their files, then run: {shlex.join(words)}"
+    )
     return 0
 
 

@@ -1,1 +1,1 @@
-"""What every room uses: errors, files, logs, volumes, the process."""
+"""Shared by all subpackages: errors, files, logs, volumes, and the state of the process."""

@@ -1,7 +1,7 @@
-"""Entries of the doors (MODELS, SEGMENTERS, QUESTIONS) name their code and load it when it is used.
+"""Registry entries (MODELS, SEGMENTERS, QUESTIONS) name their code and load it on first use.
 
-``--help`` and the participant level read the entries, and torch, MONAI and antspyx take seconds to import. So an
-entry holds "module:attribute". All other imports of the package stand at the top of their file.
+``--help`` and the participant level read the entries, but torch, MONAI and antspyx take seconds to import. An
+entry therefore holds "module:attribute". All other imports of the package are at the top of their file.
 """
 
 import importlib
@@ -11,19 +11,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Lazy:
-    """Code by its name: ``Lazy("package.module:attribute").load()``, or the module where no attribute is named."""
+    """Code by name: ``Lazy("package.module:attribute").load()``, or the module if no attribute is named."""
 
     name: str
 
     def load(self) -> Any:
-        """The attribute, or the module."""
+        """Import and return the attribute, or the module."""
         module, _, attribute = self.name.partition(":")
-        found = importlib.import_module(module)
+        target = importlib.import_module(module)
         for part in filter(None, attribute.split(".")):
-            found = getattr(found, part)
-        return found
+            target = getattr(target, part)
+        return target
 
 
 def loaded(code: Any) -> Any:
-    """The code of an entry, which may be named by `Lazy` or stand in the entry itself."""
+    """The code of an entry, whether it is given as `Lazy` or directly."""
     return code.load() if isinstance(code, Lazy) else code

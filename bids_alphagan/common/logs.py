@@ -1,4 +1,4 @@
-"""Where log messages go: the screen, and a file for each run."""
+"""Log messages go to the screen and to one file per run."""
 
 import logging
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ _handlers: list[logging.Handler] = []
 
 
 def screen_log(verbose: int) -> None:
-    """Messages to standard error: ours from INFO on, other libraries' only when asked for."""
+    """Log to standard error: this package from INFO (`verbose` 0) or DEBUG (1), other libraries too (2)."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     handler.setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -18,24 +18,24 @@ def screen_log(verbose: int) -> None:
 
 
 def errors_only() -> None:
-    """Leave the rest to another process."""
+    """Log errors only; another process logs the rest."""
     logging.getLogger("bids_alphagan").setLevel(logging.ERROR)
 
 
 def file_log(path: Path) -> None:
-    """Every message of ours and of nipype's to a file."""
+    """Log all messages of this package and of nipype to a file."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     _add(handler, "bids_alphagan", "nipype")
 
 
 def log_files() -> list[str]:
-    """The files that messages go to now."""
+    """The paths of the current log files."""
     return [handler.baseFilename for handler in _handlers if isinstance(handler, logging.FileHandler)]
 
 
 def worker_log(paths: Sequence[str]) -> None:
-    """In a new worker process: messages go to the same files as those of the process that started it."""
+    """In a new worker process: log to the same files as the process that started it."""
     logging.getLogger("bids_alphagan").setLevel(logging.DEBUG)
     logging.getLogger("bids_alphagan").propagate = False
     for path in paths:
@@ -49,7 +49,7 @@ def _add(handler: logging.Handler, *names: str) -> None:
 
 
 def close_logs() -> None:
-    """Take back what `screen_log` and `file_log` added to the loggers, so that the next run has its own."""
+    """Remove the handlers that `screen_log` and `file_log` added, so that the next run starts with its own."""
     while _handlers:
         handler = _handlers.pop()
         for name in ("bids_alphagan", "nipype", ""):

@@ -1,6 +1,6 @@
-"""Scans as arrays: read any NIfTI safely, bring it to the network's cube, and bring a cube back.
+"""Scans as arrays: read any NIfTI, resample it to the network's cube, and map a cube back to the scan's grid.
 
-Nothing here knows BIDS; nothing here writes anywhere but to the path it is given.
+Nothing here depends on BIDS, and nothing is written except to the path that is given.
 """
 
 import math
@@ -26,9 +26,9 @@ class Conformed(NamedTuple):
 
     Attributes
     ----------
-    data: float32 array (N, N, N) in [-1, 1], axes running to Right, Anterior, Superior; padding is -1.
-    affine: (4, 4), voxel to world in mm: the anatomy stays where it was.
-    record: what was done, as written to the sidecar; `restore` undoes it.
+    data: float32 array (N, N, N) in [-1, 1], axes to Right, Anterior, Superior; padding is -1.
+    affine: (4, 4), voxel to world in mm; world positions are those of the source.
+    record: the steps of the preparation, as written to the sidecar; `restore` undoes them.
     """
 
     data: np.ndarray
@@ -40,11 +40,11 @@ def read_reference(path: Path) -> tuple[nib.Nifti1Image, dict[str, Any]]:
     """Read a scan and reduce it to one 3D magnitude volume.
 
     Accepts NIfTI of any orientation, integer with scale factors, floating point or complex (the magnitude
-    is taken), 3D or 4D. A 4D series is reduced by a mean that leaves out volumes unlike the rest.
+    is taken), 3D or 4D. A 4D series is averaged without outlier volumes (`robust_mean`).
 
     Returns
     -------
-    The volume as (x, y, z) with the source's header, and a record of what was done.
+    The float32 volume (x, y, z) with the source's header, and a record of the steps taken.
 
     Raises
     ------
@@ -63,24 +63,24 @@ def read_reference(path: Path) -> tuple[nib.Nifti1Image, dict[str, Any]]:
     data = np.asarray(data, dtype=np.float32)
     if not np.isfinite(data).all():
         bad = int(np.size(data) - np.isfinite(data).sum())
-        raise ScanError(f"{path}: {bad} voxels are NaN or infinite. Mend or leave out this scan.")
+        raise ScanError(f"{path}: {bad} voxels are NaN or infinite. Repair or exclude this scan.")
     if data.ndim == 4:
         data, kept = robust_mean(data)
         record |= {"NumberOfVolumes": image.shape[3], "VolumesAveraged": kept}
     if np.ptp(data) == 0:
-        raise ScanError(f"{path}: every voxel is {data.flat[0]:g}; there is no image in it.")
+        raise ScanError(f"{path}: every voxel is {data.flat[0]:g}; it holds no image.")
     return nib.Nifti1Image(data, image.affine, image.header), record
 
 
 def load(path: Path | str) -> nib.Nifti1Image:
-    """Open a NIfTI file that this package wrote or has checked; the data are read when they are used."""
+    """Open a NIfTI file that this package wrote or has checked. The data are read on first use."""
     return cast(nib.Nifti1Image, nib.load(path))
 
 
 def read_cube(path: Path) -> np.ndarray:
     """Read a prepared scan (desc-preproc): (N, N, N) float32, finite.
 
-    Raises UserError where it is damaged or no cube: something has happened to it since it was prepared.
+    Raises UserError if the file is damaged or not a cube, that is, changed since it was prepared.
     """
     try:
         cube = np.asarray(load(path).dataobj, dtype=np.float32)
@@ -88,17 +88,21 @@ def read_cube(path: Path) -> np.ndarray:
         raise UserError(f"{path}: cannot be read ({error}). Run participant again for this scan.") from error
     cube = cube[..., 0] if cube.ndim == 4 else cube
     if cube.ndim != 3 or len(set(cube.shape)) > 1 or not np.isfinite(cube).all():
-        what = f"is no cube ({cube.shape})" if np.isfinite(cube).all() else "holds NaN or infinite voxels"
+        what = (
+            f"is not a cube (shape {cube.shape})"
+            if np.isfinite(cube).all()
+            else "holds NaN or infinite voxels"
+        )
         raise UserError(f"{path}: {what}. Run participant again for this scan.")
     return cube
 
 
 def read_map(path: Path, record: Mapping[str, Any]) -> np.ndarray:
-    """Read a map in [0, 1] on a scan's own grid; bring it to the scan's cube: (N, N, N) float32 in [-1, 1].
+    """Read a map in [0, 1] on a scan's own grid and bring it to the scan's cube: (N, N, N) float32 in [-1, 1].
 
-    record: `Conformed.record` of the scan, whose padding, resampling and axes the map follows.
+    record: `Conformed.record` of the scan; the map gets the same padding, resampling and axes.
 
-    Raises UserError where the file is damaged or lies on another grid than the scan.
+    Raises UserError if the file is damaged or is not on the grid of the scan.
     """
     try:
         image = load(path)
@@ -118,15 +122,17 @@ def read_map(path: Path, record: Mapping[str, Any]) -> np.ndarray:
 
 
 def check_there(path: Path) -> None:
-    """Raise ScanError unless there is a file with something in it."""
+    """Raise ScanError unless `path` is a file that is not empty."""
     if not path.is_file():
-        raise ScanError(f"{path}: no such file (a link to content that was never fetched?).")
+        raise ScanError(
+            f"{path}: no such file. If it is a link to content of git-annex or DataLad, fetch that first."
+        )
     if path.stat().st_size == 0:
         raise ScanError(f"{path}: the file is empty (0 bytes). Copy it again.")
 
 
 def voxels(path: Path) -> int:
-    """How many voxels one volume of a scan has; 0 where it cannot be read, which reading it will tell."""
+    """Number of voxels in one volume of a scan; 0 if it cannot be read (reading it later raises the error)."""
     try:
         return math.prod(_load(path).shape[:3])
     except ScanError:
@@ -152,11 +158,13 @@ def _check_geometry(image: nib.Nifti1Image, path: Path) -> None:
     if len(shape) not in (3, 4) or min(shape) < 1:
         raise ScanError(f"{path}: has shape {shape}; a scan must be 3D, or 4D with time as the last axis.")
     if min(shape[:3]) < 4:
-        raise ScanError(f"{path}: has shape {shape}; fewer than 4 voxels along an axis is no volume.")
+        raise ScanError(
+            f"{path}: has shape {shape}; a scan with fewer than 4 voxels along an axis cannot be used."
+        )
     affine = np.full((4, 4), np.nan) if image.affine is None else image.affine
     zooms = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * np.prod(zooms):
-        raise ScanError(f"{path}: its affine is broken (not finite, or it has no volume): {affine.tolist()}.")
+        raise ScanError(f"{path}: its affine is broken (not finite, or singular): {affine.tolist()}.")
     across = float((np.array(shape[:3]) * zooms).max())
     if across < 1:
         raise ScanError(
@@ -166,14 +174,14 @@ def _check_geometry(image: nib.Nifti1Image, path: Path) -> None:
 
 
 def robust_mean(series: np.ndarray) -> tuple[np.ndarray, int]:
-    """Average a (x, y, z, t) series without the volumes that do not agree with the others.
+    """Average a (x, y, z, t) series without outlier volumes.
 
     Each volume's Pearson correlation with the voxelwise median volume is taken; volumes more than
     `OUTLIER_Z` robust standard deviations (1.4826 MAD) below the median correlation are left out.
 
     Returns
     -------
-    float32 (x, y, z), and the number of volumes that were averaged.
+    The mean, float32 (x, y, z), and the number of volumes in it.
     """
     n = series.shape[3]
     if n < 3:
@@ -187,19 +195,19 @@ def robust_mean(series: np.ndarray) -> tuple[np.ndarray, int]:
         scores[t] = volume @ centre / max(np.linalg.norm(volume) * np.linalg.norm(centre), 1e-12)
     middle = np.median(scores)
     spread = 1.4826 * np.median(np.abs(scores - middle))
-    # The floor keeps a series without motion whole: its correlations differ by rounding only.
+    # The floor keeps all volumes of a series without motion, whose correlations differ by rounding only.
     keep = scores >= middle - np.maximum(OUTLIER_Z * spread, 1e-3)
     return series[..., keep].mean(axis=3, dtype=np.float64).astype(np.float32), int(keep.sum())
 
 
 def conform(image: nib.Nifti1Image, grid: int, upper_percentile: float) -> Conformed:
-    """Bring a 3D volume to a cube of `grid` voxels with intensities in [-1, 1].
+    """Bring a 3D volume to a cube of `grid` voxels per edge with intensities in [-1, 1].
 
     Axes are permuted and flipped to RAS (lossless). Axes longer than `grid` are resampled (linear, after
     Gaussian smoothing against aliasing) to exactly `grid` voxels over the same field of view; nothing is
-    ever cropped. The rest is padded with zero intensity, centred. Intensities map linearly from
-    [min(0, minimum), upper] to [-1, 1], where upper is the `upper_percentile` of the scan; brighter voxels
-    are clipped to 1. Source: Ferreira et al. 2022, section 2.2 (doi 10.3390/app12104844).
+    cropped. Shorter axes are padded with zero intensity, centred. Intensities map linearly from
+    [min(0, minimum), upper] to [-1, 1], where upper is the `upper_percentile` (0 to 100) of the scan; brighter
+    voxels are clipped to 1. Source: Ferreira et al. 2022, section 2.2 (doi 10.3390/app12104844).
     """
     orientation = io_orientation(image.affine)
     data = apply_orientation(np.asarray(image.dataobj, dtype=np.float32), orientation)
@@ -240,7 +248,7 @@ def _box(before: list[int], shape: tuple[int, ...]) -> tuple[slice, ...]:
 
 
 def _resample(data: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarray:
-    """Resample over the same field of view: voxel edges, not voxel centres, of both grids coincide."""
+    """Resample over the same field of view: the outer voxel edges of both grids coincide."""
     factor = np.array(data.shape) / np.array(shape)
     return ndimage.affine_transform(
         data, np.diag(factor), offset=(factor - 1) / 2, output_shape=shape, order=order, mode="nearest"
@@ -248,7 +256,10 @@ def _resample(data: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarra
 
 
 def shrink(data: np.ndarray, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Resample (x, y, z) to fewer voxels over the same field of view, smoothed against aliasing."""
+    """Resample (x, y, z) to fewer voxels over the same field of view, smoothed against aliasing.
+
+    Returns the data and their affine (4, 4).
+    """
     factor = np.array(data.shape) / np.array(shape)
     # 0.5 * (factor - 1) voxels: the usual width against aliasing, none where the axis keeps its size.
     smooth = ndimage.gaussian_filter(data, 0.5 * (factor - 1))
@@ -258,17 +269,17 @@ def shrink(data: np.ndarray, affine: np.ndarray, shape: tuple[int, ...]) -> tupl
 
 
 def field_of_view(record: Mapping[str, Any]) -> tuple[slice, ...]:
-    """The part of the cube that a conformed scan fills (the rest is padding), from its `record`."""
+    """The part of the cube that a conformed scan fills, from its `record`; the rest is padding."""
     shape = tuple(record["ResampledGrid"] or record["SourceGrid"])
     return _box(list(record["PaddingBefore"]), shape)
 
 
 def restore(cube: np.ndarray, like: nib.Nifti1Image, record: Mapping[str, Any]) -> nib.Nifti1Image:
-    """Undo `conform`: a cube in [-1, 1] becomes a scan in the geometry of a real one.
+    """Undo `conform`: map a cube in [-1, 1] to the geometry of a real scan.
 
     Parameters
     ----------
-    cube: (N, N, N), values in [-1, 1]; others are clipped.
+    cube: (N, N, N); values outside [-1, 1] are clipped.
     like: the real scan whose header, affine, grid and data type the result takes.
     record: `Conformed.record` of that real scan.
     """
@@ -282,7 +293,7 @@ def restore(cube: np.ndarray, like: nib.Nifti1Image, record: Mapping[str, Any]) 
 
 
 def restore_map(cube: np.ndarray, like: nib.Nifti1Image, record: Mapping[str, Any]) -> np.ndarray:
-    """Undo `read_map`: a cube in [-1, 1] becomes a map (x, y, z) float32 in [0, 1] on the grid of `like`."""
+    """Undo `read_map`: map a cube in [-1, 1] to a float32 map (x, y, z) in [0, 1] on the grid of `like`."""
     data = np.asarray(cube, np.float32)[field_of_view(record)]
     native = tuple(record["SourceGrid"])
     if data.shape != native:
@@ -299,7 +310,7 @@ def _inverse(orientation: np.ndarray) -> np.ndarray:
 
 
 def with_header(data: np.ndarray, like: nib.Nifti1Image, time_axis: bool | None = None) -> nib.Nifti1Image:
-    """Dress a 3D array (x, y, z) in the header of `like`, as the scanner's converter would have written it.
+    """Store a 3D array (x, y, z) with the header of `like`, as the scanner's converter would have written it.
 
     Data type and scale factors of `like` are kept (integers are rounded and clipped to the type's range;
     float32 replaces complex). With `time_axis` (default: if `like` is 4D) the result is (x, y, z, 1).
@@ -318,12 +329,12 @@ def with_header(data: np.ndarray, like: nib.Nifti1Image, time_axis: bool | None 
     data = data.astype(dtype)
     time_axis = like.ndim == 4 if time_axis is None else time_axis
     image = nib.Nifti1Image(data[..., None] if time_axis else data, like.affine, header)
-    image.header.set_slope_inter(slope, inter)  # after the constructor, which forgets it
+    image.header.set_slope_inter(slope, inter)  # the constructor resets it
     return image
 
 
 def with_grid(data: np.ndarray, like: nib.Nifti1Image) -> nib.Nifti1Image:
-    """A map (x, y, z) on the grid and affine of `like`, with the map's own data type."""
+    """An image of a map (x, y, z) with the grid and affine of `like` and the map's own data type."""
     header = like.header.copy()
     header.set_data_dtype(data.dtype)
     header["cal_min"] = header["cal_max"] = 0
@@ -332,12 +343,15 @@ def with_grid(data: np.ndarray, like: nib.Nifti1Image) -> nib.Nifti1Image:
 
 
 def tissue_labels(maps: Mapping[str, np.ndarray], brain: np.ndarray) -> np.ndarray:
-    """The dseg (uint8): inside the brain mask the most probable of "GM" (1), "WM" (2) and "CSF" (3), 0 outside."""
+    """The tissue labels (dseg, uint8): in the brain the most probable of "GM" (1), "WM" (2), "CSF" (3), else 0.
+
+    maps: probabilities in [0, 1], and `brain`: bool, all (x, y, z).
+    """
     best = np.argmax([maps[tissue] for tissue in ("GM", "WM", "CSF")], axis=0) + 1
     return np.where(brain, best, 0).astype(np.uint8)
 
 
 def save(image: nib.Nifti1Image, path: Path) -> None:
-    """Write a NIfTI file beside `path`, then rename it: no reader ever sees half a scan."""
+    """Write a NIfTI file beside `path`, then rename it, so that a reader never sees half a scan."""
     with replacing(path) as temporary:
         nib.save(image, temporary)

@@ -1,7 +1,7 @@
-"""Every option, once: a field is a flag, its help text, its TOML key and its line in the run record.
+"""All options, each declared once: a field is a flag, its help text, its TOML key and its line in the run record.
 
-A field's `step` metadata names the steps whose result it changes; a finished step is done again when one of
-its fields, or those of a step before it, has another value (see `Config.settings`).
+A field's `step` metadata names the step whose result it changes. A finished step is done again if one of
+its fields, or of the steps before it, has another value (see `Config.settings`).
 """
 
 import os
@@ -35,7 +35,7 @@ def _label(prefix: str) -> Callable[[str], str]:
 def _with_absolute_program(command: str) -> str:
     try:
         program, *rest = shlex.split(command)
-    except ValueError:  # no command: who looks for the program says so
+    except ValueError:  # not a command; the search for the program reports it
         return command
     is_relative = os.sep in program and not Path(program).is_absolute()
     return shlex.join([str(Path(program).absolute()), *rest]) if is_relative else command
@@ -43,11 +43,15 @@ def _with_absolute_program(command: str) -> str:
 
 @dataclass(frozen=True)
 class Config(TrainingOptions, EvaluationOptions):
-    """One run. Paths are as given; `checked` raises UserError for values that make no sense."""
+    """One run. Paths are as given; `checked` raises UserError for values that cannot be used."""
 
     bids_dir: Path = field(metadata={"args": ["bids_dir"], "type": Path, "help": "the raw BIDS data set"})
     output_dir: Path = field(
-        metadata={"args": ["output_dir"], "type": Path, "help": "where the derivatives go (shared by runs)"}
+        metadata={
+            "args": ["output_dir"],
+            "type": Path,
+            "help": "output folder for the derivatives (shared by runs)",
+        }
     )
     analysis_level: str = field(
         metadata={
@@ -104,7 +108,7 @@ class Config(TrainingOptions, EvaluationOptions):
         metavar="DIR",
     )
     nprocs: Optional[int] = option(
-        "processes at once (default: all cores)",
+        "number of parallel processes (default: all cores)",
         type=int,
         metavar="N",
         least=1,
@@ -129,7 +133,9 @@ class Config(TrainingOptions, EvaluationOptions):
         type=Path,
         metavar="FILE",
     )
-    stop_on_first_crash: bool = option("stop at the first scan that fails (default: the others go on)", False)
+    stop_on_first_crash: bool = option(
+        "stop at the first scan that fails (default: go on with the others)", False
+    )
     verbose: int = option(
         "more log messages on the screen; twice: all of them",
         0,
@@ -137,14 +143,14 @@ class Config(TrainingOptions, EvaluationOptions):
         "--verbose",
     )
     config: Optional[Path] = option(
-        "TOML file with any of these options; flags win over it",
+        "TOML file with any of these options; flags override it",
         type=Path,
         metavar="FILE.toml",
     )
 
     # Preparation and masks
     grid: int = option(
-        "edge of the cube that scans are brought to, voxels (4, 5, 6 or 7 times a power of two)",
+        "edge of the cube that scans are resampled to, in voxels (4, 5, 6 or 7 times a power of two)",
         64,
         least=16,
         most=256,
@@ -152,7 +158,7 @@ class Config(TrainingOptions, EvaluationOptions):
         step="participant",
     )
     intensity_percentile: float = option(
-        "percentile of the scan's intensities that becomes 1; brighter voxels are clipped. 100: no clipping",
+        "percentile of the scan's intensities that maps to 1; brighter voxels are clipped. 100: no clipping",
         100.0,
         least=50,
         most=100,
@@ -166,7 +172,7 @@ class Config(TrainingOptions, EvaluationOptions):
         step="participant",
     )
     segmenter: str = option(
-        "how tissue masks are made; auto: spm where SPM is found, else ants",
+        "how tissue masks are made; auto: spm if SPM is found, else ants",
         "auto",
         choices=Names([AUTO], SEGMENTERS, [NONE]),
         step="participant",
@@ -178,7 +184,7 @@ class Config(TrainingOptions, EvaluationOptions):
         step="participant",
     )
     spm_time_limit: float = option(
-        "minutes that SPM may take for a scan; then it is stopped, and the scan fails",
+        "minutes that SPM may take for a scan; after that it is stopped and the scan fails",
         30.0,
         least=0.01,
         most=10**6,
@@ -186,7 +192,7 @@ class Config(TrainingOptions, EvaluationOptions):
         step="participant",
     )
     bias_corrected: bool = option(
-        "write each scan without coil shading, too (desc-biascorrected)",
+        "also write each scan without coil shading (desc-biascorrected)",
         False,
         step="participant",
     )
@@ -198,10 +204,15 @@ class Config(TrainingOptions, EvaluationOptions):
 
     # Synthesis
     n_synthetic: int = option(
-        "accepted synthetic scans per model", 100, least=1, most=10**6, metavar="N", step="synthesise"
+        "synthetic scans per model that pass quality control",
+        100,
+        least=1,
+        most=10**6,
+        metavar="N",
+        step="synthesise",
     )
     max_draws: int = option(
-        "draws per synthetic scan before giving it up",
+        "draws per synthetic scan before it is given up",
         10,
         least=1,
         most=10**6,
@@ -209,24 +220,29 @@ class Config(TrainingOptions, EvaluationOptions):
         step="synthesise",
     )
     gate_width: float = option(
-        "how far a synthetic scan's quality measures may lie from the real scans' medians, in robust "
-        "standard deviations; beyond it, the scan is drawn again",
+        "limits of quality control: how far a synthetic scan's measures may lie from the real scans' medians, "
+        "in robust standard deviations; a scan beyond them is rejected and drawn again",
         5.0,
+        "--qc-width",
+        "--gate-width",
         least=0.1,
         most=1e12,
         metavar="W",
         step="synthesise",
     )
     gate_limits: Optional[Path] = option(
-        'JSON or TOML file of limits that replace those of the real scans: {"entropy": [0, 1.2]}, null for '
-        "none (docs/gate.md lists the measures)",
+        'JSON or TOML file of quality control limits that replace those of the real scans: {"entropy": '
+        "[0, 1.2]}, null for no limit (docs/quality-control.md lists the measures)",
+        None,
+        "--qc-limits",
+        "--gate-limits",
         type=Path,
         metavar="FILE",
         step="synthesise",
     )
     keep_rejected: bool = option(
         "keep all rejected draws, with their masks and reasons, in OUTPUT_DIR/models/MODEL/rejected "
-        "(default: an example of each reason)",
+        "(default: one example per reason)",
         False,
         step="synthesise",
     )
@@ -238,7 +254,7 @@ class Config(TrainingOptions, EvaluationOptions):
     )
 
     def checked(self) -> "Config":
-        """Return self with absolute paths; raise UserError naming an option whose value is out of bounds."""
+        """Return self with absolute paths. Raises UserError, naming the option, for a value out of bounds."""
         for f in fields(self):
             value = getattr(self, f.name)
             for item in value if isinstance(value, list) else [value]:
@@ -248,21 +264,23 @@ class Config(TrainingOptions, EvaluationOptions):
                 f"--grid {self.grid}: must be 4, 5, 6 or 7 times a power of two (32, 48, 64, 80 ...)."
             )
         if self.bias_corrected and self.segmenter == NONE:
-            raise UserError("--bias-corrected: it is the segmenter that corrects; not with --segmenter none.")
+            raise UserError(
+                "--bias-corrected: the segmenter makes the correction, so it cannot be used with --segmenter none."
+            )
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         paths: dict[str, Any] = {n: v.absolute() for n, v in values.items() if isinstance(v, Path)}
-        if Path(self.template).is_dir():  # the run record is to work from any folder
+        if Path(self.template).is_dir():  # so that the run record works from any folder
             paths["template"] = str(Path(self.template).absolute())
         if self.spm_cmd:
             paths["spm_cmd"] = _with_absolute_program(self.spm_cmd)
         return replace(self, **paths)
 
     def settings(self, *steps: str) -> dict[str, Any]:
-        """The fields that change the result of `steps`, as JSON-able values."""
+        """The fields that change the result of `steps`, as JSON-serialisable values."""
         return {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.metadata.get("step") in steps}
 
     def record(self) -> dict[str, Any]:
-        """Every field as a JSON- and TOML-able value; unset ones are left out."""
+        """All fields that are set, as values for JSON and TOML."""
         values = {f.name: plain(getattr(self, f.name)) for f in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -272,7 +290,7 @@ class Config(TrainingOptions, EvaluationOptions):
 
     @property
     def memory_gb(self) -> float:
-        """What scheduling may give out: --mem-mb, else 90 % of the machine's."""
+        """Memory that scheduling may allot, GB: --mem-mb, else 90 % of the machine's."""
         megabytes = self.mem_mb or 0.9 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
         return megabytes / 1024
 
@@ -282,7 +300,7 @@ class Config(TrainingOptions, EvaluationOptions):
 
     @property
     def mask_options(self) -> MaskOptions:
-        """How masks are to be made."""
+        """How the tissue masks are made."""
         return MaskOptions(
             self.quick_masks, self.mask_threads, self.spm_cmd, self.spm_time_limit, self.work / "tpm"
         )

@@ -1,4 +1,4 @@
-"""The options of the evaluation, part of `config.Config`: which animals, how many pairs, which arms."""
+"""The options of the evaluation, a part of `config.Config`: animals, pairs and training sets."""
 
 from dataclasses import dataclass
 
@@ -12,14 +12,14 @@ class EvaluationOptions:
     """Fields whose `step` is "evaluate" or "downstream" change the tables of that step."""
 
     protocol: str = option(
-        "held-out: synthetic scans are compared with animals that no model has seen; paper: as in the "
-        "publication, with the scans that the models learned from",
+        "held-out: synthetic scans are compared with animals that no model was trained on; paper: as in the "
+        "publication, with the training scans",
         "held-out",
         choices=PROTOCOLS,
         step="evaluate",
     )
     held_out: float = option(
-        "share of the animals that no model is trained on; 0: none (nor with --protocol paper)",
+        "share of the animals that no model is trained on; 0: none (also with --protocol paper)",
         0.2,
         least=0,
         most=0.8,
@@ -45,7 +45,7 @@ class EvaluationOptions:
 
     downstream_arms: list[str] = option(
         "training sets to compare in --steps downstream: r1 all real scans, +s0.5 half as many synthetic "
-        "ones, +a augmented (docs/downstream.md); r1 is always among them",
+        "ones, +a augmented (docs/downstream.md); r1 is always included",
         list(DEFAULT_ARMS),
         many=True,
         metavar="ARM",
@@ -89,7 +89,7 @@ class EvaluationOptions:
         step="downstream",
     )
     downstream_learning_rate: float = option(
-        "learning rate of the segmentation network's first step (Adam); it falls to 0 along a cosine",
+        "initial learning rate of the segmentation network (Adam), with cosine decay to 0",
         1e-3,
         least=1e-12,
         most=10,
@@ -99,4 +99,5 @@ class EvaluationOptions:
 
     @property
     def held_out_share(self) -> float:
+        """Share of the animals that is held out, in [0, 0.8]."""
         return 0.0 if self.protocol == "paper" else self.held_out

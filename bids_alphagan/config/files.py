@@ -1,4 +1,4 @@
-"""Options in TOML files: read and checked, the presets, and written for the run record."""
+"""Options in TOML files: reading and checking, presets, and writing for the run record."""
 
 import difflib
 import tomllib
@@ -8,46 +8,49 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.config import Config
+from bids_alphagan.config.option import names_of
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read options from a TOML file; keys are field names, dashes or underscores.
+    """Read options from a TOML file. Keys are field names, with dashes or underscores.
 
     Raises
     ------
-    UserError: unreadable or not TOML; an unknown key (the nearest known one is named); a value of the
-        wrong type.
+    UserError: the file is unreadable or not TOML; a key is unknown (the nearest known one is named); a value has
+        the wrong type.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"--config {path}: cannot be read as TOML ({error}).") from error
-    known = {f.name: f for f in fields(Config)}
+    options = {name: f for f in fields(Config) for name in names_of(f)}
     values = {}
     for key, value in content.items():
         name = key.replace("-", "_")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        if name not in options:
+            near = difflib.get_close_matches(name, options, n=1, cutoff=0.0)[0]
             raise UserError(f"{path}: unknown option '{key}'. Did you mean '{near}'?")
-        values[name] = _typed(path, known[name], value)
+        values[options[name].name] = _typed(path, options[name], value)
     return values
 
 
 def _typed(path: Path, f: Any, value: Any) -> Any:
-    """Convert a TOML value to the field's type: what the command line's text would have become."""
+    """Convert a TOML value to the field's type, as the command line would convert its text."""
     many = "nargs" in f.metadata
-    wanted = f.metadata.get("type", f.type)
+    item_type = f.metadata.get("type", f.type)
     items = value if many and isinstance(value, list) else [value]
     converted = []
     for item in items:
-        good = isinstance(item, str) if wanted not in (int, float, bool) else isinstance(item, wanted)
-        good |= wanted is float and isinstance(item, int)
-        if not good or (wanted is int and isinstance(item, bool)):
-            kind = wanted.__name__ if wanted in (int, float, bool) else "text"
+        good = isinstance(item, str) if item_type not in (int, float, bool) else isinstance(item, item_type)
+        good |= item_type is float and isinstance(item, int)
+        if not good or (item_type is int and isinstance(item, bool)):
+            kind = item_type.__name__ if item_type in (int, float, bool) else "text"
             raise UserError(f"{path}: '{f.name}' must be {kind}, not {item!r}.")
-        converted.append(wanted(item))
+        converted.append(item_type(item))
     return converted if many else converted[0]
 
 
@@ -58,16 +61,5 @@ def preset_values(name: str) -> dict[str, Any]:
 
 
 def to_toml(values: Mapping[str, Any]) -> str:
-    """Write a flat mapping of text, numbers, booleans and lists of them as TOML."""
-    return "".join(f"{name} = {_toml_value(value)}\n" for name, value in values.items())
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
-    return str(value)
+    """Write a flat mapping of strings, numbers, booleans and lists of them as TOML."""
+    return tomli_w.dumps(values)

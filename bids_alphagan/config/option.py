@@ -1,7 +1,7 @@
-"""What an option is: a dataclass field that is a flag, a TOML key and a line of the run record."""
+"""An option is a dataclass field that is a flag, a TOML key and a line of the run record."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import Field, field
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from bids_alphagan.common.errors import UserError
 
 
 class Names(Collection[str]):
-    """Choices: the keys of a dict as it is when it is asked, between a few names of their own."""
+    """Choices: the current keys of a dict, with further names before and after them."""
 
     def __init__(self, before: Iterable[str], of: Mapping[str, Any], after: Iterable[str] = ()) -> None:
         self._before, self._of, self._after = tuple(before), of, tuple(after)
@@ -36,10 +36,10 @@ def option(
     most: float | None = None,
     step: str | None = None,
 ) -> Any:
-    """Declare a field. `least` and `most` bound numbers (inclusive); `step` names what it changes.
+    """Declare a field. `least` and `most` bound numbers (inclusive); `step` names the step whose result it changes.
 
-    many: True for one value or more, a number for as many, "*" for any number and none. Of several values, help
-    shows the choices once.
+    many: True for one or more values, a number for exactly that many, "*" for any number including none. With several
+    values, the help text shows the choices once.
     """
     # argparse expands % in help texts
     metadata: dict[str, Any] = {"help": help.replace("%", "%%"), "least": least, "most": most, "step": step}
@@ -54,13 +54,19 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+def names_of(f: "Field[Any]") -> list[str]:
+    """An option's name, and its other names (long flags with underscores)."""
+    flags = [flag for flag in f.metadata.get("args", []) if flag.startswith("--")]
+    return list(dict.fromkeys([f.name, *(flag.lstrip("-").replace("-", "_") for flag in flags)]))
+
+
 def plain(value: Any) -> Any:
-    """A value as JSON and TOML know it."""
+    """A value in a form that JSON and TOML can hold."""
     return str(value) if isinstance(value, Path) else value
 
 
 def check_value(name: str, metadata: Mapping[str, Any], value: Any) -> None:
-    """Raise UserError where `value` is not among the choices or out of bounds of the option `name`."""
+    """Raise UserError if `value` is not among the choices, or out of bounds, of the option `name`."""
     flag = "--" + name.replace("_", "-")
     least, most, choices = metadata.get("least"), metadata.get("most"), metadata.get("choices")
     if value is None:

@@ -1,4 +1,4 @@
-"""Around a run: whether it may write there, the run record and log, and what a report says of it."""
+"""The frame of a run: checks of its folders, the run record and log, and the provenance for reports."""
 
 import logging
 import os
@@ -29,11 +29,11 @@ _VERSIONS_OF = ("torch", "numpy", "scipy", "nibabel", "nipype", "pybids", "antsp
 
 @contextmanager
 def run_record(config: Config) -> Iterator[None]:
-    """Check that the folders can be written, then begin the log and write the run record.
+    """Check that the folders can be written, then open the log and write the run record.
 
     The record, logs/<run id>.toml, holds every option; `--config` reads it back.
 
-    Raises UserError where a folder cannot be written; then nothing was.
+    Raises UserError if a folder cannot be written; then nothing is written.
     """
     _check_folders((config.output_dir, config.work))
     run_id = f"{config.analysis_level}_{time.strftime('%Y%m%d-%H%M%S')}_{uuid.uuid4().hex[:8]}"
@@ -47,7 +47,7 @@ def run_record(config: Config) -> Iterator[None]:
 
 
 def check_output(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
-    """Raise UserError where the output would swallow the input or another data set. Touches nothing."""
+    """Raise UserError if the output would overwrite the input or another data set. Writes nothing."""
     source, target = bids_dir.resolve(), output_dir.resolve()
     if target == source or target in source.parents:
         what = "the input itself" if target == source else "a folder above the input"
@@ -57,15 +57,15 @@ def check_output(bids_dir: Path, output_dir: Path, work_dir: Path) -> None:
     if is_foreign(target):
         raise UserError(
             f"{output_dir} holds another data set (see its dataset_description.json), which would be "
-            f"written over. Give another OUTPUT_DIR, e.g. {source}-derivatives"
+            f"overwritten. Give another OUTPUT_DIR, e.g. {source}-derivatives"
         )
 
 
 def check_outside(bids_dir: Path, folder: Path) -> None:
-    """Raise UserError where a folder to write to is the raw data set itself, or in an animal's folder."""
-    source, place = bids_dir.resolve(), folder.resolve()
-    inside = place.relative_to(source).parts if source in place.parents else ()
-    if place == source or (inside and inside[0].startswith("sub-")):
+    """Raise UserError if an output folder is the raw data set itself or is inside an animal's folder."""
+    source, target = bids_dir.resolve(), folder.resolve()
+    inside = target.relative_to(source).parts if source in target.parents else ()
+    if target == source or (inside and inside[0].startswith("sub-")):
         raise UserError(f"{folder} is inside the raw data. Give another folder, e.g. {source}-derivatives")
 
 
@@ -77,13 +77,13 @@ def _check_folders(folders: Sequence[Path]) -> None:
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:
-            for path in sorted(filter(Path.is_dir, set(new)), reverse=True):  # the inner ones first
-                path.rmdir()  # nothing is left of a call that could not be done
+            for path in sorted(filter(Path.is_dir, set(new)), reverse=True):  # inner folders first
+                path.rmdir()  # a failed call leaves nothing behind
             raise unwritable(folder, error) from error
 
 
 def provenance(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a report says about how it was made: versions, machine, command line, options (`Config.record`)."""
+    """How a report was made: versions, machine, command line, options (`Config.record`)."""
     versions = {"bids-alphagan": __version__, "python": platform.python_version()}
     for name in _VERSIONS_OF:
         try:

@@ -1,4 +1,4 @@
-"""The options of training, part of `config.Config`: which models, how long, how big, on what."""
+"""The options of training, a part of `config.Config`: models, length, size and devices."""
 
 from dataclasses import dataclass
 from typing import Optional
@@ -12,7 +12,7 @@ PRESETS = ("paper", "fast", "demo")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """Fields whose `step` is "train" change the trained model; a run with other values is another run."""
+    """Fields whose `step` is "train" change the trained model; other values mean another training run."""
 
     model: list[str] = option(
         "models to train: the paper's baseline and its two proposals",
@@ -21,14 +21,14 @@ class TrainingOptions:
         choices=MODELS,
     )
     variant: str = option(
-        "paper: the paper's equations; released: as the code released with the paper trains them (the "
-        "gradient difference loss without gradient, the generator stepped twice)",
+        "paper: the paper's equations; released: as in the code released with the paper (no gradient flows "
+        "through the gradient difference loss, and the generator takes two steps)",
         "paper",
         choices=VARIANTS,
         step="train",
     )
     preset: str = option(
-        "paper: the publication's; fast: half its channels, a tenth of its iterations, and "
+        "paper: the publication's settings; fast: half its channels, a tenth of its iterations, and "
         "--adam-betas 0 0.9 --ema-decay 0.999; demo: for a laptop",
         "paper",
         choices=PRESETS,
@@ -50,7 +50,7 @@ class TrainingOptions:
         step="train",
     )
     learning_rate: float = option(
-        "step size of the optimisers (the paper's 0.0002)",
+        "learning rate of the optimisers (0.0002 in the paper)",
         2e-4,
         least=1e-7,
         most=1,
@@ -58,8 +58,8 @@ class TrainingOptions:
         step="train",
     )
     adam_betas: list[float] = option(
-        "how much of the former mean gradient and mean square stays in each step of Adam or AdamW (the "
-        "paper's 0.9 0.999); 0 0.9 are those of Gulrajani et al. 2017 for gradient penalties",
+        "decay rates of the gradient's first and second moment in Adam or AdamW (0.9 0.999 in the paper); "
+        "Gulrajani et al. 2017 use 0 0.9 with gradient penalties",
         [0.9, 0.999],
         many=2,
         type=float,
@@ -69,8 +69,8 @@ class TrainingOptions:
         step="train",
     )
     ema_decay: float = option(
-        "draw scans from a moving average of the generator's weights (EMA): the part of it that stays in "
-        "each iteration, such as 0.999; 0: from the generator itself, as the paper does",
+        "decay per iteration, such as 0.999, of the exponential moving average (EMA) of the generator's "
+        "weights that scans are drawn from; 0: draw from the generator itself, as in the paper",
         0.0,
         least=0,
         most=0.999999,
@@ -78,7 +78,7 @@ class TrainingOptions:
         step="train",
     )
     channels: int = option(
-        "channels of the networks' widest grid (the paper's 64)",
+        "channels of the networks at full resolution (64 in the paper)",
         64,
         least=1,
         most=256,
@@ -86,7 +86,7 @@ class TrainingOptions:
         step="train",
     )
     latent_size: Optional[int] = option(
-        "length of the latent vector (default: the model's own, 500 or 1000)",
+        "length of the latent vector (default: 500 or 1000, depending on the model)",
         type=int,
         least=1,
         most=10**6,
@@ -95,17 +95,17 @@ class TrainingOptions:
     )
     checkpoint_every: int = option("iterations between checkpoints", 1000, least=1, most=10**9, metavar="N")
     keep_checkpoints: int = option(
-        "last checkpoints to keep; the best is kept beside them", 2, least=2, most=10**6, metavar="N"
+        "number of last checkpoints to keep; the best one is always kept", 2, least=2, most=10**6, metavar="N"
     )
     use_checkpoint: str = option(
-        "whose generator makes the synthetic scans; best: its samples are nearest to the scans in coarse "
-        "means and deviations (health.tsv)",
+        "checkpoint whose generator makes the synthetic scans; best: its samples are nearest to the scans in "
+        "coarse means and standard deviations (health.tsv)",
         "last",
         choices=USE_CHECKPOINT,
     )
     on_divergence: str = option(
-        "where generator and discriminator drift apart or samples look alike: warn, stop, or go back to the "
-        "last checkpoint and on with other random numbers (3 times at most). NaN stops even with warn",
+        "if the training diverges or samples look alike: warn, stop, or roll back to the last checkpoint and "
+        "continue with other random numbers (3 times at most). NaN stops it even with warn",
         "warn",
         choices=ON_DIVERGENCE,
     )
@@ -126,39 +126,39 @@ class TrainingOptions:
         step="train",
     )
     device: str = option(
-        "auto: a GPU where there is one",
+        "auto: a GPU if there is one",
         "auto",
         choices=("auto", "cpu", "cuda"),
     )
     devices: int = option(
-        "devices to train on, on each machine: GPUs, or processes on a CPU; they share each batch",
+        "devices per machine to train on: GPUs, or processes on a CPU; they share each batch",
         1,
         least=1,
         most=1024,
         metavar="N",
     )
     num_nodes: int = option(
-        "machines to train on; above 1, start the same command by torchrun or srun, once for each device",
+        "machines to train on; above 1, start the command with torchrun or srun, once per device",
         1,
         least=1,
         most=1024,
         metavar="N",
     )
     precision: str = option(
-        "of the networks' passes in training; auto: bf16 where the hardware computes in it, else fp32",
+        "precision of the networks' passes in training; auto: bf16 if the hardware supports it, else fp32",
         "auto",
         choices=PRECISIONS,
         step="train",
     )
     speedups: list[str] = option(
-        "ways of computing the same faster (docs/performance.md); leave some out, or all, to compare",
+        "optimisations that give the same result faster (docs/performance.md); leave some or all out to compare",
         list(SPEEDUPS),
         many="*",
         choices=SPEEDUPS,
         step="train",
     )
     resume: str = option(
-        "auto: go on from the last checkpoint; never: start again (the old run is kept aside)",
+        "auto: resume from the last checkpoint; never: start again (a backup of the old run is kept)",
         "auto",
         choices=("auto", "never"),
     )

@@ -1,7 +1,7 @@
-"""What synthetic scans are worth: QUESTIONS, a folder for each, with its measures, table, section and template.
+"""The evaluation of synthetic scans: the registry QUESTIONS, one folder per question.
 
-A new question is a folder (or file) with a class like `question.Question` and an entry here; its tables, section,
-methods text and headline follow. Nothing heavy is imported.
+A new question is a folder (or file) with a class like `question.Question`, and an entry here; its tables, section,
+methods text and headline follow. No heavy imports here.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,10 @@ PROTOCOLS = ("held-out", "paper")
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a question without its code.
+    """The facts about a question that are needed without its code.
 
-    title: of its section. code: is, or names, the class of the question. step: the step that asks it.
-    record: the file in models/ that keeps its answer; NAME.json where none is given.
+    title: of its section. code: the class of the question, or its name. step: the step that answers it.
+    record: the file in models/ that stores its answer; NAME.json by default.
     """
 
     title: str
@@ -31,7 +31,7 @@ class Entry:
     record: str = ""
 
     def load(self) -> "Question":
-        """The question, ready to be asked."""
+        """An instance of the question."""
         question: Question = loaded(self.code)()
         return question
 
@@ -48,5 +48,5 @@ QUESTIONS: dict[str, Entry] = {
 
 
 def record_name(name: str) -> str:
-    """The file in models/ that keeps the answer to a question."""
+    """The file in models/ that stores the answer to a question."""
     return QUESTIONS[name].record or f"{name}.json"

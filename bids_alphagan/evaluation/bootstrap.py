@@ -1,10 +1,11 @@
-"""How sure a number is: bootstrap intervals over animals.
+"""The uncertainty of numbers: bootstrap intervals over animals.
 
-Scans of one animal are alike, so animals are drawn and not scans: a drawn animal comes with all of its scans.
-Every synthetic scan counts as an animal of its own. The generator is not trained anew, so an interval says
-what other animals and other draws would give with this generator, not what another training would.
+Scans of one animal are similar, so animals are resampled and not scans: a drawn animal comes with all of its scans.
+Every synthetic scan counts as an animal of its own. The generator is not retrained, so an interval covers other
+animals and other draws with this generator, not another training.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ from bids_alphagan.common.errors import UserError
 
 RESAMPLES = 2000
 LEVEL = 0.95
-FEW, VERY_FEW = 20, 8  # animals: below these an interval is named rough, or no more than a hint
-MIN_INTERVAL = 3  # animals; below it there is none: the range of two holds the mean of all in one case of two
+FEW, VERY_FEW = 20, 8  # animals: with fewer, intervals are called rough, or mere hints
+MIN_INTERVAL = 3  # animals for an interval; the range of two contains the mean only in half of all cases
 
 Labels = Sequence[object] | np.ndarray
 Indices = np.ndarray
@@ -24,10 +25,11 @@ Indices = np.ndarray
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the limits that `level` of the resamples lie between; low and high are NaN where undefined,
-    as with fewer than MIN_INTERVAL animals in any set.
+    """A value and the limits of the central `level` of the resamples.
 
-    animals: how many there were in each set. resamples: those that gave a number.
+    low and high are NaN if undefined, e.g. with fewer than MIN_INTERVAL animals in any set.
+
+    animals: number in each set. resamples: number of those with a finite value.
     """
 
     value: float
@@ -40,16 +42,16 @@ class Interval:
 
 
 def units(labels: Labels | None, n: int) -> np.ndarray:
-    """Animals as numbers 0, 1, ... in the order in which they first appear: (n,). None: each scan its own.
+    """Animals as numbers 0, 1, ... in the order of their first appearance: (n,). None: each scan is an animal.
 
     Raises
     ------
-    UserError: not one label for each scan.
+    UserError: the number of labels is not n.
     """
     if labels is None:
         return np.arange(n)
     if len(labels) != n:
-        raise UserError(f"{len(labels)} animals are named for {n} scans: there must be one for each scan.")
+        raise UserError(f"{len(labels)} animals are given for {n} scans: give one per scan.")
     order = {label: i for i, label in enumerate(dict.fromkeys(labels))}
     return np.array([order[label] for label in labels], dtype=int)
 
@@ -62,31 +64,44 @@ def bootstrap(
     method: str = "percentile",
     seed: int = 0,
 ) -> Interval:
-    """Interval of `statistic`, by drawing the animals of each set with replacement.
+    """Interval of `statistic`, by drawing the animals of each set with replacement (`scipy.stats.bootstrap`).
 
-    Whatever is slow is computed beforehand and looked up.
+    Slow computations should be done before and only looked up. Resamples without a finite value are left out.
 
     Parameters
     ----------
-    statistic: takes one array of scan indices for each set (a scan may appear more than once).
+    statistic: takes one array of scan indices per set (a scan may appear more than once).
     animals: for each set, the animal of each scan.
-    method: "percentile" or "bca" (bias-corrected and accelerated; percentile where that is undefined).
+    method: "percentile" or "bca" (bias-corrected and accelerated; percentile if that is undefined).
 
-    Sources: Efron and Tibshirani 1993, An Introduction to the Bootstrap, sections 13.3 and 14.3. Of several
-    sets, the acceleration is as in `scipy.stats.bootstrap`.
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, sections 13.3 and 14.3.
     """
-    rng = np.random.default_rng(seed)
+    scipy_method = {"percentile": "percentile", "bca": "BCa"}[method]
     groups = [_members(units(labels, len(labels))) for labels in animals]
+    counts = tuple(len(group) for group in groups)
     value = _number(statistic(*(np.arange(len(labels)) for labels in animals)))
-    drawn = np.empty(resamples)
-    for i in range(resamples):
-        picks = [rng.integers(len(group), size=len(group)) for group in groups]
-        drawn[i] = _number(statistic(*(_scans(group, p) for group, p in zip(groups, picks, strict=True))))
+    if min(counts) < MIN_INTERVAL or not np.isfinite(value):
+        return Interval(value, float("nan"), float("nan"), level, method, 0, counts)
 
-    def left_out() -> list[np.ndarray]:
-        return [_jackknife(statistic, groups, number) for number in range(len(groups))]
+    def of_animals(*picks: np.ndarray) -> float:
+        return _number(statistic(*(_scans(group, p) for group, p in zip(groups, picks, strict=True))))
 
-    return _interval(value, drawn, left_out, level, method, tuple(len(group) for group in groups))
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # handled by the fallback below
+        result = stats.bootstrap(
+            [np.arange(count) for count in counts],
+            of_animals,
+            n_resamples=resamples,
+            vectorized=False,
+            confidence_level=level,
+            method=scipy_method,
+            rng=np.random.default_rng(seed),
+        )
+    drawn, (low, high) = result.bootstrap_distribution, result.confidence_interval
+    n_finite = int(np.isfinite(drawn).sum())
+    if method == "bca" and np.isfinite([low, high]).all():
+        return Interval(value, float(low), float(high), level, method, n_finite, counts)
+    return _percentile(value, drawn, level, counts)
 
 
 def mean_over_pairs(
@@ -99,29 +114,29 @@ def mean_over_pairs(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of the mean over pairs of scans, which share scans as these share animals.
+    """Percentile interval of the mean over pairs of scans, which share scans and animals.
 
-    An animal counts as often as it is drawn, and a pair as the product of its two animals' counts: no pair is
-    taken for independent of another that shares an animal with it.
+    An animal counts as often as it is drawn, and a pair as the product of the counts of its two animals, so pairs that
+    share an animal are not treated as independent.
 
     Parameters
     ----------
-    values: (k,) of the pairs (k, 2), indices into the two sets; no pair may be there twice.
-    first, second: the animal of each scan of the two sets; second None where pairs lie within the first.
+    values: (k,) of the pairs (k, 2), indices into the two sets, without duplicates.
+    first, second: the animal of each scan of the two sets; second None for pairs within the first.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
     """
     rng = np.random.default_rng(seed)
     sides = [units(labels, len(labels)) for labels in (first, second) if labels is not None]
     weights = [_weights(side, resamples, rng) for side in sides]
-    sums, there = np.zeros((2, len(sides[0]), len(sides[-1])))
-    sums[pairs[:, 0], pairs[:, 1]], there[pairs[:, 0], pairs[:, 1]] = values, 1
-    total, counted = (((weights[0] @ part) * weights[-1]).sum(axis=1) for part in (sums, there))
+    sums, present = np.zeros((2, len(sides[0]), len(sides[-1])))
+    sums[pairs[:, 0], pairs[:, 1]], present[pairs[:, 0], pairs[:, 1]] = values, 1
+    total, counted = (((weights[0] @ part) * weights[-1]).sum(axis=1) for part in (sums, present))
     with np.errstate(invalid="ignore"):
         drawn = total / counted
     value = float(np.mean(values)) if len(values) else float("nan")
     counts = tuple(int(side.max(initial=-1)) + 1 for side in sides)
-    return _interval(value, drawn, list, level, "percentile", counts)
+    return _percentile(value, drawn, level, counts)
 
 
 def jackknife(
@@ -129,14 +144,14 @@ def jackknife(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper limits (d,) of a statistic with d values, by leaving out one animal at a time.
 
-    For what drawing animals twice would spoil, such as neighbourhoods. The variance is the sum over the sets
-    of (n - 1) / n times the squared deviations, which is too large rather than too small on average, whatever
-    the statistic; limits are symmetric, with Student's t for the smallest set. NaN where a set has fewer than
-    3 animals, or leaving one out makes the statistic undefined (it raises UserError, or gives NaN).
+    For statistics that duplicate animals would distort, such as neighbourhoods. The variance is the sum over the sets
+    of (n - 1) / n times the squared deviations, which on average is too large rather than too small for any statistic;
+    limits are symmetric, with Student's t for the smallest set. NaN if a set has fewer than 3 animals, or if the
+    statistic is undefined without an animal (it raises UserError, or gives NaN).
 
     Parameters
     ----------
-    statistic: takes one array of scan indices for each set.
+    statistic: takes one array of scan indices per set.
     animals: for each set, the animal of each scan.
 
     Source: Efron and Stein 1981 (doi:10.1214/aos/1176345462).
@@ -163,22 +178,22 @@ def jackknife(
 
 
 def small_sample_warning(animals: int, of: str = "real animals") -> str | None:
-    """A sentence that says what so few animals mean for intervals and tests; None where they are enough."""
+    """A sentence on the effect of so few animals on intervals and tests; None if they are enough."""
     if animals >= FEW:
         return None
     if animals < MIN_INTERVAL:
         return (
-            f"With only {animals} of the {of} there are no intervals: nothing can be said about how sure "
-            "these numbers are, and a difference that is not found may well be there."
+            f"With only {animals} {of} there are no intervals: the uncertainty of these numbers is unknown, and "
+            "a real difference may remain undetected."
         )
     if animals < VERY_FEW:
         return (
-            f"There are only {animals} {of}: the intervals are hints, too narrow more often than not, and a "
-            "difference that is not found may well be there."
+            f"There are only {animals} {of}: the intervals are hints and mostly too narrow, and a real "
+            "difference may remain undetected."
         )
     return (
-        f"There are {animals} {of}: the intervals are rough and rather too narrow, and only large "
-        "differences can be found."
+        f"There are {animals} {of}: the intervals are rough and tend to be too narrow, and only large "
+        "differences can be detected."
     )
 
 
@@ -202,51 +217,10 @@ def _number(value: float) -> float:
     return float(value) if np.isfinite(value) else float("nan")
 
 
-def _jackknife(statistic: Callable[..., float], groups: list[list[Indices]], number: int) -> np.ndarray:
-    """The statistic without each animal of the set `number` in turn."""
-    values = []
-    for left in range(len(groups[number])):
-        picks = [np.arange(len(group)) for group in groups]
-        picks[number] = np.delete(picks[number], left)
-        values.append(_number(statistic(*(_scans(group, p) for group, p in zip(groups, picks, strict=True)))))
-    return np.array(values)
-
-
-def _interval(
-    value: float,
-    drawn: np.ndarray,
-    left_out: Callable[[], list[np.ndarray]],
-    level: float,
-    method: str,
-    animals: tuple[int, ...],
-) -> Interval:
-    if method not in ("percentile", "bca"):
-        raise ValueError(f"method must be 'percentile' or 'bca', not {method!r}")
-    known = drawn[np.isfinite(drawn)]
-    if min(animals, default=0) < MIN_INTERVAL or not len(known) or not np.isfinite(value):
-        return Interval(value, float("nan"), float("nan"), level, method, len(known), animals)
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
-    if method == "bca":
-        corrected = _bca(value, known, left_out(), tails)
-        method, tails = ("percentile", tails) if corrected is None else ("bca", corrected)
-    low, high = np.quantile(known, tails)
-    return Interval(value, float(low), float(high), level, method, len(known), animals)
-
-
-def _bca(value: float, drawn: np.ndarray, left_out: list[np.ndarray], tails: np.ndarray) -> np.ndarray | None:
-    """The quantiles to take instead; None where bias or acceleration is undefined."""
-    below = ((drawn < value).mean() + (drawn <= value).mean()) / 2
-    if not 0 < below < 1:
-        return None
-    bias = stats.norm.ppf(below)
-    cubes = squares = 0.0
-    for values in left_out:
-        n = len(values)
-        influence = (n - 1) * (values.mean() - values)
-        cubes += (influence**3).sum() / n**3
-        squares += (influence**2).sum() / n**2
-    if not np.isfinite(squares) or squares <= 0:
-        return None
-    acceleration = cubes / (6 * squares**1.5)
-    shifted = bias + stats.norm.ppf(tails)
-    return np.asarray(stats.norm.cdf(bias + shifted / (1 - acceleration * shifted)))
+def _percentile(value: float, drawn: np.ndarray, level: float, animals: tuple[int, ...]) -> Interval:
+    """The limits of the central `level` of the finite resamples."""
+    finite = drawn[np.isfinite(drawn)]
+    low = high = float("nan")
+    if min(animals, default=0) >= MIN_INTERVAL and len(finite) and np.isfinite(value):
+        low, high = (float(end) for end in np.quantile(finite, [(1 - level) / 2, (1 + level) / 2]))
+    return Interval(value, low, high, level, "percentile", len(finite), animals)

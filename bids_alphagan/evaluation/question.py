@@ -1,4 +1,4 @@
-"""What a question is, and its answer: tables, notes, pictures; a section of the report, methods text, headline."""
+"""The interface of questions, and answers: tables, notes, pictures; report section, methods text, headline."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ CHANCE = 0.05
 class Answer:
     """The answer to a question, for all cohorts.
 
-    tables: rows by table, group_<name>.tsv. notes: what limits the numbers, in plain words. more: what else the
-    report shows, as JSON. pictures: arrays for it, by name. reason: why there is no answer, else None.
+    tables: rows by table, group_<name>.tsv. notes: limitations of the numbers, as text. more: further JSON for the
+    report. pictures: arrays for it, by name. reason: why there is no answer, else None.
     """
 
     tables: dict[str, Rows]
@@ -53,16 +53,16 @@ class Headline(NamedTuple):
 
 
 def unasked(question: str, step: str) -> Headline:
-    """For a question that was not asked of these scans."""
+    """The headline of a question without an answer for these scans."""
     return Headline(question, UNASKED, f"Not asked: run --steps {step} report.", None)
 
 
 class Question(ABC):
     """A question about synthetic cohorts.
 
-    version: changes where the same scans would give another answer. depends: names in `facts`, the answer is
-    computed again when one of them changes. content: those of them that say which files the answer is of; a
-    report shows it as long as they are the same. optional: whether a failure leaves the question out, with the
+    version: to be changed when the same scans would give another answer. depends: names in `facts`; the answer is
+    computed again if one of them changes. content: those of them that identify the files of an answer; a report
+    shows it as long as they are the same. optional: whether a failure leaves the question out, with the
     reason, instead of ending the run.
     """
 
@@ -78,45 +78,45 @@ class Question(ABC):
 
     @abstractmethod
     def answer(self, scans: Scans, settings: Mapping[str, Any]) -> Answer:
-        """Compute it. settings: the options of the question's step. UserError where these scans allow none."""
+        """Compute the answer. settings: the options of the question's step. Raises UserError if it is impossible."""
 
     def check(self, study: Study, settings: Mapping[str, Any]) -> None:
-        """UserError where the real scans or the options allow no answer; before anything is trained."""
+        """Raise UserError if the real scans or the options allow no answer. Called before anything is trained."""
 
     def facts(self, scans: Scans, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What `depends` may name beside `group.ledger.facts`. UserError where these scans allow no answer."""
+        """Facts for `depends` beside `group.ledger.facts`. Raises UserError if these scans allow no answer."""
         return {}
 
     def publish(self, scans: Scans, answer: Answer) -> None:
-        """Write more than tables, such as sidecars of synthetic scans."""
+        """Write results other than tables, such as sidecars of synthetic scans."""
 
     def view(self, answer: Answer, labels: Mapping[str, str], pictures: Path) -> Mapping[str, Any]:
-        """What the section's template shows; labels: the models' names in print; pictures: an .npz file."""
+        """The data for the section's template. labels: the models' printed names; pictures: an .npz file."""
         return {"notes": answer.notes, "reason": answer.reason, "tables": answer.tables}
 
     def methods(self, answer: Answer, study: Study) -> str:
-        """A paragraph for a manuscript, citing as `report.methods.compose` says; "" for none."""
+        """A paragraph for a manuscript, with citations as in `report.methods.compose`; "" for none."""
         return ""
 
     def headlines(self, model: str, answers: Mapping[str, Answer | None]) -> list[Headline]:
-        """The answers in one line for a model; answers: of all questions, None where one was not asked."""
+        """The answers for a model in one line each; answers: of all questions, None if not answered."""
         return []
 
 
 def number(value: float) -> float | None:
-    """As JSON and tables want it: None where it is undefined."""
+    """The value for JSON and tables: None if it is undefined."""
     return float(value) if np.isfinite(value) else None
 
 
 def row_of(rows: Sequence[Mapping[str, Any]], model: str) -> Mapping[str, Any] | None:
-    """The row of a model; None where there is none."""
+    """The row of a model, or None."""
     return next((row for row in rows if row["model"] == model), None)
 
 
 AGAINST: Mapping[str, Any] = {
     "Description": "The real scans that the synthetic ones are compared with.",
     "Levels": {
-        "held-out": "Animals that no model has seen.",
-        "training": "The scans that the models learned from: a model that copies them passes best.",
+        "held-out": "Animals that no model was trained on.",
+        "training": "The training scans: a model that copies them scores best.",
     },
 }

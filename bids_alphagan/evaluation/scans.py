@@ -1,4 +1,4 @@
-"""The real and the synthetic scans of a study as arrays, each read when it is first asked for."""
+"""The real and synthetic scans of a study as arrays, each read on first use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,13 +19,16 @@ from bids_alphagan.common.volume import conform, load, read_reference
 from bids_alphagan.evaluation import volumes
 from bids_alphagan.evaluation.bootstrap import small_sample_warning
 
-REAL, NOISY = "real", "real+noise"  # in tables: training scans in place of synthetic ones; these with noise
-NOISE = 0.1  # of the intensities' range: standard deviation of the noise that makes the floor
+REAL, NOISY = (
+    "real",
+    "real+noise",
+)  # in tables: training scans in place of synthetic ones; the same with noise
+NOISE = 0.1  # standard deviation of the floor's noise, as a fraction of the intensity range
 
 
 @dataclass(frozen=True)
 class Scans:
-    """All scans of a study as arrays. cohorts: the folder of each model's. seed, device: of computations."""
+    """All scans of a study as arrays. cohorts: the folder of each model's cohort. seed, device: of computations."""
 
     study: Study
     cohorts: Mapping[str, Path]
@@ -34,12 +37,12 @@ class Scans:
 
     @cached_property
     def box(self) -> tuple[slice, ...]:
-        """The part of the networks' cube that holds all scans."""
+        """The smallest part of the networks' cube that contains all scans."""
         return volumes.common_field_of_view([scan.record for scan in self.study.scans])
 
     @cached_property
     def zooms(self) -> np.ndarray:
-        """Voxel sizes of that cube in mm: the median of the scans' own."""
+        """Voxel sizes of that cube in mm: the median over the scans."""
         sizes = [voxel_sizes(load(scan.preproc).affine)[:3] for scan in self.study.scans]
         return np.asarray(np.median(sizes, axis=0))
 
@@ -50,18 +53,18 @@ class Scans:
 
     @cached_property
     def training(self) -> np.ndarray:
-        """(n, x, y, z) float32 in [0, 1]."""
+        """The training scans, (n, x, y, z) float32 in [0, 1]."""
         return volumes.real_arrays([scan.preproc for scan in self.study.training], self.box)
 
     @cached_property
     def held_out(self) -> np.ndarray | None:
-        """As `training`; None where no animal was held out."""
+        """Like `training`; None if no animal was held out."""
         scans = [scan.preproc for scan in self.study.held_out]
         return volumes.real_arrays(scans, self.box) if scans else None
 
     @cached_property
     def synthetic(self) -> dict[str, np.ndarray]:
-        """As `training`, of each model."""
+        """Like `training`, for each model."""
         grid, percentile = self.study.grid, self.study.intensity_percentile
         return {
             model: volumes.synthetic_arrays(paths, self.box, grid, percentile)
@@ -70,7 +73,7 @@ class Scans:
 
     @property
     def against(self) -> str:
-        """The set that cohorts are compared with: "held-out" from two animals on, else "training"."""
+        """The set that cohorts are compared with: "held-out" if it has two or more animals, else "training"."""
         return "held-out" if len(set(animals_of(self.study.held_out))) > 1 else "training"
 
     @property
@@ -79,18 +82,18 @@ class Scans:
         return self.study.held_out if self.against == "held-out" else self.study.training
 
     def notes(self) -> list[str]:
-        """What the choice of that set and its size mean for every number."""
+        """Limitations of all numbers by the choice and size of that set."""
         notes = []
         if self.against == "training":
             notes.append(
-                "Fewer than two animals were held out, so the synthetic scans are compared with the scans "
-                "that the models learned from: a model that copies them passes best."
+                "Fewer than two animals were held out, so the synthetic scans are compared with the "
+                "training scans: a model that copies them scores best."
             )
         few = small_sample_warning(len(set(animals_of(self.reference))), f"{self.against} animals")
         return [*notes, *([few] if few else [])]
 
     def brain(self) -> np.ndarray | None:
-        """Where most training scans have brain, and one voxel around: bool, (x, y, z). None without masks."""
+        """The brain mask of most training scans, dilated by a voxel: bool, (x, y, z). None without masks."""
         masks = [scan.masks["brain"] for scan in self.study.training if "brain" in scan.masks]
         if not masks:
             return None
@@ -98,9 +101,9 @@ class Scans:
         return np.asarray(ndimage.binary_dilation(inside)) if inside.any() else None
 
     def segmented(self, model: str | None = None) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-        """Those scans that have masks, on their own grid: animal, scan (x, y, z) in RAS, dseg, voxel sizes.
+        """The scans with masks, on their own grid: animal, scan (x, y, z) in RAS, dseg, voxel sizes (mm).
 
-        Of a model; for None, of the real scans, with intensities cut where the networks' are.
+        Those of a model; for None, the real scans, with intensities clipped like those for the networks.
         """
         if model is None:
             return [
@@ -122,7 +125,7 @@ def _in_ras(
     (data, zooms), (tissue, _) = (_read(path) for path in (scan, dseg))
     if data.shape != tissue.shape:
         raise UserError(
-            f"{dseg}: {tissue.shape} voxels, and its scan has {data.shape}. Make the masks again: run "
+            f"{dseg}: {tissue.shape} voxels, but its scan has {data.shape}. Make the masks again: run "
             "participant (or synthesise) for this scan."
         )
     data = data.astype(np.float32)
@@ -140,7 +143,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _on_cube(mask: Path, grid: int) -> np.ndarray:
-    """A brain mask brought to the networks' cube, as its scan was: (N, N, N) bool."""
+    """A brain mask on the networks' cube, prepared like its scan: (N, N, N) bool."""
     try:
         return conform(read_reference(mask)[0], grid, 100.0).data > 0
     except ScanError as error:

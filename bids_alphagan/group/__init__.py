@@ -1,4 +1,4 @@
-"""Level 2, all scans together: train the models, draw the cohorts, evaluate and report, as far as asked for."""
+"""Level 2, all scans together: train the models, draw the cohorts, evaluate and report; only the chosen steps."""
 
 from bids_alphagan.bids import raw
 from bids_alphagan.bids.prepared import warn_of_orientations
@@ -19,11 +19,10 @@ STEPS: tuple[type[Step], ...] = (Train, Synthesise, Evaluate, Downstream, Report
 
 
 def run(config: Config) -> int:
-    """Run the group level and return its exit code."""
+    """Run the group level and return its exit code, 0. Errors are raised."""
     use_threads(config.omp_nthreads or max(1, config.processes // distributed.sharing()))
-    raw.read_filters(
-        config.bids_filter_file
-    )  # the participant level has used them: a damaged file is an error here, too
+    # Only the participant level applies the filters, but a damaged file is an error here, too.
+    raw.read_filters(config.bids_filter_file)
     study = Study.open(
         config.bids_dir,
         config.output_dir,
@@ -39,7 +38,7 @@ def run(config: Config) -> int:
     warn_of_orientations({str(scan.name.image()): scan.record for scan in study.scans})
     quality = QualityControl.of(study, config.gate_width, config.gate_limits)
     for step in steps:
-        step.check(study)  # all of them before anything is written
+        step.check(study)  # all steps are checked before anything is written
     with run_record(config):
         study.write()
         quality.log_real()

@@ -1,4 +1,4 @@
-"""Step downstream: do segmentation networks gain from the cohorts? It takes hours at full size."""
+"""Step downstream: do segmentation networks improve with the cohorts? Takes hours at full size."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,6 +9,6 @@ from bids_alphagan.group.evaluate import Evaluate
 
 @dataclass(frozen=True)
 class Downstream(Evaluate):
-    """As `Evaluate`, with the questions of this step and its options."""
+    """Like `Evaluate`, for the questions and options of this step."""
 
     name: ClassVar[str] = DOWNSTREAM

@@ -1,4 +1,4 @@
-"""Step evaluate: ask the questions about the cohorts, and write their tables."""
+"""Step evaluate: answer the questions about the cohorts and write their tables."""
 
 import logging
 from collections.abc import Mapping
@@ -52,17 +52,16 @@ class Evaluate(Step):
 
 
 def ask(name: str, question: Question, scans: Scans, settings: Mapping[str, Any]) -> Answer:
-    """Answer a question, or find the answer of a former run; write its tables.
+    """Answer a question, or reuse the answer of an earlier run; write its tables.
 
-    A question that these scans do not allow, or that fails, is left out with its reason where it is optional, and
-    the others go on.
+    An optional question that fails, or that these scans do not allow, is left out with its reason; the others go on.
     """
     study = scans.study
 
     def work() -> Answer:
         try:
             answer = question.answer(scans, settings)
-        except UserError as error:  # too few scans: the same scans will be too few again
+        except UserError as error:  # e.g. too few scans; the result would be the same next time
             if not question.optional:
                 raise
             return Answer({}, reason=str(error))
@@ -72,11 +71,11 @@ def ask(name: str, question: Question, scans: Scans, settings: Mapping[str, Any]
                 np.savez_compressed(stream, allow_pickle=False, **answer.pictures)
         return answer
 
-    known = ledger.facts(study, scans.cohorts, settings, scans.seed) | {"version": question.version}
-    known |= question.facts(scans, settings)
+    facts = ledger.facts(study, scans.cohorts, settings, scans.seed) | {"version": question.version}
+    facts |= question.facts(scans, settings)
     try:
-        answer = ledger.answered(study, name, question, work, known)
-    except Exception as error:  # a fault of ours, or of memory: the other questions are not to blame
+        answer = ledger.answered(study, name, question, work, facts)
+    except Exception as error:  # a bug, or lack of memory; the other questions go on
         if not question.optional:
             raise
         log.exception("%s failed and is left out", name)
@@ -90,7 +89,7 @@ def ask(name: str, question: Question, scans: Scans, settings: Mapping[str, Any]
 
 
 def write_tables(output_dir: Path, question: Question, answer: Answer) -> None:
-    """Write group_*.tsv and .json; tables that the answer lacks are removed: they are of another one."""
+    """Write group_*.tsv and .json. Tables that the answer lacks are removed, because they are outdated."""
     for table, columns in question.columns().items():
         path = output_dir / f"group_{table}.tsv"
         if answer.tables.get(table):

@@ -1,13 +1,13 @@
-"""Is a former result still valid? Asked here and nowhere else.
+"""Whether an earlier result is still valid. Only this module decides it.
 
 | result | record | valid while |
 |---|---|---|
 | a fitted model | models/MODEL/config.json | model, settings, data are the same; it has enough iterations |
-| a cohort | models/MODEL/synthesis.json | all that decides a draw is the same; the cohort is there |
+| a cohort | models/MODEL/synthesis.json | everything that determines a draw is the same; the cohort exists |
 | an answer | models/QUESTION.json | the question's facts are the same |
 
-Records name what they were made from by digests (`Study.digest`, `Study.contents`). What a record means never
-changes: a finished result is not computed again because of a new option, default or speedup.
+Records identify their inputs by digests (`Study.digest`, `Study.contents`). The meaning of a record never changes: a
+finished result is not computed again because of a new option, default or speedup.
 """
 
 import csv
@@ -36,7 +36,7 @@ from bids_alphagan.training.settings import TrainSettings
 log = logging.getLogger(__name__)
 
 _NUMBER = re.compile(r"-?(\d+|\d*\.\d+|\d+\.\d*)(e[-+]?\d+)?", re.IGNORECASE)
-_TEXT = {"unit", "animal", "scan", "model", "arm"}  # columns of tables whose digits are no numbers
+_TEXT = {"unit", "animal", "scan", "model", "arm"}  # columns of tables whose values stay text
 
 
 # Any result
@@ -45,29 +45,29 @@ _TEXT = {"unit", "animal", "scan", "model", "arm"}  # columns of tables whose di
 def cached(
     record_file: Path, inputs: Mapping[str, Any], outputs: Sequence[Path], work: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Do `work` unless it was done with the same `inputs` and its `outputs` are still there.
+    """Do `work` unless it was done with the same `inputs` and its `outputs` still exist.
 
-    Returns what `work` returned, now or then; it is kept in `record_file` (JSON).
+    Returns the result of `work`, new or stored; it is kept in `record_file` (JSON).
     """
     fingerprint = digest(inputs)
     former = _read(record_file)
     if former.get("fingerprint") == fingerprint and all(path.exists() for path in outputs):
         log.info("%s: nothing has changed, kept as it is", record_file.stem)
         return dict(former["record"])
-    record = work()  # puts its outputs in place as its last deed: until then the former ones hold
+    record = work()  # its outputs replace the earlier ones only at its end
     write_json(record_file, {"fingerprint": fingerprint, "record": record})
     return record
 
 
 def _read(record_file: Path) -> dict[str, Any]:
-    """A record with its fingerprint; empty where there is none, or where it is damaged, which the log says."""
+    """A record with its fingerprint; empty if there is none, or if it is damaged (with a warning)."""
     if not record_file.is_file():
         return {}
     try:
         content = read_json(record_file)
         return {"fingerprint": content["fingerprint"], "record": dict(content["record"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s: damaged (%s); what it was about is made again", record_file, error)
+        log.warning("%s is damaged (%s): its result is computed again", record_file, error)
         return {}
 
 
@@ -77,18 +77,18 @@ def _read(record_file: Path) -> dict[str, Any]:
 def is_to_train(
     study: Study, name: str, model: Model, volumes: Volumes, settings: TrainSettings, resume: bool
 ) -> bool:
-    """Whether something is left to do; a former run that cannot go on is put aside."""
+    """Whether training is left to do. A backup is made of an earlier run that cannot continue."""
     folder = study.model_folder(name)
     if not resume:
         if folder.is_dir():
-            with lock(folder):  # not from under a run that is still at it
+            with lock(folder):  # raises UserError if another process trains there
                 pass
         backup(folder)
     elif (folder / MODELS[name].parameters).is_file():
         before = read_json(folder / "config.json")
         now = configuration(volumes, model, settings)
         if changed := differences(before, now):
-            log.warning("%s is trained again, for the run has changed: %s", name, "; ".join(changed))
+            log.warning("%s is trained again because the run has changed: %s", name, "; ".join(changed))
             backup(folder)
         elif (done := _iterations(model, folder, settings)) >= settings.iterations:
             more = f" (it has {done} iterations)" if done > settings.iterations else ""
@@ -98,9 +98,9 @@ def is_to_train(
 
 
 def _iterations(model: Model, folder: Path, settings: TrainSettings) -> int:
-    """How far the run in `folder` got; 0 where its parameters are of another --use-checkpoint.
+    """Number of iterations of the run in `folder`; 0 if its parameters are from another --use-checkpoint.
 
-    A model with a fit of its own has no iterations: it has done all that were asked for.
+    A model with its own `fit` has no iterations and counts as finished.
     """
     info = model.load(folder).info
     if "step" not in info:
@@ -110,18 +110,18 @@ def _iterations(model: Model, folder: Path, settings: TrainSettings) -> int:
 
 
 def backup(folder: Path) -> None:
-    """Rename a folder out of the way, so that nothing trained is ever lost."""
+    """Rename a folder, so that no trained model is ever lost."""
     if folder.is_dir() and any(folder.iterdir()):
         aside = folder.with_name(f"{folder.name}.{time.strftime('%Y%m%d-%H%M%S')}")
         folder.rename(aside)
-        log.warning("the former run is kept in %s", aside)
+        log.warning("a backup of the earlier run is in %s", aside)
 
 
 # Cohorts
 
 
 def origin(study: Study, model: str, seed: int) -> dict[str, Any]:
-    """What a cohort comes from: the model's parameters, real scans and seed."""
+    """The origin of a cohort: digest of the model's parameters, names of real scans, seed."""
     parameters = study.model_folder(model) / MODELS[model].parameters
     return {
         "generator": study.digest(parameters) if parameters.is_file() else None,
@@ -131,17 +131,17 @@ def origin(study: Study, model: str, seed: int) -> dict[str, Any]:
 
 
 def cohort_record(study: Study, model: str) -> dict[str, Any]:
-    """How the cohort of a model was drawn; empty where there is none."""
+    """The record of a model's cohort; empty if there is none."""
     record: dict[str, Any] = _read(study.model_folder(model) / SYNTHESIS_RECORD).get("record", {})
     return record
 
 
 def cohorts(study: Study, models: Sequence[str], seed: int) -> dict[str, Path]:
-    """The cohorts that belong to today's models, scans and seed, by model in the order of MODELS.
+    """The cohorts that match the current models, scans and seed, by model in the order of MODELS.
 
-    They are looked for once in a run (`Study.cohorts`), and results of other scans than these are then removed.
+    They are determined once per run (`Study.cohorts`); outdated tables are then removed.
 
-    Raises UserError where one of `models` is not there, and where synthetic scans are damaged.
+    Raises UserError if the cohort of one of `models` is missing, and if synthetic scans are damaged.
     """
     if study.cohorts is None:
         study.cohorts = find_cohorts(study, models, seed)
@@ -151,34 +151,34 @@ def cohorts(study: Study, models: Sequence[str], seed: int) -> dict[str, Path]:
 
 
 def find_cohorts(study: Study, models: Sequence[str], seed: int) -> dict[str, Path]:
-    """As `cohorts`; touches nothing."""
-    found = {}
+    """Like `cohorts`, but changes nothing."""
+    valid = {}
     for model in MODELS:
         folder = study.cohort_folder(model)
         record = cohort_record(study, model) if folder.is_dir() else {}
         now = origin(study, model, seed)
         changed = [key for key in now if record and record[key] != now[key]]
         if record and not changed:
-            found[model] = folder
+            valid[model] = folder
             continue
-        why = f"were made with other {' and '.join(changed)}" if changed else "are not there"
+        problem = f"were made with other {' and '.join(changed)}" if changed else "do not exist"
         if model in models:
             options = _former_options(record, now, study) if record else ""
             redo = f"--steps train synthesise --model {model}."
-            remedy = f"{options}, or draw them again: {redo}" if options else f"Make them first: {redo}"
-            raise UserError(f"{folder}: synthetic scans of {model} {why}. {remedy}")
+            remedy = f"{options}, or draw them again: {redo}" if options else f"Draw them first: {redo}"
+            raise UserError(f"{folder}: synthetic scans of {model} {problem}. {remedy}")
         if changed:
-            log.warning("%s is left out: its synthetic scans %s", model, why)
-    return found
+            log.warning("%s is left out: its synthetic scans %s", model, problem)
+    return valid
 
 
 def _former_options(record: Mapping[str, Any], now: Mapping[str, Any], study: Study) -> str:
-    """Which options make a cohort valid again, from what it was made of; "" where none does."""
+    """The options that make a cohort valid again, from its record; "" if there are none."""
     options = []
     if record["scans"] != now["scans"]:
-        numbers = f"({len(record['scans'])} training scans then, {len(now['scans'])} now)"
-        known = set(record["scans"]) <= set(_names(study.scans))
-        labels = "" if known else "labels, --suffix, "
+        numbers = f"({len(record['scans'])} training scans, not {len(now['scans'])})"
+        available = set(record["scans"]) <= set(_names(study.scans))
+        labels = "" if available else "labels, --suffix, "
         options.append(f"the original {labels}--protocol and --held-out {numbers}")
     if record["seed"] != now["seed"]:
         options.append(f"--seed {record['seed']}")
@@ -186,15 +186,14 @@ def _former_options(record: Mapping[str, Any], now: Mapping[str, Any], study: St
 
 
 def _names(scans: Sequence[PreparedScan]) -> list[str]:
-    """Scans as a cohort's record names them."""
+    """The names of scans, as in a cohort's record."""
     return [f"{scan.name.stem}_{scan.name.suffix}" for scan in scans]
 
 
 def check_synthetic(cohorts: Mapping[str, Path]) -> None:
-    """Raise UserError, naming every one, where synthetic scans are damaged: before any is looked at.
+    """Raise UserError, naming all of them, if synthetic scans are damaged, before any is used.
 
-    None is left out: a cohort with fewer scans is another one than its sidecars and tables describe, and the
-    same scans can be drawn again.
+    None is left out: a smaller cohort would contradict its sidecars and tables, and the same scans can be drawn again.
     """
     for model, folder in cohorts.items():
         damaged = []
@@ -208,8 +207,8 @@ def check_synthetic(cohorts: Mapping[str, Path]) -> None:
             raise UserError(
                 f"{len(damaged)} synthetic scan{'s' if len(damaged) > 1 else ''} of {model} cannot be used. "
                 f"{' '.join(damaged[:3])}{more} To draw the same scans again, remove the folder {folder} and "
-                "run --steps synthesise with the original options. If they come back like this, the model "
-                "draws them so: retrain the model."
+                "run --steps synthesise with the original options. If they are damaged again, "
+                "retrain the model."
             )
 
 
@@ -219,7 +218,7 @@ def check_synthetic(cohorts: Mapping[str, Path]) -> None:
 def facts(
     study: Study, cohorts: Mapping[str, Path], settings: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
-    """What answers may depend on (`Question.depends`)."""
+    """Everything that answers may depend on (`Question.depends`)."""
     return {
         **study.contents(cohorts),
         "settings": dict(settings),
@@ -230,15 +229,18 @@ def facts(
 
 
 def answered(
-    study: Study, name: str, question: Question, work: Callable[[], Answer], known: Mapping[str, Any]
+    study: Study, name: str, question: Question, work: Callable[[], Answer], dependencies: Mapping[str, Any]
 ) -> Answer:
-    """The answer to a question: of a former run where what it depends on (`known`) is the same, else of `work`."""
+    """The answer to a question: a stored one if its dependencies are the same, else that of `work`.
+
+    dependencies: values by name, from which `question.depends` and `question.content` choose.
+    """
     file = study.record_file(record_name(name))
-    inputs = {key: known[key] for key in question.depends}
-    content = {key: known[key] for key in question.content}
+    inputs = {key: dependencies[key] for key in question.depends}
+    content = {key: dependencies[key] for key in question.content}
     former = _read(file).get("record", {})
     outputs = [file.with_suffix(".npz")] if former.get("pictures") else []
-    if "tables" not in former:  # of a version that kept them as files alone
+    if "tables" not in former:  # from a version that kept tables only as files
         outputs += [table for table in tables_of(study, question) if not table.stem.endswith("table2")]
 
     def make() -> dict[str, Any]:
@@ -248,12 +250,12 @@ def answered(
 
 
 def forget_answer(study: Study, name: str) -> None:
-    """Have a question asked again by the next run."""
+    """Remove the stored answer, so that the next run computes it again."""
     study.record_file(record_name(name)).unlink(missing_ok=True)
 
 
 def current_answers(study: Study, cohorts: Mapping[str, Path]) -> dict[str, Answer | None]:
-    """What former runs answered of today's scans and cohorts, by question; None where it was not asked."""
+    """The stored answers about the current scans and cohorts, by question; None if there is none."""
     now = study.contents(cohorts)
     answers: dict[str, Answer | None] = {}
     for name, entry in QUESTIONS.items():
@@ -266,7 +268,7 @@ def current_answers(study: Study, cohorts: Mapping[str, Path]) -> dict[str, Answ
 
 
 def _answer(study: Study, question: Question, record: Mapping[str, Any]) -> Answer:
-    """From a record; those of older versions lack tables, which are files, and "more"."""
+    """The answer in a record. Records of older versions lack tables, which are files, and "more"."""
     tables = record.get("tables")
     if tables is None:
         tables = {path.stem.removeprefix("group_"): _rows(path) for path in tables_of(study, question)}
@@ -276,12 +278,12 @@ def _answer(study: Study, question: Question, record: Mapping[str, Any]) -> Answ
 
 
 def tables_of(study: Study, question: Question) -> list[Path]:
-    """The files of a question's tables, which need not be there."""
+    """The paths of a question's tables, which may not exist."""
     return [study.output_dir / f"group_{table}.tsv" for table in question.columns()]
 
 
 def _rows(table: Path) -> list[dict[str, Any]]:
-    """The rows of a table that this app has written: None for n/a, numbers where they are."""
+    """The rows of a table that this app wrote: None for n/a, and numbers where possible."""
     try:
         rows = read_tsv(table) if table.is_file() else []
     except (OSError, ValueError, csv.Error) as error:
@@ -295,14 +297,13 @@ def _value(column: str, text: str) -> Any:
     if column in _TEXT or not _NUMBER.fullmatch(text):
         return text
     number = int(text) if text.lstrip("-").isdecimal() else float(text)
-    return number if str(number) == text else text  # what was written as text stays as it was
+    return number if str(number) == text else text  # other spellings stay text
 
 
 def remove_outdated(study: Study) -> None:
-    """Remove tables that were made of other scans or masks than today's, and say so.
+    """Remove tables of other scans or masks than the current ones, with a warning.
 
-    What is slow to compute is kept in models, so the step that made a table makes it again quickly where the
-    former scans come back.
+    Slow results are kept in models/, so a step restores its tables quickly if the earlier scans are used again.
     """
     now = study.contents(study.cohorts or {})
     removed: dict[str, list[str]] = {}
@@ -318,6 +319,6 @@ def remove_outdated(study: Study) -> None:
                 removed.setdefault(entry.step, []).append(table.name)
     for step, names in removed.items():
         log.warning(
-            "removed outdated tables, which were of other scans: %s (--steps %s makes them again)",
+            "removed outdated tables of other scans: %s (--steps %s makes them again)",
             *(", ".join(names), step),
         )

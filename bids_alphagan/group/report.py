@@ -1,4 +1,4 @@
-"""Step report: group.html, from what the other steps have left."""
+"""Step report: group.html, from the results of the other steps."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,21 +26,21 @@ from bids_alphagan.qc.verdicts import QualityControl
 from bids_alphagan.report import charts, figures, scroll
 from bids_alphagan.report.html import Section, write_page
 from bids_alphagan.report.methods import compose, count
-from bids_alphagan.segmenters import methods as mask_methods
+from bids_alphagan.segmenters import masks_text
 from bids_alphagan.segmenters.methods import MaskFacts
 
 log = logging.getLogger(__name__)
 
 PAGE = "group.html"
-_SHOWN = 4  # scans of each set: more make the page heavy and show no more
+_SHOWN = 4  # scans of each set; more would only make the page larger
 
 
 class ModelSection(NamedTuple):
-    """What the report says about one model.
+    """The content of the report about one model.
 
-    name, label: the model's key and its name in print. training: its config.json. synthesis: how its cohort was
-    drawn (`ledger.cohort_record`). examples, dsegs: synthetic scans and their dsegs (None where there is none).
-    curves, progress: pictures of losses and of samples through training; None where there are none.
+    name, label: the model's key and its printed name. training: its config.json. synthesis: the record of its cohort
+    (`ledger.cohort_record`). examples, dsegs: synthetic scans and their dsegs (None without one).
+    curves, progress: pictures of losses and of samples during training; None without them.
     """
 
     name: str
@@ -63,7 +63,7 @@ class ModelSection(NamedTuple):
 
 @dataclass(frozen=True)
 class Report(Step):
-    """options: every option of the run, for the page's foot (`Config.record`)."""
+    """options: every option of the run, for the page's provenance (`Config.record`)."""
 
     name: ClassVar[str] = "report"
     cohorts: Cohorts
@@ -133,7 +133,7 @@ Examples = tuple[str, Sequence[Path], Sequence[Path | None]]
 
 
 def _examples(scans: Sequence[PreparedScan], models: Sequence[ModelSection]) -> list[Examples]:
-    """Of the real set and each model that has any: its name, and its first scans with their dsegs."""
+    """For the real scans and each model with scans: the name, and the first scans with their dsegs."""
     real = list(_of_several_animals(scans))
     sets: list[Examples] = [("Real", [s.reference for s in real], [s.masks.get("dseg") for s in real])]
     sets += [(f"Synthetic, {model.label}", model.examples, model.dsegs) for model in models]
@@ -141,14 +141,14 @@ def _examples(scans: Sequence[PreparedScan], models: Sequence[ModelSection]) -> 
 
 
 def _of_several_animals(scans: Sequence[PreparedScan]) -> Iterable[PreparedScan]:
-    """A few scans, of different animals as far as there are."""
+    """A few scans, of different animals if possible."""
     by_animal = {scan.name.subject: scan for scan in reversed(scans)}
     first = list(reversed(by_animal.values()))
     return (first + [scan for scan in scans if scan not in first])[:_SHOWN]
 
 
 def _galleries(examples: Sequence[Examples]) -> dict[str, list[tuple[str, str]]]:
-    """Scans, and scans with masks: of each set, its name and its picture."""
+    """Pictures of scans, and of scans with masks: for each set, its name and its picture."""
     return {
         "scans": [(label, figures.gallery(paths, dsegs, masks=False)) for label, paths, dsegs in examples],
         "masks": [
@@ -160,12 +160,12 @@ def _galleries(examples: Sequence[Examples]) -> dict[str, list[tuple[str, str]]]
 
 
 def _scroll(examples: Sequence[Examples]) -> dict[str, Any]:
-    """What the page needs to scroll through the scans of each set."""
+    """The data of the page's scrolling view of each set."""
     sets = [(label, scroll.strips(paths, dsegs)) for label, paths, dsegs in examples]
     return {"planes": list(figures.PLANES), "levels": scroll.LEVELS, "sets": sets}
 
 
-# Words
+# Texts
 
 Answers = Mapping[str, Answer | None]
 
@@ -175,7 +175,7 @@ def _questions() -> dict[str, Question]:
 
 
 def _headlines(models: Sequence[ModelSection], answers: Answers) -> list[tuple[str, list[Headline]]]:
-    """The questions' answers in one line, for each model; none where nothing was asked."""
+    """For each model, one line per question; empty if no question was asked."""
     if not any(answers.values()):
         return []
     questions = _questions().values()
@@ -186,7 +186,7 @@ def _headlines(models: Sequence[ModelSection], answers: Answers) -> list[tuple[s
 
 
 def _sections(study: Study, models: Sequence[ModelSection], answers: Answers) -> list[Section]:
-    """The sections of the questions that were asked; those of a step of which some were asked say so."""
+    """The sections of all questions with an answer, or without one in a step that others have answered."""
     labels = {model.name: model.label for model in models}
     asked = {QUESTIONS[name].step for name, answer in answers.items() if answer}
     sections = []
@@ -214,8 +214,8 @@ def _notes(study: Study, quality: QualityControl, answers: Answers) -> list[str]
         )
     if not study.held_out:
         notes.append(
-            "No animal was held out: the metrics compare with the scans that the models learned from, which "
-            "a model that copies them passes best."
+            "No animal was held out: the metrics compare with the training scans, and a model that copies "
+            "them scores best."
         )
     few = few_note(quality.n_training, quality.limits)
     return [*notes, *([few] if few else [])]
@@ -224,7 +224,7 @@ def _notes(study: Study, quality: QualityControl, answers: Answers) -> list[str]
 def _methods(
     study: Study, models: Sequence[ModelSection], answers: Answers, seed: int, versions: Mapping[str, str]
 ) -> str:
-    """The methods section of a manuscript: data, models, masks, quality control, and each question's answer."""
+    """The methods section of a manuscript: data, models, masks, quality control, and the questions' methods."""
     n_scans, n_animals = len(study.training), len(set(animals_of(study.training)))
     size = "×".join([str(study.grid)] * 3)
     paragraphs = [
@@ -239,7 +239,7 @@ def _methods(
     of_masks = [MaskFacts(**model.synthesis["masks"]) for model in models if model.synthesis.get("masks")]
     if of_masks:
         citations |= of_masks[-1].citations
-        paragraphs += [mask_methods(of_masks[-1]), _qc_methods(models)]
+        paragraphs += [masks_text(of_masks[-1]), _qc_methods(models)]
     for name, question in _questions().items():
         if answer := answers[name]:
             paragraphs.append(question.methods(answer, study))
@@ -252,5 +252,5 @@ def _qc_methods(models: Sequence[ModelSection]) -> str:
     return (
         "Synthetic scans were saved with the header and affine of a real scan. Where a measure "
         f"of its masks' quality lay more than {widths} robust standard deviations from the real scans' "
-        f"median, a scan was discarded and drawn again; kept were {kept}."
+        f"median, a scan was discarded and drawn again; {kept} were kept."
     )

@@ -1,4 +1,4 @@
-"""What a step of the group level is, and what its steps share."""
+"""The interface of a step of the group level, and options that steps share."""
 
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol, Self
@@ -8,28 +8,28 @@ from bids_alphagan.config import Config
 
 
 class Step(Protocol):
-    """name: as --steps knows it."""
+    """name: its value in --steps."""
 
     name: ClassVar[str]
 
     @classmethod
     def with_options(cls, config: Config) -> Self:
-        """The step with its options; a step sees no others."""
+        """The step with its options; it uses no others."""
         ...
 
     def check(self, study: Study) -> None:
-        """UserError where the step cannot be done; nothing is written."""
+        """Raise UserError if the step cannot be done. Writes nothing."""
         ...
 
     def run(self, study: Study) -> None:
-        """Do the step, as far as the ledger finds work."""
+        """Do the step, unless the ledger finds its results valid."""
         ...
 
 
 class Cohorts(NamedTuple):
-    """Which cohorts a step needs. models: asked for. seed: of their draws.
+    """The cohorts that a step needs. models: whose cohorts must exist. seed: of their draws.
 
-    first: whether no step before it draws them, so that they must be there already.
+    first: whether no earlier step draws them, so that they must exist already.
     """
 
     models: tuple[str, ...]
@@ -43,7 +43,7 @@ class Cohorts(NamedTuple):
 
 
 class Quality(NamedTuple):
-    """Options of quality control: the limits' width in robust standard deviations, and a file of own limits."""
+    """Options of quality control: the limits' width in robust standard deviations, and a file of limits."""
 
     width: float
     limits_file: Path | None

@@ -30,14 +30,14 @@ log = logging.getLogger(__name__)
 
 
 class Masks(NamedTuple):
-    """What makes the masks of synthetic scans; both None where there are to be none."""
+    """Template and segmenter of the synthetic scans' masks; both None for no masks."""
 
     template: Template | None = None
     segmenter: Segmenter | None = None
 
 
 class Draws(NamedTuple):
-    """How many scans, from which seed, drawn at most how often, and whether every rejected draw is kept."""
+    """Number of scans, seed, most draws per scan, and whether to keep every rejected draw."""
 
     n: int
     seed: int
@@ -46,20 +46,20 @@ class Draws(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """Where to draw: the device, processes at once, and the memory for masks in GB."""
+    """The device, the number of parallel processes, and the memory for masks in GB."""
 
     device: str
     processes: int
     memory_gb: float
 
     def processes_of(self, gigabytes: float) -> int:
-        """How many processes of that size at once, one at least."""
+        """Number of parallel processes of that size, at least one."""
         return max(1, min(self.processes, int(self.memory_gb / gigabytes)))
 
 
 @dataclass
 class Synthesise(Step):
-    """segmenter, template: as the options name them; what they stand for is found by `check`."""
+    """segmenter, template: as in the options; `check` loads them into `masks`."""
 
     name: ClassVar[str] = "synthesise"
     models: tuple[str, ...]
@@ -152,7 +152,7 @@ class Synthesise(Step):
 
 
 def masks_id(study: Study, template: Template | None, segmenter: Segmenter | None) -> str:
-    """What decides how masks are made: method, parameters, the template's content."""
+    """Everything that determines the masks: method, parameters, and the template's content."""
     if template is None or segmenter is None:
         return "none"
     images: list[Path] = [template.t2w, template.brain_mask, template.gm, template.wm, template.csf]

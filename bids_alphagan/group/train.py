@@ -1,4 +1,4 @@
-"""Step train: fit the models to the training scans, or go on with what an earlier run left, on all devices."""
+"""Step train: fit the models to the training scans, or resume an earlier run, on all devices."""
 
 import logging
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Train(Step):
-    """models: to train, in their variant. resume: False puts a former run aside and starts again."""
+    """models: to train, in their variant. resume: False makes a backup of an earlier run and starts again."""
 
     name: ClassVar[str] = "train"
     models: tuple[str, ...]
@@ -82,7 +82,7 @@ class Train(Step):
                     launch(self.devices, self.device, fit, self.device)
 
     def _is_to_train(self, study: Study, model: str) -> bool:
-        # The volumes are put together here, so that no other process has to write them.
+        # The file of volumes is written here, so that no other process has to write it.
         volumes = prepared_volumes(study.training, study.work_dir / "scans", MODELS[model].channels)
         return ledger.is_to_train(
             study, model, load_model(model, self.variant), volumes, self.settings, self.resume
@@ -91,7 +91,7 @@ class Train(Step):
 
 @dataclass(frozen=True)
 class Fit:
-    """The training of one model in a process, which may be one of several that share each batch."""
+    """The training of one model in one process, which may be one of several that share each batch."""
 
     model: str
     variant: str
@@ -106,13 +106,13 @@ class Fit:
 
 
 def follow(study: Study, steps: Sequence[Step]) -> NoReturn:
-    """Train with rank 0, which does all that is not training; write and say nothing but errors."""
+    """Train with rank 0, which does everything else. Logs only errors, and ends the process."""
     errors_only()
     code = 0
     try:
         for step in steps:
             if isinstance(step, Train):
                 step.run(study)
-    except Stopped as stopped:  # which rank 0 reports
+    except Stopped as stopped:  # rank 0 reports it
         code = 128 + stopped.by
     distributed.leave(code)

@@ -1,7 +1,7 @@
-"""The models: MODELS, a light entry for each, whose code is loaded when it is used.
+"""The registry MODELS: one light entry per model, whose code is loaded on first use.
 
 A new model is a folder (or file) and an entry. Its code is a `base.NetworkModel`, which the shared loop of
-`training` fits by its networks and phases, or a `base.Model` with a fit of its own; either draws samples.
+`training` fits by its networks and phases, or a `base.Model` with its own `fit`.
 """
 
 from collections.abc import Callable
@@ -21,11 +21,11 @@ SCAN = "scan"  # the first channel of every sample
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a model without its code.
+    """The facts about a model that are needed without its code.
 
-    code: names, or is, a function (name, variant) -> `base.Model`. channels: of a sample; the first is the scan in
-    [-1, 1], others are tissue probability maps ("GM", "WM", "CSF"), in [-1, 1] as well.
-    parameters: the file in models/NAME that a fitted model draws from. smallest_batch: that it can be trained with.
+    code: a function (name, variant) -> `base.Model`, or its name. channels: of a sample; the first is the scan in
+    [-1, 1], further ones are tissue probability maps ("GM", "WM", "CSF"), also in [-1, 1].
+    parameters: the parameter file of a fitted model in models/NAME. smallest_batch: for training, in scans.
     """
 
     title: str
@@ -48,18 +48,18 @@ MODELS: dict[str, Entry] = {
 
 
 def check_batch(name: str, batch_size: int) -> None:
-    """UserError where a batch is too small for a model."""
+    """Raise UserError if a batch is too small for a model."""
     least = MODELS[name].smallest_batch
     if batch_size < least:
         raise UserError(
-            f"--batch-size {batch_size}: must be at least {least}, since {name} normalises codes over it."
+            f"--batch-size {batch_size}: must be at least {least}, because {name} uses batch normalisation of codes."
         )
 
 
 def load_model(name: str, variant: str = "paper") -> "Model":
-    """The model of an entry, ready to be fitted or to draw.
+    """The model of an entry, ready to be fitted or to draw samples.
 
-    variant: "paper", or "released": as the code released with the paper trains it, where a model knows that.
+    variant: "paper", or "released" for the training of the code released with the paper, if the model has it.
     """
     model: Model = loaded(MODELS[name].code)(name, variant)
     return model

@@ -1,4 +1,4 @@
-"""What a model is: how it is fitted, how it samples, and what a training phase is.
+"""The interface of models: fitting, sampling, and the phases of training.
 
 Volumes are (n, C, N, N, N) float32 in [-1, 1]: the scan, then the further channels of the model's entry.
 """
@@ -16,23 +16,23 @@ from torch import Tensor, nn
 Networks = dict[str, nn.Module]
 Optimisers = dict[str, torch.optim.Optimizer]
 Terms = dict[str, Tensor]
-# a statistic of one device's share of the batch -> those of all shares, stacked; differentiable twice
+# a statistic of one device's share of the batch -> the stacked statistics of all shares; twice differentiable
 Across = Callable[[Tensor], Tensor]
 
 
 class Sampler(Protocol):
-    """A fitted model. info: JSON, with "model", "size" (N) and what else it says of itself."""
+    """A fitted model. info: JSON with "model", "size" (N) and further facts."""
 
     @property
     def info(self) -> dict[str, Any]: ...
 
     def draw(self, seeds: Sequence[int]) -> np.ndarray:
-        """A sample for each seed: (n, C, N, N, N) float32 in [-1, 1]; it follows from its seed alone."""
+        """A sample for each seed: (n, C, N, N, N) float32 in [-1, 1]. It depends on its seed alone."""
         ...
 
 
 class Settings(Protocol):
-    """What a model may read of the training's settings (`training.settings.TrainSettings`)."""
+    """The settings of training that a model may read (`training.settings.TrainSettings`)."""
 
     @property
     def batch_size(self) -> int: ...
@@ -51,24 +51,24 @@ class Settings(Protocol):
 
 
 class Model(ABC):
-    """A model with a fit of its own. name: its key in MODELS."""
+    """A model with its own `fit`. name: its key in MODELS."""
 
     name: str
 
     @abstractmethod
     def record(self) -> dict[str, Any]:
-        """What the model is, as JSON for config.json: a run with another record is another run."""
+        """The model as JSON for config.json. A run with another record counts as another run."""
 
     def fit(self, volumes: np.ndarray, settings: Settings, folder: Path, device: torch.device) -> None:
-        """Learn from volumes (n, C, N, N, N) and write the entry's parameter file into `folder`, as a whole."""
+        """Fit to volumes (n, C, N, N, N) and write the entry's parameter file to `folder`, complete or not at all."""
         raise NotImplementedError("The shared loop fits a NetworkModel; others define fit.")
 
     @abstractmethod
     def load(self, folder: Path, device: torch.device | str = "cpu") -> Sampler:
-        """Read the fitted model; UserError where there is none."""
+        """Read the fitted model. Raises UserError if there is none."""
 
     def methods(self, training: Mapping[str, Any], info: Mapping[str, Any]) -> str:
-        """A paragraph for a manuscript, citing as `report.methods.compose` says; "[@NAME source]" is the entry's.
+        """A paragraph for a manuscript, with citations as in `report.methods.compose`; "[@NAME source]" is the entry's.
 
         training: config.json of the run. info: `Sampler.info`.
         """
@@ -77,11 +77,11 @@ class Model(ABC):
 
 @dataclass
 class Batch:
-    """What a phase sees.
+    """The input of a phase.
 
     real: scans (B, C, N, N, N), augmented. one_pass: whether several batches may go through a network at once.
-    normal: L -> (B, L), normal random numbers. uniform: n -> (n, B), uniform in [0, 1). handed: what the phases
-    of an iteration hand on to one another, detached after each.
+    normal: L -> (B, L), normal random numbers. uniform: n -> (n, B), uniform in [0, 1). handed: tensors that the
+    phases of an iteration share, detached after each phase.
     """
 
     real: Tensor
@@ -93,12 +93,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Phase:
-    """One update: the networks that learn, and the terms whose weighted sum they minimise.
+    """One update: the networks that are trained, and the terms whose weighted sum they minimise.
 
-    uses: the networks that take part. weights: of terms, 1 where none is given. sums: terms that are a sum over
-    the batch; all others are a mean. without_gradient: terms that count as numbers and train nothing.
-    updates: how often a network's optimiser steps, once where it is not named. new_scans: True draws a batch of
-    scans; False goes on with that of the phase before. in_bf16: False where that saves nothing and costs exactness.
+    uses: the networks that take part. weights: of terms, 1 by default. sums: terms that are a sum over the batch; all
+    others are a mean. without_gradient: terms that are added to the loss without a gradient. updates: steps per network
+    and iteration, 1 by default. new_scans: True draws a new batch of scans; False uses that of the previous phase.
+    in_bf16: False if bf16 would save nothing and cost precision.
     """
 
     name: str
@@ -114,11 +114,11 @@ class Phase:
 
 
 class NetworkModel(Model):
-    """A model that the shared loop trains: phase by phase, with checkpoints, losses and health.
+    """A model that the shared loop trains, phase by phase, with checkpoints, losses and health.
 
-    phases: of an iteration, in order. drawn: the network that samples come from, whose weights are averaged
-    where that is asked for. augmentations: names in `training.augment.AUGMENTATIONS`, in order.
-    drift: the loss (PHASE_TERM) that rates scans above samples, by which a run that diverges is seen; None: none.
+    phases: of an iteration, in order. drawn: the network that draws samples, of whose weights an EMA may be kept.
+    augmentations: names in `training.augment.AUGMENTATIONS`, in order. drift: the loss (PHASE_TERM) that rates scans
+    above samples, by which divergence is detected; None: none.
     """
 
     phases: tuple[Phase, ...]
@@ -128,25 +128,26 @@ class NetworkModel(Model):
 
     @abstractmethod
     def networks(self, size: int, settings: Settings, across: Across | None = None) -> Networks:
-        """New networks for volumes with an edge of `size`, from torch's global random state.
+        """New networks for volumes with N = `size`, with weights from torch's global random state.
 
-        across: for normalisation over a batch that several devices share. Raises UserError where the numbers make
-        none.
+        across: for normalisation over a batch that several devices share. Raises UserError if no network can be built.
         """
 
     @abstractmethod
     def optimisers(self, networks: Networks, settings: Settings) -> Optimisers:
-        """An optimiser for each network that learns."""
+        """An optimiser for each trained network."""
 
     @abstractmethod
     def sampler(self, network: nn.Module, settings: Settings) -> Sampler:
-        """Draw from a copy of `drawn` as it is now; the network itself is left alone."""
+        """A sampler with a copy of the current `network`, which stays unchanged."""
 
     @abstractmethod
     def save(self, network: nn.Module, settings: Settings, folder: Path, info: dict[str, Any]) -> Path:
-        """Write the entry's parameter file; info: JSON to be kept in it."""
+        """Write the entry's parameter file and return its path; info: JSON to store in it."""
 
     def kept(self, networks: Networks, size: int, scans: int, settings: Settings) -> list[tuple[str, Tensor]]:
-        """For the estimate of memory: networks by name, and inputs on the device "meta" whose layers' outputs
-        an iteration keeps for going back. None: no estimate."""
+        """For the memory estimate: pairs of a network's name and an input on the device "meta".
+
+        The outputs of these networks' layers are kept for the backward pass. An empty list means no estimate.
+        """
         return []

@@ -1,4 +1,4 @@
-"""Level 1, one scan at a time: prepare and segment each scan; write derivatives and a page for each participant."""
+"""Level 1, one scan at a time: prepare and segment each scan, and write a page for each participant."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Which participants get masks: those whose species is the template's."""
+"""Which participants get masks: those of the template's species."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ def per_participant(
     template: Template | None,
     segmenter: Segmenter | None,
 ) -> tuple[dict[str, Segmenter | None], dict[str, list[str]]]:
-    """A segmenter for each participant: None where the template is of another species, with a note.
+    """A segmenter for each participant, or None with a note if the template is of another species.
 
-    species: of participants by label, lower case, as far as it is known.
+    species: by participant label, lower case, if known.
     """
     if segmenter is None:
         log.warning("no tissue masks: --segmenter none")

@@ -1,4 +1,4 @@
-"""The nodes of the participant level's workflow: what is done to one scan, as nipype interfaces."""
+"""The nodes of the participant level's workflow: the processing of one scan, as nipype interfaces."""
 
 import traceback
 from pathlib import Path
@@ -22,7 +22,7 @@ from bids_alphagan.common.files import read_json, write_json
 from bids_alphagan.common.volume import conform, load, read_reference
 
 N4 = "N4 (Tustison et al. 2010, doi:10.1109/TMI.2010.2046908), extreme values clipped"
-# What the nodes hand to one another, each in its node's folder.
+# The files that nodes pass on, each in its node's folder.
 FILES = {
     "reference": "reference.nii.gz",
     "reading": "reading.json",
@@ -35,12 +35,12 @@ FILES = {
 
 
 class _ScanInput(BaseInterfaceInputSpec):
-    version = traits.Str(__version__, usedefault=True, desc="of this app: another one does the work again")
-    failure_file = File(desc="where a failure is noted, so that the report can give its reason", nohash=True)
+    version = traits.Str(__version__, usedefault=True, desc="of this app; another version repeats the work")
+    failure_file = File(desc="records a failure, so that the report can give its reason", nohash=True)
 
 
 class _ScanInterface(BaseInterface):
-    """An interface that notes the reason of its failure before nipype hears of it."""
+    """An interface that records the reason of a failure before nipype handles it."""
 
     def _run_interface(self, runtime: Any) -> Any:
         try:
@@ -54,7 +54,7 @@ class _ScanInterface(BaseInterface):
         return runtime
 
     def _process(self, folder: Path) -> None:
-        raise AssertionError("each interface says what it does")
+        raise AssertionError("subclasses implement _process")
 
     def _list_outputs(self) -> dict[str, Any]:
         outputs = self.output_spec().get()
@@ -117,7 +117,7 @@ class _SegmentOutput(TraitedSpec):
 
 
 class SegmentTissue(_ScanInterface):
-    """3D volume -> tissue probability maps, dseg and brain mask on its own grid."""
+    """3D volume -> tissue probability maps, dseg and brain mask on the scan's own grid."""
 
     input_spec = _SegmentInput
     output_spec = _SegmentOutput
@@ -126,14 +126,14 @@ class SegmentTissue(_ScanInterface):
         scratch = folder / "scratch"
         scratch.mkdir(exist_ok=True)
         try:
-            made = self.inputs.segment(Path(self.inputs.reference), scratch)
-        except ScanError as error:  # who reads it knows the scan by its own name, not by this copy's
+            segmentation = self.inputs.segment(Path(self.inputs.reference), scratch)
+        except ScanError as error:  # users know the scan by its own path, not by that of this copy
             raise ScanError(str(error).removeprefix(f"{self.inputs.reference}: ")) from error
-        maps = {**made.probseg, "dseg": made.dseg, "brain": made.brain}
-        if made.corrected is not None:
-            maps["corrected"] = made.corrected
+        maps = {**segmentation.probseg, "dseg": segmentation.dseg, "brain": segmentation.brain}
+        if segmentation.corrected is not None:
+            maps["corrected"] = segmentation.corrected
         np.savez_compressed(folder / FILES["maps"], **maps)
-        facts = {"provenance": made.provenance, "quality": made.measures}
+        facts = {"provenance": segmentation.provenance, "quality": segmentation.measures}
         write_json(folder / FILES["segmentation"], facts)
 
 
@@ -148,7 +148,7 @@ class _WriteInput(_ScanInput):
     output_dir = traits.Str(mandatory=True)
     raw_path = traits.Str(mandatory=True, desc="path of the raw scan in its data set")
     metadata = traits.Dict(mandatory=True)
-    bias_corrected = traits.Bool(False, usedefault=True, desc="write the scan without coil shading, too")
+    bias_corrected = traits.Bool(False, usedefault=True, desc="also write the scan without coil shading")
 
 
 class _WriteOutput(TraitedSpec):
@@ -156,7 +156,7 @@ class _WriteOutput(TraitedSpec):
 
 
 class WriteDerivatives(_ScanInterface):
-    """Everything of one scan -> output_dir; the prepared cube last, so that it stands for a whole set."""
+    """All derivatives of one scan -> output_dir. The prepared cube is written last: with it the set is complete."""
 
     input_spec = _WriteInput
     output_spec = _WriteOutput
@@ -168,18 +168,18 @@ class WriteDerivatives(_ScanInterface):
         reference = load(inputs.reference)
         record = read_json(Path(inputs.reading)) | read_json(Path(inputs.conforming))
         facts: dict[str, Any] = {"provenance": {}, "quality": {}}
-        wanted = False
+        has_corrected = False
         if inputs.maps:
             facts = read_json(Path(inputs.segmentation))
             with np.load(inputs.maps, allow_pickle=False) as maps:
                 source = uri(name.image("reference"))
                 write_masks(root, name, reference, maps, source, facts["provenance"], facts["quality"])
-                wanted = inputs.bias_corrected and "corrected" in maps
-                if wanted:
+                has_corrected = inputs.bias_corrected and "corrected" in maps
+                if has_corrected:
                     method = facts["provenance"].get("BiasCorrection", N4)
                     write_corrected(root, name, raw, maps["corrected"], source, method, inputs.metadata)
-        stale = [] if inputs.maps else list(name.masks().values())  # of an earlier run with a segmenter
-        remove(root, stale if wanted else [*stale, name.image("biascorrected")])
+        stale = [] if inputs.maps else list(name.masks().values())  # from an earlier run with a segmenter
+        remove(root, stale if has_corrected else [*stale, name.image("biascorrected")])
         raw_uri = uri(Path(inputs.raw_path), "raw")
         data = np.asarray(reference.dataobj)
         write_prepared(root, name, raw, raw_uri, data, load(inputs.cube), record, inputs.metadata)

@@ -1,4 +1,4 @@
-"""sub-<label>.html: what was done to an animal's scans, and how its masks look."""
+"""sub-<label>.html: the processing of an animal's scans, and pictures of its masks."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,7 +16,7 @@ from bids_alphagan.qc.measures import MEASURES
 from bids_alphagan.report import charts, figures
 from bids_alphagan.report.html import write_page
 from bids_alphagan.report.methods import compose
-from bids_alphagan.segmenters import methods as mask_methods
+from bids_alphagan.segmenters import masks_text
 from bids_alphagan.segmenters.base import Segmenter
 from bids_alphagan.segmenters.methods import MaskFacts, mask_facts
 from bids_alphagan.templates import Template
@@ -24,17 +24,17 @@ from bids_alphagan.templates import Template
 
 @dataclass(frozen=True)
 class ScanSection:
-    """What the page says about one scan.
+    """The content of the page for one scan.
 
     Attributes
     ----------
     title: the scan's name, as its heading.
-    reference: 3D NIfTI, or (x, y, z, 1), on the scan's own grid; None where the scan failed.
+    reference: 3D NIfTI, or (x, y, z, 1), on the scan's own grid; None if the scan failed.
     preproc: the network's input, a cube in [-1, 1].
-    masks: NIfTI on the reference's grid: probsegs under "GM", "WM", "CSF"; "dseg"; "brain". May be empty.
-    measures: of the masks' quality, as `qc.measures.MEASURES` knows them; empty where there are no masks.
-    parameters: what was done, nested dicts and lists of plain values.
-    notes: warnings, shown loudly.
+    masks: NIfTI on the reference's grid: probability maps under "GM", "WM", "CSF"; "dseg"; "brain". May be empty.
+    measures: quality measures of the masks, with the names of `qc.measures.MEASURES`; empty without masks.
+    parameters: of the processing, nested dicts and lists of plain values.
+    notes: warnings, shown prominently.
     error: why the scan failed, or None.
     """
 
@@ -50,9 +50,9 @@ class ScanSection:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What all pages say of the run. grid: voxels along each side of the cube. provenance: of `config.run`.
+    """What all pages say about the run. grid: voxels along each edge of the cube. provenance: see `config.run`.
 
-    intensity_percentile: the percentile of a scan that becomes 1.
+    intensity_percentile: the percentile of a scan that maps to 1.
     """
 
     grid: int
@@ -72,10 +72,10 @@ def write_pages(
     """Write sub-<label>.html for each participant of `results`. segmenters, notes: by participant."""
     jobs = []
     for subject in dict.fromkeys(result.scan.name.subject for result in results):
-        mine = [result for result in results if result.scan.name.subject == subject]
+        subject_results = [result for result in results if result.scan.name.subject == subject]
         masks = mask_facts(segmenters[subject], template)
-        sections = [_section(output_dir, result, notes[subject]) for result in mine]
-        names = [result.scan.name for result in mine]
+        sections = [_section(output_dir, result, notes[subject]) for result in subject_results]
+        names = [result.scan.name for result in subject_results]
         earlier = [scan for scan in subject_scans(output_dir, subject) if scan.name not in names]
         sections += [_earlier(scan) for scan in earlier]
         text = methods(preparation, masks)
@@ -99,7 +99,7 @@ def write_participant_page(
     path: the HTML file; replaced as a whole.
     subject: label without ``sub-``.
     provenance: versions, command line, configuration; nested dicts and lists of plain values.
-    methods: text with one paragraph per blank line; a DOI written ``doi:10...`` becomes a link.
+    methods: paragraphs separated by blank lines; a DOI written ``doi:10...`` becomes a link.
     """
     views = [_figures(scan) for scan in scans]
     write_page(
@@ -114,7 +114,7 @@ def write_participant_page(
 
 
 def methods(preparation: Preparation, masks: MaskFacts | None) -> str:
-    """Describe the preparation of scans, for a manuscript. masks: None where none were made."""
+    """Describe the preparation of the scans for a manuscript. masks: None if there are none."""
     versions, grid = preparation.provenance["Versions"], preparation.grid
     software = (
         f"Scans in BIDS format [@bids] were prepared with bids-alphagan {versions['bids-alphagan']}, which "
@@ -129,7 +129,7 @@ def methods(preparation: Preparation, masks: MaskFacts | None) -> str:
         f"{grid}×{grid}×{grid} voxels (resampled first along axes with more voxels) and scaled linearly to "
         f"the range from -1 to 1, where 1 is the scan's {percentile:g}th percentile{clipping}."
     )
-    paragraphs = [f"{software} {text}", *([mask_methods(masks)] if masks else [])]
+    paragraphs = [f"{software} {text}", *([masks_text(masks)] if masks else [])]
     return compose(paragraphs, masks.citations if masks else {})
 
 
@@ -164,7 +164,10 @@ def _earlier(scan: PreparedScan) -> ScanSection:
         masks=scan.masks,
         measures=scan.quality,
         parameters=parameters,
-        notes=["Prepared by another run than the one that wrote this page.", *_warnings(scan.segmentation)],
+        notes=[
+            "This scan was prepared by another run than the one that wrote this page.",
+            *_warnings(scan.segmentation),
+        ],
     )
 
 

@@ -43,22 +43,22 @@ from bids_alphagan.participant.nodes import (
 
 log = logging.getLogger(__name__)
 
-# The results of nodes in a work folder name their classes: this is where older versions had them.
+# Cached results of nodes name their classes, which older versions had in this module.
 sys.modules.setdefault("bids_alphagan.nodes", nodes)
 
-# A segmenter as this module sees it: (scan, private folder) -> probseg, dseg, brain, provenance, measures.
+# A segmenter: (scan, private folder) -> segmentation (probseg, dseg, brain, provenance, measures).
 Segment = Callable[[Path, Path], Any]
 _NOT_FINISHED = (
-    "not finished: stopped before its turn, or killed, for want of memory perhaps (see logs/). Run again; "
-    "fewer --nprocs need less memory."
+    "not finished: the run stopped before it, or its process was killed, perhaps for lack of memory (see "
+    "logs/). Run again; fewer --nprocs need less memory."
 )
-_NODE_MEMORY_GB = {"read": 1.0, "conform": 0.5, "write": 0.5}  # the segmenter knows its own
-_HERE = ("Linear", "Debug", "MultiProc", "LegacyMultiProc")  # nipype's plugins that need no batch system
+_NODE_MEMORY_GB = {"read": 1.0, "conform": 0.5, "write": 0.5}  # segmenters have memory_gb
+_HERE = ("Linear", "Debug", "MultiProc", "LegacyMultiProc")  # nipype's plugins without a batch system
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """How it went with one scan: `error` is the reason of its failure, else None."""
+    """The result of one scan. error: the reason of its failure, else None."""
 
     scan: RawScan
     error: str | None
@@ -69,7 +69,7 @@ class ScanResult:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the workflow reads of the options. plugin: nipype's, and its arguments."""
+    """The options that the workflow needs. plugin: nipype's plugin and its arguments."""
 
     bids_dir: Path
     output_dir: Path
@@ -84,7 +84,7 @@ class Settings:
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        """UserError where --use-plugin cannot be read."""
+        """Raises UserError if --use-plugin cannot be read."""
         return cls(
             config.bids_dir,
             config.output_dir,
@@ -99,41 +99,43 @@ class Settings:
         )
 
     def folder(self, scan: RawScan) -> Path:
-        """Where the nodes of a scan work."""
+        """The work folder of a scan's nodes."""
         return self.work_dir / "participant" / _slug(scan)
 
 
 def run(
     settings: Settings, scans: Sequence[RawScan], segmenters: Mapping[str, Segment | None]
 ) -> list[ScanResult]:
-    """Prepare and segment scans; one that fails does not hold back the others.
+    """Prepare and segment scans. If one fails, the others go on.
 
-    segmenters: by participant label; None where there are to be no masks.
+    segmenters: by participant label; None for no masks.
     """
     workflow, lost = plan(settings, scans, segmenters)
     plugin, arguments = settings.plugin
     with tqdm(total=len(scans), initial=lost, desc="participant", unit="scan") as progress:
         arguments["status_callback"] = partial(_advance, progress, set())
-        gc.freeze()  # nipype collects garbage before each node, among all that the libraries have loaded
+        gc.freeze()  # nipype runs the garbage collector before each node; freeze what the libraries have loaded
         try:
             workflow.run(MultiProc(arguments) if plugin == "MultiProc" else plugin, arguments)
-        except Exception as error:  # each failed scan has left its reason; see _result
+        except Exception as error:  # each failed scan has recorded its reason; see _result
             log.debug("nipype: %s", error)
         finally:
             gc.unfreeze()
     for scan in scans:
         failure = settings.folder(scan) / "failure.json"
         if failure.is_file() and read_json(failure)["bad_scan"] and forget(settings.output_dir, scan.name):
-            log.warning("%s: what was made of this scan before it was damaged is removed", scan.path)
+            log.warning(
+                "%s: removed the derivatives of this scan, which were made before it was damaged", scan.path
+            )
     return [_result(scan, settings.folder(scan)) for scan in scans]
 
 
 def plan(
     settings: Settings, scans: Sequence[RawScan], segmenters: Mapping[str, Segment | None]
 ) -> tuple[Workflow, int]:
-    """The workflow of all scans, and how many are lost: they cannot be read, and have left the reason."""
+    """The workflow of all readable scans, and the number of unreadable ones, whose reason is recorded."""
     workflow = Workflow(name="participant", base_dir=str(settings.work_dir))
-    # Before any interface is made: the first one would ask the network for nipype's newest version.
+    # Before any interface exists: the first one would look up nipype's newest version on the network.
     _configure_nipype(workflow, settings, len(scans))
     lost = 0
     for scan in scans:
@@ -141,7 +143,7 @@ def plan(
         (folder / "failure.json").unlink(missing_ok=True)
         (folder / "write" / FILES["result"]).unlink(missing_ok=True)
         try:
-            check_there(scan.path)  # here, for nipype itself stops at a link that leads nowhere
+            check_there(scan.path)  # nipype itself would stop at a dead link
         except ScanError as error:
             write_json(folder / "failure.json", {"reason": str(error), "bad_scan": True})
             lost += 1
@@ -151,9 +153,9 @@ def plan(
 
 
 class MultiProc(MultiProcPlugin):
-    """nipype's MultiProc, which waits for ever for a process that was killed (by the system, for its memory).
+    """nipype's MultiProc plugin, which otherwise waits forever for a killed process (e.g. out of memory).
 
-    Here the nodes in that pool of processes fail, and the others get a new pool.
+    Here the nodes in that process pool fail, and the remaining nodes get a new pool.
     """
 
     def __init__(self, plugin_args: Mapping[str, Any]) -> None:
@@ -165,7 +167,7 @@ class MultiProc(MultiProcPlugin):
         return ProcessPoolExecutor(self.processors, initializer=_start_worker, initargs=(self._cwd,))
 
     def _async_callback(self, args: Future[Any]) -> None:
-        """Nothing: `_get_result` asks the task itself, and hears of its death."""
+        """Does nothing: `_get_result` queries the task itself and so notices its death."""
 
     def _get_result(self, taskid: int) -> dict[str, Any] | None:
         task = self._task_obj[taskid]
@@ -182,17 +184,17 @@ class MultiProc(MultiProcPlugin):
 
 
 def _start_worker(folder: str) -> None:
-    """A worker ends silently when the run is stopped: what there is to say, the main process says."""
+    """A worker ends silently when the run is stopped; the main process reports it."""
     process_initializer(folder)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
 
 
 def _advance(progress: Any, through: set[str], node: Any, status: str) -> None:
-    """What nipype calls when a node starts, ends or fails: a scan counts when it is segmented, or fails.
+    """nipype's status callback: a scan counts as done when it is segmented or has failed.
 
-    Not only when it is written: nipype's serial plugin writes all scans at the very end, and would show no
-    progress until then. It also tells of an end for nodes that were not run because one before them failed.
+    Not when it is written: nipype's serial plugin writes all scans at the very end and would show no progress until
+    then. It also reports an end for nodes that were not run because an earlier one failed.
     """
     scan = node.fullname.rpartition(".")[0]
     done = status == "end" and node.name in ("segment", "write")
@@ -226,7 +228,7 @@ def scan_workflow(settings: Settings, scan: RawScan, segment: Segment | None) ->
             failure_file=failure,
         ),
     )
-    write.overwrite = True  # its files lie outside nipype's folders, where nipype cannot see them missing
+    write.overwrite = True  # its files are outside nipype's folders, so nipype does not notice missing ones
     flow = Workflow(name=_slug(scan))
     flow.connect(read, "reference", cube, "reference")
     flow.connect(read, "reference", write, "reference")
@@ -259,8 +261,8 @@ def _result(scan: RawScan, folder: Path) -> ScanResult:
 
 
 def _configure_nipype(workflow: Workflow, settings: Settings, n_scans: int) -> None:
-    # Between two rounds of nipype's a process may wait for work; a round over many nodes takes longer itself.
-    # A batch system is asked for each of its jobs in each round.
+    # Processes may wait for work until nipype's next poll; polling many nodes takes longer itself.
+    # Each poll queries a batch system for each of its jobs.
     pause = min(0.1, max(0.02, n_scans / 5000)) if settings.plugin[0] in _HERE else 2
     execution = {
         "crashfile_format": "txt",
@@ -268,14 +270,14 @@ def _configure_nipype(workflow: Workflow, settings: Settings, n_scans: int) -> N
         "hash_method": "content",
         "remove_unnecessary_outputs": "false",
         "poll_sleep_duration": str(pause),
-        "check_version": "false",  # no calls to the outside
+        "check_version": "false",  # no network calls
         "create_report": "false",
     }
     nipype_config.update_config({"execution": execution, "logging": {"log_to_file": "false"}})
-    os.environ.setdefault("LOGNAME", "bids-alphagan")  # nipype names a batch system's jobs by it
+    os.environ.setdefault("LOGNAME", "bids-alphagan")  # nipype uses it in the names of batch jobs
     # Only here: a % in a path is an error to nipype's own configuration file parser.
     workflow.config["execution"] = execution | {"crashdump_dir": str(settings.output_dir.resolve() / "logs")}
-    # nipype's own words go to the log file; on the screen a failed scan is one line at the end.
+    # nipype's messages go to the log file; on the screen a failed scan is one line at the end.
     nipype_log = logging.getLogger("nipype")
     for handler in [h for h in nipype_log.handlers if not isinstance(h, logging.FileHandler)]:
         nipype_log.removeHandler(handler)
@@ -294,22 +296,22 @@ def _plugin(file: Path | None, processes: int, mem_mb: int | None) -> tuple[str,
 
 
 def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
-    """The nipype plugin and its arguments from a YAML or JSON file. Raises UserError for anything else."""
+    """The nipype plugin and its arguments from a YAML or JSON file. Raises UserError for an invalid file."""
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML too
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--use-plugin {path}: cannot be read as YAML or JSON ({error}).") from error
-    known = [name.removesuffix("Plugin") for name in dir(plugins) if name.endswith("Plugin")]
+    plugin_names = [name.removesuffix("Plugin") for name in dir(plugins) if name.endswith("Plugin")]
     settings = settings if isinstance(settings, dict) else {}
     name, arguments = settings.get("plugin"), settings.get("plugin_args") or {}
-    if name not in known or not isinstance(arguments, dict):
+    if name not in plugin_names or not isinstance(arguments, dict):
         raise UserError(
-            f"--use-plugin {path}: must hold 'plugin', one of {', '.join(known)}, and may hold 'plugin_args' "
+            f"--use-plugin {path}: must hold 'plugin', one of {', '.join(plugin_names)}, and may hold 'plugin_args' "
             "(arguments by name)."
         )
     if issubclass(getattr(plugins, f"{name}Plugin"), GraphPluginBase):
         raise UserError(
-            f"--use-plugin {path}: {name} submits its jobs and ends, but the app needs their results when it "
-            "returns. Use another, such as SLURM or SGE, or the jobs that bids-alphagan-slurm writes."
+            f"--use-plugin {path}: {name} submits its jobs and ends, but the app needs their results. Use "
+            "another plugin, such as SLURM or SGE, or the jobs that bids-alphagan-slurm writes."
         )
     return name, arguments

@@ -1,4 +1,4 @@
-"""A digital rat head as a BIDS data set: the embedded default, and the tests' data.
+"""A digital rat head as a BIDS data set: the embedded demonstration, and the tests' data.
 
 ``shapes`` -> ``brain`` -> ``anatomy`` (the mean head) -> ``animal`` (an individual) -> ``acquisition`` (its
 scan) -> ``dataset`` (files).

@@ -1,4 +1,4 @@
-"""The scanner: an animal in, an echo-planar magnitude series and the tissue fractions it holds out."""
+"""The simulated scanner: from an animal to an echo-planar magnitude series and its tissue fractions."""
 
 from math import ceil
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from bids_alphagan.phantom.anatomy import CSF, GM, STEP, WM, Anatomy, Field
 from bids_alphagan.phantom.animal import Animal, Pose, look_up, smooth_noise, to_head
 
 FINEST, LEAST = 0.25, 3
-"""A voxel is split along each axis into parts no longer than FINEST, in mm, and into LEAST parts at least,
+"""A voxel is split along each axis into parts no longer than FINEST, in mm, and into at least LEAST parts,
 unless those would be shorter than the anatomy's own voxels. Thin layers need them (docs/segmentation.md)."""
 SNR = 20.0
 """Mean signal of the brain's gray matter over the noise's standard deviation, in one volume."""
@@ -44,7 +44,7 @@ def scan_affine(shape: tuple[int, ...], zooms: tuple[float, ...]) -> NDArray[np.
 
 
 def parts(zooms: tuple[float, ...]) -> tuple[int, ...]:
-    """Into how many parts a voxel of this size, in mm, is split along each axis."""
+    """The number of parts along each axis into which a voxel of this size, in mm, is split."""
     return tuple(max(ceil(zoom / FINEST), min(LEAST, ceil(zoom / STEP))) for zoom in zooms)
 
 
@@ -59,7 +59,7 @@ def average(values: Field, factors: tuple[int, ...]) -> Field:
 
 
 def susceptibility(head: Field, strength: float) -> tuple[Field, Field]:
-    """Shift along the phase encoding (mm) and share of signal left, at points (3, ...) of the head."""
+    """Shift along the phase encoding (mm) and remaining share of the signal, at points (3, ...) of the head."""
     shift, left = np.zeros(head.shape[1:], np.float32), np.ones(head.shape[1:], np.float32)
     for centre, width, most in SUSCEPTIBILITY:
         squared = sum((head[i] - np.float32(centre[i])) ** 2 for i in range(3))
@@ -70,12 +70,12 @@ def susceptibility(head: Field, strength: float) -> tuple[Field, Field]:
 
 
 def coil_profile(points: Field, rng: np.random.Generator) -> Field:
-    """Root of the summed squares of four surface elements, 1 just under the coil; points in mm."""
+    """Root of the summed squares of four surface elements, 1 directly under the coil; points in mm."""
     total = np.zeros(points.shape[1:], np.float32)
-    place = rng.normal(0, (0.8, 0.8, 0.5)).astype(np.float32)
+    offset = rng.normal(0, (0.8, 0.8, 0.5)).astype(np.float32)
     for x, y in COIL:
-        squared = (points[0] - x - place[0]) ** 2 + (points[1] - y - place[1]) ** 2
-        squared += (points[2] - np.float32(COIL_HEIGHT) - place[2]) ** 2
+        squared = (points[0] - x - offset[0]) ** 2 + (points[1] - y - offset[1]) ** 2
+        squared += (points[2] - np.float32(COIL_HEIGHT) - offset[2]) ** 2
         total += np.float32(rng.normal(1, 0.05) ** 2) / (1 + squared / np.float32(COIL_RADIUS**2)) ** 3
     return np.sqrt(total)
 
@@ -83,8 +83,8 @@ def coil_profile(points: Field, rng: np.random.Generator) -> Field:
 def echo_planar(signal: Field, factors: tuple[int, ...]) -> NDArray[np.complex64]:
     """Complex image on the scan's grid from the signal on its `factors` times finer grid.
 
-    In-plane, k-space is cut to the matrix, so edges ring as they do; along the phase encoding (the second
-    axis) it is also weighted by the decay during the echo train. Slices average what they hold.
+    In-plane, k-space is cut to the matrix, which gives Gibbs ringing; along the phase encoding (the second
+    axis) it is also weighted by the decay during the echo train. Slices are averages over their thickness.
     """
     from scipy import fft
 
@@ -93,7 +93,7 @@ def echo_planar(signal: Field, factors: tuple[int, ...]) -> NDArray[np.complex64
         n, factor = slices.shape[axis] // factors[axis], factors[axis]
         k = np.fft.fftfreq(n, 1 / n)
         kept = fft.fft(slices, axis=axis).take(k.astype(int), axis) / factor
-        # The finer grid's first sample lies (factor - 1) / 2 samples before the voxel's centre.
+        # The finer grid's first sample is (factor - 1) / 2 samples before the voxel's centre.
         ramp = np.exp(2j * np.pi * k * (factor - 1) / 2 / (n * factor) - decay * (2 * k / n) ** 2)
         slices = fft.ifft(
             kept * ramp.astype(np.complex64).reshape([-1 if a == axis else 1 for a in range(3)]), axis=axis
@@ -110,7 +110,7 @@ def acquire(
     zooms: tuple[float, ...],
     volumes: int,
 ) -> Scan:
-    """Image one animal; `zooms` in mm. Labels and signal share every deformation, the field's included."""
+    """Image one animal; `zooms` in mm. Labels and signal undergo the same deformations, including the field's."""
     factors = parts(zooms)
     grids = [
         ((np.arange(n * f) + 0.5) / f - n / 2).astype(np.float32) * np.float32(zoom)

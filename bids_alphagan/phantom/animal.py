@@ -1,4 +1,4 @@
-"""What makes one animal, and one session of it, differ from the mean head."""
+"""The differences of an animal, and of a session, from the mean head."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Pose(NamedTuple):
     shift: NDArray[np.float64]
 
     def apply(self, points: Field) -> Field:
-        """Points (3, ...) in scanner coordinates to head coordinates, before the animal's own deformation."""
+        """Points (3, ...) from scanner to head coordinates, before the animal's own deformation."""
         matrix = self.matrix.astype(np.float32)
         moved = matrix @ points.reshape(3, -1) - (matrix @ self.shift.astype(np.float32))[:, None]
         return moved.reshape(points.shape)
@@ -73,7 +73,7 @@ def draw_animal(rng: np.random.Generator) -> Animal:
 
 
 def draw_pose(rng: np.random.Generator, animal: Animal, growth: float = 1.0) -> Pose:
-    """Draw how the animal lies in the scanner: up to about 8 degrees and 1.5 mm."""
+    """Draw the animal's position in the scanner: rotations up to about 8 degrees, shifts up to 1.5 mm."""
     from scipy.spatial.transform import Rotation
 
     angles = np.clip(rng.normal(0, (3.0, 2.0, 2.0)), -8, 8)
@@ -94,7 +94,7 @@ def to_head(points: Field, animal: Animal, pose: Pose) -> Field:
 
 
 def look_up(anatomy: Anatomy, points: Field, ventricles: float) -> tuple[NDArray[np.uint8], Field]:
-    """Tissue and signal of the mean head at points (3, ...) in mm; the nearest fine voxel counts."""
+    """Tissue and signal of the mean head at points (3, ...) in mm, from the nearest fine voxel."""
     origin, step = anatomy.affine[:3, 3].astype(np.float32), np.float32(anatomy.affine[0, 0])
     flat = np.zeros(points.shape[1:], np.int32)
     for axis, size in enumerate(anatomy.tissue.shape):

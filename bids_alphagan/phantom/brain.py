@@ -100,7 +100,7 @@ Level = float | NDArray[np.floating]
 
 
 class Brain(NamedTuple):
-    """On the half grid given: tissue (uint8), signal (float32), ventricle distance in mm (float32)."""
+    """On the given half grid: tissue (uint8), signal (float32), ventricle distance in mm (float32)."""
 
     tissue: NDArray[np.uint8]
     signal: Field
@@ -116,8 +116,8 @@ def step_up(values: Field, low: float, high: float) -> Field:
 def build_brain(axes: Axes, step: float, rng: np.random.Generator) -> Brain:
     """Fill the half grid `axes` (stereotaxic, `step` mm) with the brain; elsewhere tissue is AIR.
 
-    The fissure between the hemispheres and the folds of the cerebellum hold fluid; the fluid around the
-    brain is left to the head.
+    The fissure between the hemispheres and the folds of the cerebellum contain fluid; the fluid around the
+    brain is added with the head.
     """
     x, y, z = axes
     shape = np.broadcast_shapes(x.shape, y.shape, z.shape)

@@ -1,4 +1,4 @@
-"""The phantom as BIDS: raw scans, the truth about them, and a template in TemplateFlow's layout."""
+"""The phantom as BIDS: raw scans, their true labels, and a template in TemplateFlow's layout."""
 
 import logging
 import shutil
@@ -24,7 +24,7 @@ BIDS_VERSION = "1.10.0"
 TEMPLATE = "RatPhantom"
 REPETITION_TIME = 2.0
 GROWTH = 0.01
-"""How much longer an animal is at each further session."""
+"""Growth in length per session, as a fraction."""
 TISSUES = ((1, "GM", "gray matter"), (2, "WM", "white matter"), (3, "CSF", "cerebrospinal fluid"))
 GENERATED_BY = [
     {
@@ -88,7 +88,7 @@ TEMPLATEFLOW_HOME to that folder to use it.
 
 
 def save(data: np.ndarray, affine: np.ndarray, path: Path, repetition_time: float | None = None) -> None:
-    """Write a NIfTI-1 file with both forms set; equal data give equal bytes."""
+    """Write a NIfTI-1 file with qform and sform set; equal data give equal bytes."""
     image = nib.Nifti1Image(data, affine)
     image.set_qform(affine, 1)
     image.set_sform(affine, 1)
@@ -109,8 +109,8 @@ def segment(fractions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def write_dataset(options: PhantomOptions, progress: Callable[[str], None] = log.info) -> None:
     """Write the whole data set to ``options.out``, which must be absent or an empty folder.
 
-    Everything is made in a hidden folder inside it and moved up at the end, so that it may be a mount point
-    and an interruption leaves no half-written data set. Raises UserError where it cannot be written.
+    Everything is written to a hidden folder inside it and moved up at the end, so that it may be a mount point
+    and an interruption leaves no partial data set. Raises UserError if it cannot be written.
     """
     out = options.out
     created = not out.exists()
@@ -120,9 +120,7 @@ def write_dataset(options: PhantomOptions, progress: Callable[[str], None] = log
         out.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(prefix=".building-", dir=out))
     except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror}): give a folder that you may write to"
-        ) from error
+        raise UserError(f"{out} cannot be written ({error.strerror}): give a writable folder") from error
     finished = False
     try:
         write_tree(stage, options, progress)

@@ -1,4 +1,4 @@
-"""The options of ``bids-alphagan-phantom``, and which numbers make a scan."""
+"""The options of ``bids-alphagan-phantom``, and their limits."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +8,7 @@ from bids_alphagan.common.errors import UserError
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
-    """A dataclass field that argparse-dataclass shows with its default; sequences take three values."""
+    """A dataclass field whose default argparse-dataclass shows; sequences take three values."""
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
     return field(default=default, metadata={"help": f"{help} (default: {shown})", **metadata})
 
@@ -35,13 +35,13 @@ class PhantomOptions:
 
 
 SMALLEST_FIELD, LARGEST_FIELD = 10.0, 40.0
-"""Field of view in mm: a brain may be cut by it, but must still be recognisable; the head ends at 30 mm."""
+"""Field of view in mm: it may cut the brain, which must stay recognisable; the head ends at 30 mm."""
 LARGEST_SHAPE = 256
 MOST = 10_000  # animals, sessions, volumes
 
 
 def check(options: PhantomOptions) -> None:
-    """Raise UserError for numbers that make no scan."""
+    """Raise UserError for numbers that give no scan."""
     for name in ("n_subjects", "n_sessions", "volumes"):
         if not 1 <= getattr(options, name) <= MOST:
             flag = f"--{name.replace('_', '-')}"

@@ -13,11 +13,11 @@ Field = NDArray[np.float32]
 Axes = tuple[Field, Field, Field]
 Point = tuple[float, float, float]
 FAR = -1e3
-"""What a small shape gives beyond its surroundings."""
+"""The value of a small shape outside its surroundings."""
 
 
 def within(axes: Axes, low: NDArray, high: NDArray, margin: float = 0.8) -> tuple[slice, ...]:
-    """The part of the grid between two corners, `margin` mm wider; elsewhere small shapes stay at FAR."""
+    """The part of the grid between two corners, `margin` mm wider; elsewhere small shapes are FAR."""
     return tuple(
         slice(*np.searchsorted(axis.ravel(), (lo - margin, hi + margin)))
         for axis, lo, hi in zip(axes, low, high, strict=True)
@@ -30,7 +30,7 @@ def cut(axes: Axes, box: tuple[slice, ...]) -> Axes:
 
 
 def ellipsoid(axes: Axes, centre: Point, radii: Point, tilt: float = 0.0) -> Field:
-    """Ellipsoid, turned by `tilt` degrees about the left-right axis (positive lifts the front)."""
+    """Ellipsoid, rotated by `tilt` degrees about the left-right axis (positive lifts the front)."""
     field = np.full(np.broadcast_shapes(*(a.shape for a in axes)), FAR, np.float32)
     reach = (radii[0], max(radii[1:]), max(radii[1:])) if tilt else radii
     box = within(axes, np.subtract(centre, reach), np.add(centre, reach))
@@ -47,7 +47,7 @@ def loft(axes: Axes, sections: Sequence[Sequence[float]], power: float = 2.3) ->
     """Superelliptic cross-sections along the front-back axis.
 
     Each section is (y, half width, z of the widest point, z of the top, z of the bottom); between them
-    the four profiles follow monotone cubics, and beyond the first and last section there is nothing.
+    the four profiles follow monotone cubics; beyond the first and last section the shape ends.
     """
     from scipy.interpolate import PchipInterpolator
 
@@ -105,7 +105,7 @@ def enlarge(small: Field, shape: tuple[int, ...], factor: int) -> Field:
 def distance(inside: NDArray[np.bool_], step: float, factor: int = 2) -> Field:
     """Signed Euclidean distance (mm, positive inside) to the surface of a mask on a grid of `step` mm.
 
-    Worked out on every `factor`-th voxel and interpolated, which is precise enough for layers of 0.3 mm.
+    Computed on every `factor`-th voxel and interpolated, which is precise enough for layers of 0.3 mm.
     """
     from scipy import ndimage as ndi
 

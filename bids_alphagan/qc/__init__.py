@@ -1,1 +1,1 @@
-"""Quality control: what is measured of a scan's masks, which values pass, and what was rejected."""
+"""Quality control (QC): the measures of a scan's masks, their limits, the results, and the rejected draws."""

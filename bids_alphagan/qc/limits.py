@@ -1,7 +1,7 @@
-"""The gate: which values of the quality measures a data set's real scans allow, and what fails by them.
+"""Limits of quality control: the range of each measure that the real scans allow, and which scans fail.
 
-The paper discarded by hand what SPM failed on. Here a scan passes when every measure lies within limits that
-come from the real scans by robust statistics, or that the user set.
+The paper discarded by hand the scans that SPM failed on. Here a scan passes if every measure is within limits that
+come from the real scans by robust statistics, or from the user.
 """
 
 import json
@@ -17,9 +17,9 @@ import numpy as np
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.qc.measures import MEASURES
 
-FEW = 8  # training scans; the spread of fewer says little
+FEW = 8  # training scans; fewer are too few to estimate the spread
 Bounds = tuple[float | None, float | None]
-_LEAST, _MOST = 1e-9, 300.0  # of a size, and of its logarithm: beyond any, and numbers still
+_LEAST, _MOST = 1e-9, 300.0  # of a size, and of its logarithm: outside all real values, and still finite
 _ORIGINS = {
     "spread": "the real scans' spread",
     "floor": "the least spread that is assumed",
@@ -29,10 +29,10 @@ _ORIGINS = {
 
 @dataclass(frozen=True)
 class Limit:
-    """Lowest and highest acceptable value of the measure `name` (None: no limit), and where they come from.
+    """Lowest and highest acceptable value of the measure `name` (None: no limit), and their origin.
 
     median: of the real scans. sd: their robust standard deviation, or the floor if that is larger; never 0.
-    Of a size (`Measure.relative`) sd is that of the logarithm. origin: 'spread', 'floor' (the larger of the
+    For a size (`Measure.relative`) sd is that of the logarithm. origin: 'spread', 'floor' (the larger of the
     two) or 'user'.
     """
 
@@ -48,11 +48,11 @@ class Limit:
         return self.low, self.high
 
     def deviation(self, value: float) -> float:
-        """How far a value lies from the real scans' median, in robust standard deviations."""
+        """Distance of a value from the real scans' median, in robust standard deviations."""
         return (_scaled(self.name, value) - _scaled(self.name, self.median)) / self.sd
 
     def beyond(self, value: float) -> float:
-        """How far a value lies beyond the limits, in robust standard deviations; 0 within, inf for NaN."""
+        """How far a value is outside the limits, in robust standard deviations; 0 inside, inf for NaN."""
         if not math.isfinite(value):
             return math.inf
         at = self.deviation(value)
@@ -77,11 +77,11 @@ Limits = dict[str, Limit]
 def thresholds(
     real: Iterable[Mapping[str, float]], width: float, own: Mapping[str, Bounds] | None = None
 ) -> Limits:
-    """The limit of each measure, from the real scans' measures; none without real scans.
+    """The limit of each measure, from the real scans' measures; empty without real scans.
 
-    median +- width * max(1.4826 * MAD, floor), on the sides that MEASURES calls bad, with its floors; of the
-    logarithm where the measure is a size. `own` replaces the limits of single measures. A measure that an
-    older version did not take has no limit.
+    median +- width * max(1.4826 * MAD, floor), on the sides that MEASURES calls bad, with its floors; for sizes, of the
+    logarithm. `own` replaces the limits of single measures. A measure that no real scan has, as in outputs of older
+    versions, has no limit.
     """
     rows = list(real)
     limits: Limits = {}
@@ -111,13 +111,13 @@ def _unscaled(name: str, value: float) -> float:
 
 
 def failures(measures: Mapping[str, float], limits: Mapping[str, Limit]) -> list[str]:
-    """Names of the measures that a scan does not pass by, the worst first; none when it passes."""
+    """Names of the measures outside their limits, worst first; empty if the scan passes."""
     far = {name: limit.beyond(measures[name]) for name, limit in limits.items() if name in measures}
     return sorted((name for name in far if far[name] > 0), key=lambda name: -far[name])
 
 
 def reasons(measures: Mapping[str, float], limits: Mapping[str, Limit]) -> list[str]:
-    """Why a scan does not pass, in plain words, the worst first; none when it passes."""
+    """Why a scan fails, as text, worst first; empty if it passes."""
     return [_reason(name, measures[name], limits[name]) for name in failures(measures, limits)]
 
 
@@ -133,14 +133,14 @@ def _reason(name: str, value: float, limit: Limit) -> str:
 
 
 def kind(reason: str) -> str:
-    """A reason without its numbers, so that it can be counted."""
+    """A reason without its numbers, for counting."""
     return reason.partition(":")[0]
 
 
 def read_limits(path: Path) -> dict[str, Bounds]:
     """Read limits that replace those of the real scans: JSON or TOML, measure -> [low, high].
 
-    null, -inf or inf in a pair means no limit on that side; null in its place none at all.
+    null, -inf or inf in a pair means no limit on that side; null instead of a pair means no limit at all.
 
     Raises
     ------
@@ -158,15 +158,15 @@ def read_limits(path: Path) -> dict[str, Bounds]:
     for name in content:
         if name not in MEASURES:
             raise UserError(
-                f"--gate-limits {path}: unknown measure '{name}'. Known are {', '.join(MEASURES)}."
+                f"--gate-limits {path}: unknown measure '{name}'. Known measures: {', '.join(MEASURES)}."
             )
     return {name: _bounds(path, name, value) for name, value in content.items()}
 
 
 def _bounds(path: Path, name: str, value: Any) -> Bounds:
     pair = [None, None] if value is None else value
-    if isinstance(pair, list) and len(pair) == 2 and all(_is_bound(one) for one in pair):
-        low, high = (None if one is None or math.isinf(one) else float(one) for one in pair)
+    if isinstance(pair, list) and len(pair) == 2 and all(_is_bound(bound) for bound in pair):
+        low, high = (None if bound is None or math.isinf(bound) else float(bound) for bound in pair)
         if low is None or high is None or low <= high:
             return low, high
     raise UserError(
@@ -181,12 +181,12 @@ def _is_bound(value: Any) -> bool:
 
 
 def few_note(n: int, limits: Mapping[str, Limit]) -> str | None:
-    """A warning where the limits come from `n` scans, too few for their spread to say much; else None."""
+    """A warning if the limits come from `n` scans, too few to estimate their spread; else None."""
     if not limits or n >= FEW:
         return None
     on_floors = sum(limit.origin == "floor" for limit in limits.values())
     return (
-        f"The gate's limits come from only {n} training scan{'' if n == 1 else 's'}, whose spread says "
-        f"little: {on_floors} of {len(limits)} rest on the least spread that is assumed for any data set. "
-        "Check them, and set them with --gate-limits where they do not fit."
+        f"The limits of quality control come from only {n} training scan{'' if n == 1 else 's'}, too few to "
+        f"estimate their spread: {on_floors} of {len(limits)} use the smallest spread that is assumed for any "
+        "data set. Check them, and replace those that do not fit with --gate-limits."
     )

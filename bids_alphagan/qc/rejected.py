@@ -1,8 +1,8 @@
-"""Draws that failed quality control, kept for a look: all of them, or an example of each worst reason.
+"""Draws that failed quality control, kept for inspection: all of them, or one example per worst reason.
 
-They live in a model's folder, which BIDS tools pass over, under names that none takes for a scan's:
-models/MODEL/rejected/synth0001_draw-01/ with scan.nii.gz, its masks where there are any, and rejected.json.
-Which examples are kept follows from the draws alone, not from processes or interruptions.
+They are in a model's folder, which BIDS tools ignore, with names unlike those of scans:
+models/MODEL/rejected/synth0001_draw-01/ with scan.nii.gz, its masks if there are any, and rejected.json.
+The choice of examples depends on the draws alone, not on processes or interruptions.
 """
 
 import math
@@ -21,13 +21,13 @@ from bids_alphagan.common.files import read_json, write_json
 from bids_alphagan.common.volume import save, with_grid
 from bids_alphagan.qc.limits import kind
 
-EXAMPLES = 6  # at most, where not all are kept
+EXAMPLES = 6  # at most, unless all are kept
 NOTE = "rejected.json"
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """A draw that did not pass: its seed, what was wrong with it (the worst first), and its measures."""
+    """A rejected draw: its seed, the reasons (worst first), and its measures."""
 
     seed: int
     reasons: list[str]
@@ -35,7 +35,7 @@ class Rejection:
 
 
 class NonePassedError(UserError):
-    """Not a single draw of a cohort passed; `draws` has a row for each, as the cohort's record would."""
+    """No draw of a cohort passed. draws: one row per draw, as in the cohort's record."""
 
     def __init__(self, message: str, draws: list[dict[str, Any]]) -> None:
         super().__init__(message)
@@ -43,13 +43,13 @@ class NonePassedError(UserError):
 
 
 def finite(measures: Mapping[str, float]) -> dict[str, float | None]:
-    """Measures as JSON knows them: None for what is no number."""
+    """The measures as JSON values: None for NaN and infinity."""
     return {name: value if math.isfinite(value) else None for name, value in measures.items()}
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A rejected draw on the disk; masks by "GM", "WM", "CSF", "dseg" and "brain", none where it has none."""
+    """A rejected draw on disk; masks by "GM", "WM", "CSF", "dseg" and "brain", empty without masks."""
 
     folder: Path
     index: int
@@ -59,7 +59,7 @@ class Kept:
 
     @property
     def name(self) -> str:
-        """Which scan it was to become."""
+        """The synthetic scan for which it was drawn."""
         return self.folder.name.partition("_")[0]
 
     @property
@@ -72,12 +72,12 @@ class Kept:
 
 
 def folder_of(model_folder: Path) -> Path:
-    """Where a model's rejected draws are."""
+    """The folder of a model's rejected draws."""
     return model_folder / "rejected"
 
 
 def folder_name(index: int, draw: int) -> str:
-    """Folder of draw `draw` (from 1) of synthetic scan `index`: nothing that BIDS tools read a label from."""
+    """Folder of draw `draw` (from 1) of synthetic scan `index`; BIDS tools read no label from it."""
     return f"synth{index:04d}_draw-{draw:02d}"
 
 
@@ -90,9 +90,9 @@ def write(
     maps: Mapping[str, np.ndarray],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write one rejected draw into `folder`, which appears as a whole.
+    """Write one rejected draw to a subfolder of `folder`, complete or not at all.
 
-    image: the scan; maps: its masks (x, y, z), or none; facts: of the model, as in a sidecar.
+    image: the scan; maps: its masks (x, y, z), or empty; facts: about the model, as in a sidecar.
     """
     final = folder / folder_name(index, draw)
     making = final.with_name(f".{final.name}")
@@ -109,47 +109,47 @@ def write(
 
 
 def kept(folder: Path) -> list[Kept]:
-    """The rejected draws in `folder`, in the order of draws: the first draw of every scan first."""
-    found = [_read(note.parent) for note in folder.glob(f"synth*/{NOTE}")]
-    return sorted(found, key=lambda one: (one.draw, one.index))
+    """The rejected draws in `folder`, sorted by draw and then by scan."""
+    draws = [_read(note.parent) for note in folder.glob(f"synth*/{NOTE}")]
+    return sorted(draws, key=lambda draw: (draw.draw, draw.index))
 
 
 def _read(folder: Path) -> Kept:
     note = read_json(folder / NOTE)
     rejection = Rejection(note["seed"], note["reasons"], note["measures"])
-    there = {key: folder / f"{key}.nii.gz" for key in (*TISSUES, "dseg", "brain")}
-    masks = {key: path for key, path in there.items() if path.is_file()}
+    paths = {key: folder / f"{key}.nii.gz" for key in (*TISSUES, "dseg", "brain")}
+    masks = {key: path for key, path in paths.items() if path.is_file()}
     return Kept(folder, note["index"], note["draw"], rejection, masks)
 
 
-def examples(found: Iterable[Kept], most: int | None = EXAMPLES) -> list[Kept]:
+def examples(draws: Iterable[Kept], most: int | None = EXAMPLES) -> list[Kept]:
     """The first draw of each worst reason, at most `most` of them."""
     first: dict[str, Kept] = {}
-    for one in found:
-        first.setdefault(one.kind, one)
+    for draw in draws:
+        first.setdefault(draw.kind, draw)
     return list(first.values())[:most]
 
 
 def thin(folder: Path, most: int | None = None) -> None:
-    """Keep nothing in `folder` but `examples`."""
-    found = kept(folder)
-    wanted = {one.folder for one in examples(found, most)}
-    for one in found:
-        if one.folder not in wanted:
-            shutil.rmtree(one.folder)
+    """Remove all draws in `folder` except `examples`."""
+    draws = kept(folder)
+    folders = {draw.folder for draw in examples(draws, most)}
+    for draw in draws:
+        if draw.folder not in folders:
+            shutil.rmtree(draw.folder)
 
 
-def settle(staging: Path, place: Path, n: int, every: bool) -> None:
-    """Bring what was kept while `n` scans were drawn to its place; nothing is left where nothing was kept."""
-    shutil.rmtree(place, ignore_errors=True)
-    for one in kept(staging):
-        if one.index > n:  # of an earlier call, for more scans
-            shutil.rmtree(one.folder)
+def settle(staging: Path, final: Path, n: int, every: bool) -> None:
+    """Move the draws kept while `n` scans were drawn to their final folder; without any, no folder is left."""
+    shutil.rmtree(final, ignore_errors=True)
+    for draw in kept(staging):
+        if draw.index > n:  # from an earlier call, for more scans
+            shutil.rmtree(draw.folder)
     if not every:
         thin(staging, EXAMPLES)
     for half in staging.glob(".synth*"):
         shutil.rmtree(half)
     if staging.is_dir() and any(staging.iterdir()):
-        staging.rename(place)
+        staging.rename(final)
     else:
         shutil.rmtree(staging, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The report's section on quality control: who passes, why others fail, and pictures of typical failures."""
+"""The report's section on quality control: pass rates, reasons of failures, and typical failures."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ _FAILED, _PASSED = charts.ACCENTS[1], charts.ACCENTS[0]
 
 @dataclass(frozen=True)
 class Failure:
-    """A scan that did not pass: its name, why (the worst first), the image and its masks, as in `figures`."""
+    """A scan that failed: its name, the reasons (worst first), the image and its masks, as in `figures`."""
 
     title: str
     reasons: Sequence[str]
@@ -34,15 +34,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class QualitySection:
-    """What the group report says about quality control.
+    """The content of the report's section on quality control.
 
     Attributes
     ----------
-    sources: key in the rows' `source` to its name in print, the real scans first.
+    sources: printed name by key in the rows' `source`, the real scans first.
     rows: those of group_quality.tsv: source, split, scan, verdict ('pass' or 'fail'), reasons (list of
         text), and each measure's value or None.
-    limits: of each measure, as the real scans are judged by.
-    failures: a few of each source, in its order.
+    limits: of each measure, for the real scans.
+    failures: a few of each source, in the order of the sources.
     """
 
     sources: Mapping[str, str]
@@ -52,7 +52,7 @@ class QualitySection:
 
 
 def qc_section(study: Study, quality: QualityControl, models: Iterable[str]) -> list[Section]:
-    """The section, from group_quality.tsv and the rejected draws that were kept; none where no scan was judged."""
+    """The section, from group_quality.tsv and the rejected draws that were kept; empty if no scan was checked."""
     rows = read_table(study.output_dir)
     if not rows:
         return []
@@ -85,12 +85,12 @@ def _failures(study: Study, sources: Mapping[str, str], rows: Sequence[Mapping[s
 
 
 def view(section: QualitySection) -> dict[str, Any]:
-    """All that the page shows: pass rates, reasons with their counts, real scans that fail, pictures."""
+    """The content of the page: pass rates, counts of reasons, failed real scans, pictures."""
     rows = {source: [r for r in section.rows if r["source"] == source] for source in section.sources}
-    failed = {source: [row for row in mine if row["verdict"] == "fail"] for source, mine in rows.items()}
+    failed = {source: [r for r in group if r["verdict"] == "fail"] for source, group in rows.items()}
     counts = {
-        source: Counter(kind(reason) for row in mine for reason in row["reasons"])
-        for source, mine in failed.items()
+        source: Counter(kind(reason) for row in group for reason in row["reasons"])
+        for source, group in failed.items()
     }
     every = Counter[str]()
     for count in counts.values():
@@ -99,8 +99,12 @@ def view(section: QualitySection) -> dict[str, Any]:
     return {
         "names": list(section.sources.values()),
         "rates": [
-            {"name": section.sources[source], "judged": len(mine), "passed": len(mine) - len(failed[source])}
-            for source, mine in rows.items()
+            {
+                "name": section.sources[source],
+                "judged": len(group),
+                "passed": len(group) - len(failed[source]),
+            }
+            for source, group in rows.items()
         ],
         "reasons": [(reason, [counts[s][reason] for s in rows]) for reason, _ in every.most_common()],
         "real_failures": [(row["scan"], row["split"] == HELD_OUT, "; ".join(row["reasons"])) for row in real],
@@ -111,12 +115,12 @@ def view(section: QualitySection) -> dict[str, Any]:
 
 
 def _limit(name: str, limit: Limit) -> dict[str, Any]:
-    """A line of the table of limits."""
+    """A row of the table of limits."""
     return {"name": name, "measure": MEASURES[name], **limit.record()}
 
 
 def _picture(failure: Failure) -> str:
-    """Three planes, and below them the same with masks where there are any."""
+    """Three planes, and below them the same with masks if there are any."""
     scan = figures.load(failure.scan)
     maps = figures.tissue_maps(failure.masks)
     at = figures.centre(scan, maps)
@@ -124,9 +128,9 @@ def _picture(failure: Failure) -> str:
 
 
 def strips(section: QualitySection) -> str:
-    """A panel for each source, a row for each measure: a dot for each scan, lines for the limits.
+    """A panel per source, a row per measure: a dot for each scan, lines for the limits.
 
-    Values are in robust standard deviations from the real scans' median, so that one axis serves all.
+    Values are in robust standard deviations from the real scans' median, so that all measures share one axis.
     """
     names, limits = list(section.limits), section.limits
     reach = _reach(section)
@@ -135,18 +139,18 @@ def strips(section: QualitySection) -> str:
     figure.subplots_adjust(
         left=0.17, right=0.99, bottom=0.5 / (0.8 + 0.3 * len(names)), top=0.93, wspace=0.06
     )
-    rng = np.random.default_rng(0)  # scatters dots upwards and downwards, for the eye only
+    rng = np.random.default_rng(0)  # vertical jitter, for visibility only
     for axes, (source, label) in zip(panels, section.sources.items(), strict=True):
-        mine = [row for row in section.rows if row["source"] == source]
+        rows = [row for row in section.rows if row["source"] == source]
         for at, name in enumerate(names):
-            known = [row for row in mine if row.get(name) is not None]
-            values = np.array([limits[name].deviation(row[name]) for row in known])
-            failed = np.array([row["verdict"] == "fail" for row in known], bool)
+            present = [row for row in rows if row.get(name) is not None]
+            values = np.array([limits[name].deviation(row[name]) for row in present])
+            failed = np.array([row["verdict"] == "fail" for row in present], bool)
             _dots(axes, values, failed, at + rng.uniform(-0.25, 0.25, len(values)), reach)
             for bound in limits[name].bounds:
                 if bound is not None:
-                    place = [limits[name].deviation(bound)] * 2
-                    axes.plot(place, [at - 0.42, at + 0.42], color=charts.INK, linewidth=1.2)
+                    x = [limits[name].deviation(bound)] * 2
+                    axes.plot(x, [at - 0.42, at + 0.42], color=charts.INK, linewidth=1.2)
         axes.set(title=label, xlim=(-1.04 * reach, 1.04 * reach), ylim=(len(names) - 0.4, -0.6))
         axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
         charts.chart(axes)
@@ -157,7 +161,7 @@ def strips(section: QualitySection) -> str:
 
 
 def _reach(section: QualitySection) -> float:
-    """Half the axis: all values and limits, but no further than twice the outermost limit."""
+    """Half the axis: all values and limits, but at most twice the outermost limit."""
     limits = section.limits
     values = [
         abs(limit.deviation(row[name]))
@@ -171,10 +175,10 @@ def _reach(section: QualitySection) -> float:
 
 
 def _dots(axes: Axes, values: np.ndarray, failed: np.ndarray, heights: np.ndarray, reach: float) -> None:
-    """Dots within the frame, triangles at its edge for those beyond. Drawn as pixels: they may be many."""
-    for wanted, colour in ((failed, _FAILED), (~failed, _PASSED)):
+    """Dots inside the frame, triangles at its edge for values outside. Rasterised, because there may be many."""
+    for group, colour in ((failed, _FAILED), (~failed, _PASSED)):
         for beyond, marker in ((np.abs(values) <= reach, "o"), (values > reach, ">"), (values < -reach, "<")):
-            chosen = wanted & beyond
+            chosen = group & beyond
             if chosen.any():
                 x = np.clip(values[chosen], -reach, reach)
                 style: dict[str, Any] = {"s": 9, "alpha": 0.65, "linewidths": 0, "rasterized": True}

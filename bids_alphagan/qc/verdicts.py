@@ -1,4 +1,4 @@
-"""Which scans of a study, real and synthetic, pass quality control: group_quality.tsv, log and warnings."""
+"""The results of quality control for a study's real and synthetic scans: group_quality.tsv, log and warnings."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,29 +17,29 @@ log = logging.getLogger(__name__)
 REAL, HELD_OUT = "real", "held-out"
 TABLE = "group_quality.tsv"
 _COLUMNS: dict[str, dict[str, Any]] = {
-    "source": {"Description": "Where the scan comes from."},
+    "source": {"Description": "Origin of the scan."},
     "split": {
-        "Description": "Whether the models learn from a real scan; n/a for draws.",
+        "Description": "Use of a real scan; n/a for draws.",
         "Levels": {
-            "training": "they do, and the limits come from these scans",
-            "held-out": "no model sees it, and no limit comes from it",
+            "training": "the models are trained on it, and the limits come from these scans",
+            "held-out": "no model is trained on it, and no limit comes from it",
         },
     },
-    "scan": {"Description": "The scan's name; for a synthetic scan, which one the draw was to become."},
+    "scan": {"Description": "The scan's name; for a draw, the synthetic scan for which it was drawn."},
     "draw": {"Description": "Number of the draw, from 1; n/a for real scans."},
     "seed": {"Description": "Seed of the latent vector; n/a for real scans."},
     "verdict": {
         "Description": "Whether it passes quality control. Synthetic scans that fail are drawn again; real "
         "ones are used.",
-        "Levels": {"pass": "every measure lies within its limits", "fail": "one or more do not, or no masks"},
+        "Levels": {"pass": "every measure is within its limits", "fail": "one or more are not, or no masks"},
     },
-    "reasons": {"Description": "Why it fails, the worst first, separated by semicolons."},
+    "reasons": {"Description": "Why it fails, worst first, separated by semicolons."},
 }
 
 
 @dataclass(frozen=True)
 class QualityControl:
-    """The limits that a study's training scans give, and a row of the table for each real scan that has masks."""
+    """The limits from a study's training scans, and a table row for each real scan with masks."""
 
     output_dir: Path
     limits: Limits
@@ -49,7 +49,7 @@ class QualityControl:
     def of(cls, study: Study, width: float, limits_file: Path | None = None) -> "QualityControl":
         """width: of the limits, in robust standard deviations. limits_file: limits that replace single ones.
 
-        UserError where that file cannot be used.
+        Raises UserError if that file cannot be used.
         """
         own = read_limits(limits_file) if limits_file else {}
         limits = thresholds([scan.quality for scan in study.training if scan.quality], width, own)
@@ -64,11 +64,11 @@ class QualityControl:
 
     @property
     def n_training(self) -> int:
-        """Training scans that the limits come from."""
+        """Number of training scans that the limits come from."""
         return sum(row["split"] != HELD_OUT for row in self.real)
 
     def log_real(self) -> None:
-        """Say in the log which real scans pass and which fail."""
+        """Log how many real scans pass, and which fail."""
         if not self.real:
             return
         if note := few_note(self.n_training, self.limits):
@@ -77,9 +77,9 @@ class QualityControl:
         log.info("quality control: %d of %d real scans pass", passed, len(self.real))
         for row in self.real:
             if row["verdict"] == "fail":
-                use = "are compared with it" if row["split"] == HELD_OUT else "learn from it"
+                use = "compared with it" if row["split"] == HELD_OUT else "trained on it"
                 log.warning(
-                    "%s fails quality control, and the models %s all the same: %s",
+                    "%s fails quality control, but the models are still %s: %s",
                     *(row["scan"], use, row["reasons"]),
                 )
 
@@ -88,10 +88,10 @@ class QualityControl:
         cohorts: Mapping[str, Mapping[str, Any]],
         rejected: Mapping[str, Sequence[dict[str, Any]]] | None = None,
     ) -> Path:
-        """Write group_quality.tsv and .json: the real scans, and all draws.
+        """Write group_quality.tsv and .json with the real scans and all draws; return the table's path.
 
-        cohorts: by model, the record of its cohort ("draws", "limits"). rejected: all draws of further models, of
-        which none passed.
+        cohorts: by model, the record of its cohort ("draws", "limits"). rejected: all draws of further models, none of
+        which passed.
         """
         today = {name: limit.record() for name, limit in self.limits.items()}
         rows, used = list(self.real), {REAL: today}
@@ -104,7 +104,7 @@ class QualityControl:
             ]
         table = self.output_dir / TABLE
         if not rows:
-            for path in (table, table.with_suffix(".json")):  # of another selection of scans
+            for path in (table, table.with_suffix(".json")):  # from another selection of scans
                 path.unlink(missing_ok=True)
             return table
         write_tsv(table, rows)
@@ -118,12 +118,12 @@ def _columns() -> dict[str, dict[str, Any]]:
 
 
 def read_table(output_dir: Path) -> list[dict[str, Any]]:
-    """The rows of group_quality.tsv: measures as numbers, None where n/a; none where there is no table."""
+    """The rows of group_quality.tsv: measures as numbers, None for n/a; empty if there is no table."""
     table = output_dir / TABLE
     rows: list[dict[str, Any]] = []
     for row in read_tsv(table) if table.is_file() else []:
-        known = {name: row.get(name, "n/a") for name in MEASURES}
-        numbers = {name: None if value == "n/a" else float(value) for name, value in known.items()}
+        texts = {name: row.get(name, "n/a") for name in MEASURES}
+        numbers = {name: None if value == "n/a" else float(value) for name, value in texts.items()}
         failed_by = [] if row["reasons"] == "n/a" else row["reasons"].split("; ")
         rows.append({**row, **numbers, "reasons": failed_by})
     return rows
@@ -145,8 +145,8 @@ def _row(
 
 
 def _column(name: str, used: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What the sidecar says about a measure: unit, and the limits that each source was judged by."""
+    """The sidecar's entry for a measure: unit, and the limits for each source."""
     what = MEASURES[name]
     unit = {"Units": what.unit} if what.unit else {}
-    limits = {source: known[name] for source, known in used.items() if name in known}
+    limits = {source: records[name] for source, records in used.items() if name in records}
     return {"Description": what.description, **unit, "Limits": limits}

@@ -1,1 +1,1 @@
-"""How a page is drawn: HTML, figures, charts."""
+"""Pages: HTML, figures, charts and methods texts."""

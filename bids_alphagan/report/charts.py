@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from bids_alphagan.models import MODELS
 from bids_alphagan.report.figures import COLOURS, TISSUES, data_uri, load
 
-# Stand-ins that `svg` turns into the colours of the reader's theme.
+# Placeholders that `svg` replaces by the colours of the reader's theme.
 INK, GRID = "#010203", "#040506"
 ACCENTS = ("#1f9e89", "#d1495b", "#6f7fd8", "#c98a1b", "#8e5bb5", "#5b8c3e")
 THEME = (
@@ -23,12 +23,12 @@ THEME = (
 
 
 def colour(model: str | None) -> str:
-    """A model's colour, the same in every chart of every page; the page's ink for real scans."""
+    """A model's colour, the same in every chart of every page; the page's text colour for real scans."""
     return ACCENTS[list(MODELS).index(model) % len(ACCENTS)] if model in MODELS else INK
 
 
 def histograms(reference: Path, preproc: Path, maps: Mapping[str, np.ndarray]) -> str:
-    """Intensities of the scan as acquired, with each tissue's, and after scaling to [-1, 1]."""
+    """Intensities of the scan as acquired, in total and by tissue, and after scaling to [-1, 1]."""
     scan, scaled = load(reference).data, load(preproc).data
     figure = Figure(figsize=(9, 2.6))
     before, after = figure.subplots(1, 2)
@@ -42,14 +42,14 @@ def histograms(reference: Path, preproc: Path, maps: Mapping[str, np.ndarray]) -
     before.set(title="before: as acquired", xlabel="intensity", ylabel="voxels", yscale="log")
     _legend(before)
     after.hist(scaled.ravel(), np.linspace(-1, 1, 81), histtype="step", color=INK, linewidth=1.1)
-    after.set(title="after: as the network sees it", xlabel="intensity", yscale="log", xlim=(-1.05, 1.05))
+    after.set(title="after: the network's input", xlabel="intensity", yscale="log", xlim=(-1.05, 1.05))
     for axes in (before, after):
         chart(axes)
     return svg(figure)
 
 
 def losses(columns: Mapping[str, np.ndarray]) -> str:
-    """Loss curves: generator and discriminator large, as in Figure 8 of the paper, every other term small.
+    """Loss curves: generator and discriminator large, as in Figure 8 of the paper, all other terms small.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def losses(columns: Mapping[str, np.ndarray]) -> str:
 
 
 def leading(term: str) -> bool:
-    """Whether a loss column is the generator's or the discriminator's total."""
+    """Whether a loss column is the total loss of the generator or the discriminator."""
     return term.removesuffix("_loss") in ("generator", "discriminator")
 
 
@@ -98,7 +98,7 @@ def _curve(
 
 
 def _frame(axes: Axes, curves: Sequence[np.ndarray]) -> None:
-    """Let a few extreme values, mostly the first, leave the frame where they would flatten all others."""
+    """Let a few extreme values, mostly early ones, leave the frame if they would flatten all others."""
     values = np.concatenate(curves)
     values = values[np.isfinite(values)]
     if len(values) < 50:
@@ -114,7 +114,7 @@ def _legend(axes: Axes) -> None:
 
 
 def chart(axes: Axes) -> None:
-    """Give axes the look of all charts: a light grid, no frame, the page's colours."""
+    """Apply the style of all charts to axes: a light grid, no frame, the page's colours."""
     axes.set_facecolor("none")
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -129,7 +129,7 @@ def svg(figure: Figure) -> str:
     """The figure as a data URI, in the colours of the reader's theme."""
     figure.set_facecolor("none")
     stream = io.StringIO()
-    # Equal figures give equal bytes; text stays text, in the reader's sans-serif.
+    # Reproducible bytes; text stays text, in the reader's sans-serif font.
     with mpl.rc_context({"svg.hashsalt": "report", "svg.fonttype": "none"}):
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
     text = stream.getvalue().replace(INK, "var(--ink)").replace(GRID, "var(--grid)")

@@ -1,6 +1,6 @@
-"""Scans and masks as pictures that a report carries in itself (data URIs).
+"""Scans and masks as pictures that are embedded in a report (data URIs).
 
-Scans are turned to RAS and drawn in millimetres, in neurological convention: the animal's right is on the
+Scans are reoriented to RAS and drawn in millimetres, in neurological convention: the animal's right is on the
 right.
 """
 
@@ -21,19 +21,19 @@ from PIL import Image
 
 TISSUES = ("GM", "WM", "CSF")  # dseg index = position + 1
 COLOURS = {"GM": "#ff8a5c", "WM": "#ffe15c", "CSF": "#4cc3ff", "brain": "#ffffff"}
-FILL = {"GM": 0.12, "WM": 0.3, "CSF": 0.4}  # GM fills most of the brain: more would hide it
+FILL = {"GM": 0.12, "WM": 0.3, "CSF": 0.4}  # GM fills most of the brain and would hide it
 BACKGROUND = "#0b0e12"
 
 
 class Scan(NamedTuple):
-    """A volume with axes running to Right, Anterior, Superior, and its voxel size in mm."""
+    """A volume with axes to Right, Anterior, Superior, and its voxel size in mm."""
 
     data: np.ndarray
     zooms: tuple[float, float, float]
 
 
 class Plane(NamedTuple):
-    """Which axes run across and up, which one is cut, and what the four sides are."""
+    """The axes across, up and through the plane, and the labels of its four sides."""
 
     across: int
     up: int
@@ -69,7 +69,7 @@ def load(path: Path) -> Scan:
 
 
 def tissue_maps(masks: Mapping[str, Path]) -> dict[str, np.ndarray]:
-    """Read what there is to outline: probsegs where given, else the dseg's labels, and the brain mask."""
+    """Read the maps to outline: probability maps if given, else the dseg's labels, and the brain mask."""
     maps = {name: load(masks[name]).data for name in (*TISSUES, "brain") if name in masks}
     if "dseg" in masks and not set(TISSUES) & set(maps):
         labels = load(masks["dseg"]).data
@@ -78,18 +78,18 @@ def tissue_maps(masks: Mapping[str, Path]) -> dict[str, np.ndarray]:
 
 
 def centre(scan: Scan, maps: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Voxel at the middle of the masks, or of the bright part of the scan where there are none: (3,) int."""
+    """The voxel at the centre of the masks, or of the bright part of the scan without masks: (3,) int."""
     weight = np.sum(list(maps.values()), axis=0) if maps else scan.data > scan.data.mean()
-    places = np.argwhere(weight > 0.5)
-    if not len(places):
+    positions = np.argwhere(weight > 0.5)
+    if not len(positions):
         return np.array(scan.data.shape) // 2
-    return places.mean(axis=0).round().astype(int)
+    return positions.mean(axis=0).round().astype(int)
 
 
 def three_planes(
     scan: Scan, maps: Mapping[str, np.ndarray], at: np.ndarray, *, twice: bool = False, inches: float = 9.0
 ) -> str:
-    """Axial, coronal and sagittal slice through voxel `at`, with `maps`; `twice`: above without, too."""
+    """Axial, coronal and sagittal slice through voxel `at`, with `maps`; `twice`: also without maps, above."""
     row = [Panel(scan, name, int(at[plane.cut]), maps, name) for name, plane in PLANES.items()]
     plain = [panel._replace(maps={}) for panel in row]
     return _draw([plain, row] if twice and maps else [row], inches)
@@ -101,20 +101,20 @@ def mosaic(scan: Scan, maps: Mapping[str, np.ndarray], columns: int = 5, rows: i
     axis = PLANES[name].cut
     first, last = 0, scan.data.shape[axis] - 1
     if maps:
-        covered = np.flatnonzero(np.any(np.stack(list(maps.values())) > 0.5, axis=(0, *_others(axis))))
+        covered = np.flatnonzero(np.any(np.stack(list(maps.values())) > 0.5, axis=(0, *_other_axes(axis))))
         first, last = (covered[0], covered[-1]) if len(covered) else (first, last)
     indices = np.unique(np.linspace(first, last, columns * rows).round().astype(int))
     panels = [Panel(scan, name, int(i), maps, f"{name} {i + 1}") for i in indices]
     return _draw([panels[i : i + columns] for i in range(0, len(panels), columns)])
 
 
-def _others(axis: int) -> tuple[int, ...]:
-    """The other two spatial axes of a stack whose first axis counts maps."""
+def _other_axes(axis: int) -> tuple[int, ...]:
+    """The other two spatial axes of a stack of maps (maps, x, y, z)."""
     return tuple(i + 1 for i in range(3) if i != axis)
 
 
 def gallery(paths: Sequence[Path], dsegs: Sequence[Path | None], masks: bool) -> str:
-    """One row per scan: three planes through the middle of its brain, with the masks over it if `masks`."""
+    """One row per scan: three planes through the centre of its brain, with masks if `masks`."""
     rows = []
     for path, dseg in zip(paths, dsegs, strict=True):
         scan = load(path)
@@ -130,7 +130,7 @@ def step_of(path: Path) -> int:
 
 
 def progress(samples: Sequence[Path], rows: int = 6) -> str | None:
-    """The same latents at the last stages of training (Figure 9 of the paper); None where there is nothing.
+    """The same latents at the last stages of training (Figure 9 of the paper); None without samples.
 
     samples: step-XXXXXX.npy with (n, 3, N, N) uint8, middle slices across x, y and z, on the network's grid.
     """
@@ -150,16 +150,16 @@ def progress(samples: Sequence[Path], rows: int = 6) -> str | None:
         axes.text(margin - 0.05 * size, bottom + size / 2, label, color="#dfe6ee", ha="right", va="center")
         for column, plane in enumerate(planes):
             left = margin + column * size
-            place = (left, left + 0.97 * size, bottom, bottom + 0.97 * size)
+            extent = (left, left + 0.97 * size, bottom, bottom + 0.97 * size)
             grey: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255, "interpolation": "bicubic"}
-            axes.imshow(plane.T, origin="lower", extent=place, **grey)
+            axes.imshow(plane.T, origin="lower", extent=extent, **grey)
     axes.set(xlim=(0, width), ylim=(0, height), aspect="auto")
     axes.set_axis_off()
     return png(figure)
 
 
 def _draw(rows: Sequence[Sequence[Panel]], inches: float = 9.0) -> str:
-    """Lay panels out on a common scale in mm, all in one Axes: a PNG data URI, at most `inches` wide."""
+    """Arrange panels on a common scale in mm, in one Axes: a PNG data URI, at most `inches` wide."""
     sizes = [[_extent(panel) for panel in row] for row in rows]
     n_columns = max(len(row) for row in rows)
     widths = [max(row[c][0] for row in sizes if c < len(row)) for c in range(n_columns)]
@@ -193,10 +193,10 @@ def _draw_panel(axes: Axes, panel: Panel, left: float, bottom: float) -> None:
     """Draw one slice with its lower left corner at (left, bottom), in mm."""
     plane = PLANES[panel.plane]
     width, height = _extent(panel)
-    place: dict[str, Any] = {"origin": "lower", "extent": (left, left + width, bottom, bottom + height)}
+    position: dict[str, Any] = {"origin": "lower", "extent": (left, left + width, bottom, bottom + height)}
     low, high = window(panel.scan.data)
     grey = _slice(panel.scan.data, panel)
-    axes.imshow(grey, cmap="gray", vmin=low, vmax=high, interpolation="bicubic", **place)
+    axes.imshow(grey, cmap="gray", vmin=low, vmax=high, interpolation="bicubic", **position)
     fill = np.zeros((*grey.shape, 4), np.float32)
     for name, volume in panel.maps.items():
         inside = _slice(volume, panel) > 0.5
@@ -210,7 +210,7 @@ def _draw_panel(axes: Axes, panel: Panel, left: float, bottom: float) -> None:
             LineCollection(list(edges), colors=COLOURS[name], linewidths=0.7, capstyle="projecting")
         )
     if panel.maps:
-        axes.imshow(fill, interpolation="nearest", **place)
+        axes.imshow(fill, interpolation="nearest", **position)
 
     def write(x: float, y: float, text: str, **style: Any) -> None:
         axes.text(left + x * width, bottom + y * height, text, color="#dfe6ee", fontsize=7.5, **style)
@@ -243,20 +243,20 @@ def outline(inside: np.ndarray) -> np.ndarray:
 
 
 def _slice(volume: np.ndarray, panel: Panel) -> np.ndarray:
-    """The cut as (up, across), as imshow wants it."""
+    """The slice as (up, across), as imshow needs it."""
     plane = PLANES[panel.plane]
     flat = np.take(volume, panel.at, axis=plane.cut)
     return flat if plane.up < plane.across else flat.T
 
 
 def window(data: np.ndarray) -> tuple[float, float]:
-    """Grey scale limits that a few bright or dark voxels cannot spoil: 1st and 99.8th percentile."""
+    """Grey scale limits that are robust to a few bright or dark voxels: 1st and 99.8th percentile."""
     low, high = np.percentile(data, (1, 99.8))
     return (float(low), float(high)) if high > low else (float(data.min()), float(data.max()) + 1e-6)
 
 
 def png(figure: Figure) -> str:
-    """A PNG of at most 256 colours: a third of the size, and the eye does not miss the others."""
+    """A PNG of at most 256 colours, a third of the size without visible loss."""
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(150)
     canvas.draw()
@@ -267,5 +267,5 @@ def png(figure: Figure) -> str:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """`content` as an address that holds it; `kind` is its media type."""
+    """`content` as a data URI; `kind` is its media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

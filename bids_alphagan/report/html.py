@@ -1,6 +1,6 @@
-"""How a page is written: templates in, one self-contained HTML file out.
+"""Pages from templates, each one self-contained HTML file.
 
-Templates lie beside the code that fills them and are named by their path in the package.
+Templates are in the folders of the code that fills them, and are named by their path in the package.
 """
 
 import re
@@ -17,12 +17,12 @@ from bids_alphagan import __version__
 from bids_alphagan.common.files import write_text
 from bids_alphagan.report.numbers import decimals, number
 
-TABLES = "report/section.html.j2"  # a section of notes and tables, for those without a template of their own
+TABLES = "report/section.html.j2"  # notes and tables, for sections without their own template
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of a page. id: its anchor. title: in the page's navigation. view: what its template shows."""
+    """A section of a page. id: its anchor. title: in the page's navigation. view: the template's data."""
 
     id: str
     title: str
@@ -31,13 +31,13 @@ class Section:
 
     @property
     def html(self) -> Markup:
-        """The section, rendered."""
+        """The rendered section."""
         template = _environment().get_template(self.template)
         return Markup(template.render(section=self, view=self.view))
 
 
 def write_page(path: Path, template: str, **content: Any) -> None:
-    """Render a template with `content` and write the page; a file that is there is replaced as a whole."""
+    """Render a template with `content` and write the page; an existing file is replaced as a whole."""
     write_text(path, _environment().get_template(template).render(version=__version__, **content))
 
 

@@ -1,4 +1,4 @@
-"""The methods section of a manuscript: paragraphs of all who took part, citing only what a run used.
+"""The methods section of a manuscript: the paragraphs of all parts, with the citations that a run needs.
 
 Paragraphs cite by ``[@key]`` or ``[@key; key]``; `compose` numbers the citations and adds the list of references.
 """
@@ -14,20 +14,20 @@ def compose(paragraphs: Sequence[str], citations: Mapping[str, str]) -> str:
 
     Parameters
     ----------
-    citations: keys beside those of REFERENCES. One with the DOI of a known reference becomes that reference.
+    citations: keys in addition to REFERENCES. One with the DOI of a known reference is replaced by that reference.
 
     Returns
     -------
     Paragraphs separated by blank lines; the last one is the list, one reference per line.
     """
-    known: dict[str, str] = dict(REFERENCES)
+    sources: dict[str, str] = dict(REFERENCES)
     for key, citation in citations.items():
         doi = _doi(citation)
-        known[key] = next((r for r in REFERENCES.values() if doi and _doi(r) == doi), citation)
+        sources[key] = next((r for r in REFERENCES.values() if doi and _doi(r) == doi), citation)
     used: list[str] = []
 
     def number(match: re.Match[str]) -> str:
-        references = [known[key.strip()] for key in match[1].split(";")]
+        references = [sources[key.strip()] for key in match[1].split(";")]
         used.extend(r for r in dict.fromkeys(references) if r not in used)
         return "[" + ", ".join(str(used.index(r) + 1) for r in references) + "]"
 
@@ -37,8 +37,8 @@ def compose(paragraphs: Sequence[str], citations: Mapping[str, str]) -> str:
 
 
 def _doi(citation: str) -> str | None:
-    found = re.search(r"10\.\d{4,}/\S+", citation)
-    return found[0].rstrip(".,;)") if found else None
+    match = re.search(r"10\.\d{4,}/\S+", citation)
+    return match[0].rstrip(".,;)") if match else None
 
 
 def count(n: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""What the methods texts cite: key to the full reference, with its DOI where one exists."""
+"""The references of the methods texts: key to the full reference, with its DOI if it has one."""
 
 REFERENCES = {
     "paper": (

@@ -1,4 +1,4 @@
-"""Scans to scroll through: a plane's slices side by side in one picture, of which the page shows a part."""
+"""Scans to scroll through: a plane's slices side by side in one picture, of which the page shows one."""
 
 import io
 from collections.abc import Sequence
@@ -11,27 +11,27 @@ from PIL import Image
 from bids_alphagan.report import figures
 from bids_alphagan.report.figures import PLANES, Plane, Scan
 
-LEVELS = 25  # slices per plane, evenly over the brain: the same level of two scans shows alike anatomy
-PIXELS = 128  # the longer side of a slice at most: finer, hundreds of slices make the page heavy
+LEVELS = 25  # slices per plane, evenly over the brain, so that a level shows the same anatomy in all scans
+PIXELS = 128  # maximum of the longer side of a slice; more would make the page too large
 QUALITY = 80  # of the JPEGs
 
 
 class Strip(NamedTuple):
-    """One plane of one scan: LEVELS slices side by side, and the width of each over its height."""
+    """One plane of one scan: LEVELS slices side by side; ratio: the width of a slice over its height."""
 
     image: str
     ratio: float
 
 
 def strips(paths: Sequence[Path], dsegs: Sequence[Path | None]) -> dict[str, list[Strip]]:
-    """For each plane, one strip per scan; the levels span the brain where there is a dseg, else the scan."""
-    made: dict[str, list[Strip]] = {name: [] for name in PLANES}
+    """For each plane, one strip per scan; the levels span the brain if there is a dseg, else the scan."""
+    result: dict[str, list[Strip]] = {name: [] for name in PLANES}
     for path, dseg in zip(paths, dsegs, strict=True):
         scan = figures.load(path)
         brain = figures.load(dseg).data > 0 if dseg else np.ones(scan.data.shape, bool)
         for name, plane in PLANES.items():
-            made[name].append(_strip(scan, brain, plane))
-    return made
+            result[name].append(_strip(scan, brain, plane))
+    return result
 
 
 def _strip(scan: Scan, brain: np.ndarray, plane: Plane) -> Strip:
@@ -47,8 +47,8 @@ def _strip(scan: Scan, brain: np.ndarray, plane: Plane) -> Strip:
     width, height = (max(1, round(side / pixel)) for side in sides)
     picture = Image.new("L", (LEVELS * width, height))
     for i, at in enumerate(levels):
-        one = Image.fromarray(np.ascontiguousarray(slices[at, ::-1]))  # pictures begin at the top
-        picture.paste(one.resize((width, height), Image.Resampling.BICUBIC), (i * width, 0))
+        slice_image = Image.fromarray(np.ascontiguousarray(slices[at, ::-1]))  # image rows start at the top
+        picture.paste(slice_image.resize((width, height), Image.Resampling.BICUBIC), (i * width, 0))
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=QUALITY, optimize=True)
     return Strip(figures.data_uri(stream.getvalue(), "image/jpeg"), width / height)

@@ -1,4 +1,4 @@
-"""Segmentation without SPM: a template's probability maps, brought to the scan by antspyx."""
+"""Segmentation without SPM: a template's probability maps, registered to the scan with antspyx."""
 
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -26,8 +26,8 @@ from bids_alphagan.templates import Template
 class AntsSegmenter:
     """Template maps by N4, pose, affine and SyN (doi:10.1016/j.media.2007.06.004) inside the brain.
 
-    What the registration leaves at the tissues' borders is then taken from the intensities
-    (`intensities.refine`). The same scan gives the same arrays, for a given number of threads.
+    The scan's intensities then correct the tissue borders (`intensities.refine`). For a given number of threads, the
+    same scan always gives the same arrays.
     """
 
     template: Template
@@ -52,7 +52,7 @@ class AntsSegmenter:
         return cls(template, DEMO if options.quick else FULL, options.threads, note)
 
     def memory_gb(self, voxels: int) -> float:
-        """Measured: 0.5 for 64x64x40 voxels, 0.9 for 112x112x88 (benchmarks/masks.py fit --grid fine)."""
+        """GB; measured 0.5 for 64x64x40 voxels, 0.9 for 112x112x88 (benchmarks/masks.py fit --grid fine)."""
         return 0.5 + 0.7e-6 * voxels
 
     def describe(self) -> dict[str, Any]:
@@ -72,13 +72,13 @@ class AntsSegmenter:
 
     def _segment(self, scan: Path, scratch: Path) -> Segmentation:
         data, affine, back = read_ras(scan)
-        found = register(self.template, data, affine, self.effort, self.threads, scan, scratch)
-        warped = found.maps(fine_template(self.template, found.affine))
+        registration = register(self.template, data, affine, self.effort, self.threads, scan, scratch)
+        warped = registration.maps(fine_template(self.template, registration.affine))
         if not (warped["brain"] > 0.5).any():
             raise ScanError(f"{scan}: the brain of {self.template.name} was registered outside the scan.")
-        maps = refine(warped, found.corrected, found.affine)
+        maps = refine(warped, registration.corrected, registration.affine)
         brain = largest_component(np.sum([maps[tissue] for tissue in TISSUES], axis=0) > 0.5)
         if not brain.any():
-            raise ScanError(f"{scan}: no brain was found where {self.template.name} was registered.")
-        provenance = {**self.describe(), "Warnings": list(found.warnings)}
-        return finish(found.corrected, found.affine, maps, brain, warped, provenance, back)
+            raise ScanError(f"{scan}: no brain was found at the registered position of {self.template.name}.")
+        provenance = {**self.describe(), "Warnings": list(registration.warnings)}
+        return finish(registration.corrected, registration.affine, maps, brain, warped, provenance, back)

@@ -1,4 +1,4 @@
-"""What every segmenter gives, and what all of them share."""
+"""The interface of segmenters, and what they share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,8 @@ class Segmentation:
     """Masks of one scan, all of the scan's 3D shape.
 
     probseg: float32 in [0, 1] by tissue, their sum at most 1; brain: bool; dseg: uint8, 0 outside the brain,
-    else 1 GM, 2 WM, 3 CSF; provenance: JSON-able; measures: see `qc.measures.measure`.
+    else 1 GM, 2 WM, 3 CSF; provenance: JSON; measures: see `qc.measures.measure`; corrected: float32, the scan's
+    own intensities without coil shading.
     """
 
     probseg: dict[str, np.ndarray]
@@ -30,16 +31,16 @@ class Segmentation:
     dseg: np.ndarray
     provenance: dict[str, Any]
     measures: dict[str, float]
-    corrected: np.ndarray | None = None  # float32, the scan's own intensities without coil shading
+    corrected: np.ndarray | None = None
 
 
 class Segmenter(Protocol):
-    """Picklable. Called with a 3D (or x, y, z, 1) NIfTI of any orientation and a private, writable folder.
+    """A picklable callable. Takes a 3D (or x, y, z, 1) NIfTI of any orientation and a private, writable folder.
 
-    Raises ScanError when this scan cannot be segmented.
+    Raises ScanError if this scan cannot be segmented.
 
-    label: its name in print, as `describe` gives it. advice: what to do where it is missing. methods: how masks
-    were made, for a manuscript, with {name}, {version} and {template}; citing as `report.methods.compose` says.
+    label: its printed name, as in `describe`. advice: what to do if it is missing. methods: how masks are made, for a
+    manuscript, with {name}, {version} and {template}; citations as in `report.methods.compose`.
     """
 
     label: ClassVar[str]
@@ -48,32 +49,32 @@ class Segmenter(Protocol):
 
     @classmethod
     def missing(cls, options: MaskOptions) -> str:
-        """Why it cannot be used here, without a full stop; "" where it can. UserError where it is broken."""
+        """Why it cannot be used here, without a full stop; "" if it can. Raises UserError if it is broken."""
         ...
 
     @classmethod
     def create(cls, template: Template, options: MaskOptions, note: str = "") -> Self:
-        """The segmenter for a template. note: to be said wherever its masks are. UserError as of `missing`."""
+        """The segmenter for a template. note: recorded with its masks. Raises UserError as `missing` does."""
         ...
 
     @property
     def name(self) -> str: ...
 
     def memory_gb(self, voxels: int) -> float:
-        """What one scan of so many voxels takes at most, for scheduling."""
+        """The most memory that one scan of so many voxels needs, GB, for scheduling."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Name, Version, Parameters, Template and Registration, as they go into sidecars."""
+        """Name, Version, Parameters, Template and Registration, as written to sidecars."""
         ...
 
     def __call__(self, scan: Path, scratch: Path) -> Segmentation: ...
 
 
 def read_ras(scan: Path) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """Data (x, y, z) float32 and affine of a scan, its axes turned to RAS, and what turns arrays back.
+    """Data (x, y, z) float32 and affine of a scan in RAS axes, and a function that turns arrays back.
 
-    N4's coarse grid and the simplex's rounding would else depend on the order in which voxels are stored.
+    Otherwise N4's coarse grid and the simplex's rounding would depend on the order in which voxels are stored.
     """
     image = load(scan)
     orientation = io_orientation(image.affine)
@@ -92,11 +93,10 @@ def finish(
     provenance: dict[str, Any],
     back: Callable[[np.ndarray], np.ndarray],
 ) -> Segmentation:
-    """Bring tissue maps (x, y, z) into range, label the brain's voxels and measure the result.
+    """Scale tissue maps (x, y, z) so that they sum to at most 1, label the brain's voxels and measure the result.
 
-    `warped` holds the template's own maps and its anatomical image ('template') on the scan's grid. `brain`
-    may be cleaner than the maps, whose loose parts are measured. All are in RAS; `back` turns the result to
-    how the scan is stored.
+    warped: the template's own maps and its anatomical image ('template') on the scan's grid. brain: may be cleaner
+    than the maps, whose loose parts are measured. All are in RAS; `back` turns the result to the stored orientation.
     """
     total = np.sum([maps[tissue] for tissue in TISSUES], axis=0)
     probseg = {t: np.asarray(maps[t] / np.maximum(total, 1), dtype=np.float32) for t in TISSUES}
@@ -109,13 +109,13 @@ def finish(
         prior_dseg=tissue_labels(warped, warped["brain"] > 0.5),
         template=warped["template"],
         prior=[warped[tissue] for tissue in TISSUES],
-        found=total > 0.5,
+        foreground=total > 0.5,
     )
     stored = {tissue: back(values) for tissue, values in probseg.items()}
     return Segmentation(stored, back(brain), back(dseg), provenance, measures, back(data))
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest 6-connected part of a mask."""
+    """The largest 6-connected component of a mask."""
     numbered, count = ndimage.label(mask)
     return mask if count < 2 else numbered == 1 + np.argmax(np.bincount(numbered.ravel())[1:])

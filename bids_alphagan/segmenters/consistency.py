@@ -1,4 +1,4 @@
-"""Real and synthetic scans are measured by masks of one kind: else the gate compares methods, not scans."""
+"""Masks of real and synthetic scans must be of one kind, or quality control would compare methods, not scans."""
 
 import json
 from collections.abc import Mapping
@@ -7,33 +7,34 @@ from typing import Any
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.segmenters.base import Segmenter
 
-DECISIVE = ("Name", "Template", "Parameters", "RegistrationParameters")  # of what a sidecar says of its masks
+# The keys of a sidecar's Segmentation that must agree.
+DECISIVE = ("Name", "Template", "Parameters", "RegistrationParameters")
 
 
-def check_alike(made: Mapping[str, Mapping[str, Any]], segmenter: Segmenter) -> None:
-    """Raise UserError where masks of real scans were made otherwise than `segmenter` would make them.
+def check_alike(descriptions: Mapping[str, Mapping[str, Any]], segmenter: Segmenter) -> None:
+    """Raise UserError if masks of real scans were made in another way than `segmenter` makes them.
 
-    made: by scan, `Segmenter.describe` of then, as its sidecar has it; empty where it says nothing.
+    descriptions: by scan, the `Segmenter.describe` in its sidecar; empty if the sidecar has none.
     """
     about = segmenter.describe()
-    now = _decisive(about)
-    others = [name for name, facts in made.items() if facts and _decisive(facts) != now]
-    if not others:
+    current = _decisive(about)
+    differing = [name for name, facts in descriptions.items() if facts and _decisive(facts) != current]
+    if not differing:
         return
-    then = made[others[0]]
-    was = f"{then.get('Name')} with the template {then.get('Template')}"
-    same = all(then.get(key) == about.get(key) for key in ("Name", "Template"))
+    earlier = descriptions[differing[0]]
+    before = f"{earlier.get('Name')} with the template {earlier.get('Template')}"
+    same = all(earlier.get(key) == about.get(key) for key in ("Name", "Template"))
     to_be = "other settings (--quick-masks, --preset, or another version)" if same else about["Name"]
     to_be += "" if same else f" with the template {about.get('Template')}"
     note = f" {about['Note']}" if about.get("Note") else ""
     raise UserError(
-        f"{others[0]} (and {len(others) - 1} more of {len(made)} real scans): their masks were made by "
-        f"{was}, and those of synthetic scans would be by {to_be}; the gate could not compare them.{note} "
-        "Give both levels the same --segmenter, --template and --quick-masks, on machines that both have SPM "
-        "or both have none; or run participant again."
+        f"{differing[0]} (and {len(differing) - 1} more of {len(descriptions)} real scans): their masks were "
+        f"made by {before}, but those of synthetic scans would be made by {to_be}, so that quality control "
+        f"could not compare them.{note} Give both levels the same --segmenter, --template and --quick-masks, "
+        "on machines that both have SPM or both lack it; or run participant again."
     )
 
 
 def _decisive(facts: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: facts[key] for key in DECISIVE if key in facts}
-    return dict(json.loads(json.dumps(kept)))  # as a sidecar has them
+    return dict(json.loads(json.dumps(kept)))  # as in a sidecar

@@ -1,4 +1,4 @@
-"""Folders for programs that cannot quote paths: SPM's batch, and ANTs, which reads some signs as its own."""
+"""Folders for programs that cannot quote paths: SPM's batch, and ANTs, which interprets some characters."""
 
 import os
 import re
@@ -12,15 +12,17 @@ PLAIN = re.compile(r"[A-Za-z0-9_./-]+")  # needs no quoting in MATLAB code, SPM'
 
 @contextmanager
 def private_folder(scratch: Path) -> Iterator[Path]:
-    """A new folder whose path has no blanks, quotes, brackets or other signs that those programs read.
+    """A new folder whose path has no blanks, quotes, brackets or other characters that those programs interpret.
 
-    It is made in `scratch` where that has such a path, else where temporary files go, and removed in the end.
-    Raises OSError where there is no such place to write to.
+    It is created in `scratch` if that path allows, else in the folder of temporary files, and removed at the end.
+    Raises OSError if no such folder can be written.
     """
-    for place in (scratch.absolute(), Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")):
-        if PLAIN.fullmatch(str(place)) and os.access(place, os.W_OK | os.X_OK):
+    for parent in (scratch.absolute(), Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")):
+        if PLAIN.fullmatch(str(parent)) and os.access(parent, os.W_OK | os.X_OK):
             break
     else:
-        raise OSError(f"Masks need a folder to write to whose path is plain ({PLAIN.pattern}): set TMPDIR.")
-    with tempfile.TemporaryDirectory(prefix="masks-", dir=place, ignore_cleanup_errors=True) as folder:
+        raise OSError(
+            f"Masks need a writable folder whose path has only the characters {PLAIN.pattern}. Set TMPDIR to one."
+        )
+    with tempfile.TemporaryDirectory(prefix="masks-", dir=parent, ignore_cleanup_errors=True) as folder:
         yield Path(folder)

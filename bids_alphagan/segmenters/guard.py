@@ -1,8 +1,8 @@
-"""``python guard.py FOLDER COMMAND...``: run a program that ends together with whoever wants it.
+"""``python guard.py FOLDER COMMAND...``: run a program that is killed when its caller ends.
 
-The caller holds the guard's standard input open for as long as it waits. However the waiting ends (a time
-limit, Ctrl-C, kill -9), the program's whole process group is killed and FOLDER removed: wrapper scripts would
-leave Octave or MATLAB running, for hours. Standard library only, so that it starts at once.
+The caller keeps the guard's standard input open while it waits. However the waiting ends (a time limit, Ctrl-C,
+kill -9), the program's process group is killed and FOLDER removed; wrapper scripts alone would leave Octave or
+MATLAB running for hours. Standard library only, so that it starts at once.
 """
 
 import os
@@ -15,7 +15,7 @@ from contextlib import suppress
 
 
 def main(folder: str, *command: str) -> int:
-    """The program's exit code: 128 + n where signal n ended it, 127 where it could not be started."""
+    """The program's exit code: 128 + n if signal n ended it, 127 if it could not be started."""
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
     except OSError as error:
@@ -24,13 +24,13 @@ def main(folder: str, *command: str) -> int:
     gone = threading.Event()
 
     def watch() -> None:
-        os.read(0, 1)  # returns when the caller closes its end, or is no more
+        os.read(0, 1)  # returns when the caller closes its end or has ended
         gone.set()
         _kill(process.pid)
 
     threading.Thread(target=watch, daemon=True).start()
     code = process.wait()
-    _kill(process.pid)  # what it may have left in the background
+    _kill(process.pid)  # processes that it may have left in the background
     if gone.is_set():
         shutil.rmtree(folder, ignore_errors=True)
     return code if code >= 0 else 128 - code

@@ -1,27 +1,27 @@
-"""What the intensities add to maps that a registration has carried to a scan."""
+"""Refinement of registered tissue maps by the scan's intensities."""
 
 from collections.abc import Mapping
 
 import numpy as np
 from scipy import ndimage
 
-WINDOW = 0.12  # of the brain's size (1.5 mm in a rat): tissues have their local means over it
-MISFIT = 0.15  # of a voxel: standard deviation of what the registration leaves, along the maps' gradients
-NOISE = 0.1  # of grey matter's intensity: noise, and what differs within a tissue
+WINDOW = 0.12  # of the brain's size (1.5 mm in a rat): the width of the window of local means
+MISFIT = 0.15  # of a voxel: standard deviation of the registration error along the maps' gradients
+NOISE = 0.1  # of grey matter's intensity: noise, and variation within a tissue
 REFINEMENT = (
     f"borders of the maps moved by the intensities: linear-Gaussian update, misfit {MISFIT} voxels, noise "
     f"{NOISE} of grey matter"
 )
-RIDGE = 0.02  # pulls local means to the scan's own where a tissue is absent
+RIDGE = 0.02  # pulls local means to the scan's mean where a tissue is absent
 
 
 def refine(maps: Mapping[str, np.ndarray], scan: np.ndarray, affine: np.ndarray) -> dict[str, np.ndarray]:
-    """Tissue fractions given a scan and their expectation: one linear-Gaussian update in each voxel.
+    """Tissue fractions from a scan and registered maps: one linear-Gaussian update in each voxel.
 
-    The scan is I = sum_k f_k m_k + noise with the tissues' fractions f (background included) and local means
-    m, by weighted least squares in a window. The maps p expect f with covariance S = s^2 grad(p) grad(p)^T,
-    that of a small shift, so that f = p + S m (I - p.m) / (m.S m + noise^2): where maps are flat the
-    registration is believed, at borders the scan moves them.
+    The model is I = sum_k f_k m_k + noise with tissue fractions f (background included) and local means m, which
+    come from weighted least squares in a window. The prior of f has the maps p as mean and the covariance
+    S = s^2 grad(p) grad(p)^T of a small shift, so that f = p + S m (I - p.m) / (m.S m + noise^2): where maps are flat
+    the registration stays, at borders the scan moves them.
 
     maps: "GM", "WM", "CSF" (x, y, z) in [0, 1]; scan: (x, y, z) without shading; affine: mm.
     Returns the refined maps, in [0, 1], their sum at most 1.
@@ -34,17 +34,17 @@ def refine(maps: Mapping[str, np.ndarray], scan: np.ndarray, affine: np.ndarray)
     means = _local_means(expected, scan, WINDOW * size / zooms)
     shift = MISFIT * float(np.prod(zooms)) ** (1 / 3)
     slopes = np.stack([np.stack(np.gradient(part, *zooms)) for part in expected]) * shift  # (4, 3, x, y, z)
-    along = np.einsum("kixyz,kxyz->ixyz", slopes, means)  # how a shift changes the intensity
+    along = np.einsum("kixyz,kxyz->ixyz", slopes, means)  # change of the intensity with a shift
     gain = np.einsum("kixyz,ixyz->kxyz", slopes, along)
     variance = (along**2).sum(axis=0) + (NOISE * means[0]) ** 2 + 1e-12
     surprise = scan - (expected * means).sum(axis=0)
-    found = (expected + gain * surprise / variance).clip(0, 1)
-    found /= found.sum(axis=0)
-    return dict(zip(("GM", "WM", "CSF"), found[:3].astype(np.float32), strict=True))
+    fractions = (expected + gain * surprise / variance).clip(0, 1)
+    fractions /= fractions.sum(axis=0)
+    return dict(zip(("GM", "WM", "CSF"), fractions[:3].astype(np.float32), strict=True))
 
 
 def _local_means(fractions: np.ndarray, scan: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """Intensity of each pure class around every voxel: (K, x, y, z) from fractions (K, x, y, z)."""
+    """Intensity of each pure class around every voxel, (K, x, y, z), from fractions (K, x, y, z)."""
     count = len(fractions)
 
     def smooth(values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a methods section says of tissue masks: the facts of a run, and the words of the segmenter that made them."""
+"""The methods text about tissue masks: facts of a run, and the text of the segmenter that made them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from bids_alphagan.templates import Template, templateflow_homes
 
 @dataclass(frozen=True)
 class MaskFacts:
-    """How tissue masks were made: what `Segmenter.describe` gives as Name and Version, and the template.
+    """How tissue masks were made: Name and Version of `Segmenter.describe`, and the template.
 
-    template_citation: "" where the template states none. templateflow: the template came from TemplateFlow.
+    template_citation: "" if the template gives none. templateflow: whether the template came from TemplateFlow.
     """
 
     segmenter: str
@@ -23,11 +23,11 @@ class MaskFacts:
 
     @property
     def citations(self) -> dict[str, str]:
-        """What the paragraph may cite beside `report.references`."""
+        """Citations that the paragraph may use in addition to `report.references`."""
         return {"template": self.template_citation}
 
     def paragraph(self, words: str) -> str:
-        """The paragraph from a segmenter's words, with {template}, {name} and {version} filled in."""
+        """The paragraph from a segmenter's text, with {template}, {name} and {version} filled in."""
         sources = ["template"] * bool(self.template_citation) + ["templateflow"] * self.templateflow
         template = f"{self.template} [@{'; '.join(sources)}]" if sources else self.template
         how = words.format(template=template, name=self.segmenter, version=self.version)
@@ -35,11 +35,11 @@ class MaskFacts:
 
 
 def mask_facts(segmenter: Segmenter | None, template: Template | None) -> MaskFacts | None:
-    """What the methods text says about the masks; None where there are none."""
+    """The facts about the masks for the methods text; None without masks."""
     if segmenter is None or template is None:
         return None
     facts: Mapping[str, Any] = segmenter.describe()
     homes = {home.expanduser().resolve() for home in templateflow_homes()}
     from_templateflow = bool(homes & set(template.t2w.resolve().parents))
-    name = template.name.replace("[@", "[")  # which would be a citation
+    name = template.name.replace("[@", "[")  # would be read as a citation
     return MaskFacts(facts["Name"], facts["Version"], name, template.citation, from_templateflow)

@@ -1,4 +1,4 @@
-"""What a segmenter may be asked for. Nothing heavy is imported."""
+"""The options of segmenters. No heavy imports here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class MaskOptions:
-    """quick: coarser and faster, for demonstrations. threads: of one scan. spm_cmd: the command that runs SPM.
-    spm_time_limit: minutes per scan. cache: a folder for what is built once.
+    """quick: coarser and faster, for demonstrations. threads: per scan. spm_cmd: the command that runs SPM.
+
+    spm_time_limit: minutes per scan. cache: a folder for results that are computed once.
     """
 
     quick: bool = False

@@ -1,4 +1,4 @@
-"""A scan meets a template: N4, a robust start, affine, SyN; and the template's maps carried onto the scan."""
+"""Registration of a template to a scan (N4, pose, affine, SyN), and transfer of the template's maps to the scan."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -15,10 +15,10 @@ from bids_alphagan.common.volume import load
 from bids_alphagan.segmenters.pose import Volumes, find_pose, load_template, true_size
 from bids_alphagan.templates import Template
 
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world from NIfTI's
-MARGIN, RIM = 0.2, 0.15  # kept around the brain, and seen by the metric around it, in brain sizes
-FINEST = 0.8  # of the scan's voxel: a template much finer than the scan follows its noise, and fits it worse
-PARTS = (2, 2, 2)  # a voxel's tissue is the mean of these parts of it: its centre alone misses thin layers
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # from NIfTI's world coordinates to ITK's
+MARGIN, RIM = 0.2, 0.15  # around the brain: kept space, and space inside the metric, in brain widths
+FINEST = 0.8  # of the scan's voxel: a template much finer than the scan fits its noise
+PARTS = (2, 2, 2)  # a voxel's value is the mean over these parts; its centre alone misses thin layers
 
 HOW = (
     "N4; pose by normalised mutual information inside the template's brain from many starts, in all "
@@ -28,12 +28,12 @@ HOW = (
 
 @dataclass(frozen=True)
 class Effort:
-    """How many voxels wide the template's brain is at most, and how long antspyx iterates.
+    """Largest width of the template's brain in voxels, and the iterations of antspyx.
 
     A brain's width is the cube root of its volume.
-    SyN runs at one level, the finest: coarser ones hold too few voxels of a rodent's brain, and made every
-    tissue worse than the affine alone. `syn_step` is how far it goes in an iteration, in voxels; `flow_sigma`
-    and `total_sigma` smooth its updates and the whole deformation.
+    SyN runs at one level, the finest: coarser ones have too few voxels of a rodent's brain and made every tissue
+    worse than the affine alone. `syn_step` is its step per iteration, in voxels; `flow_sigma` and `total_sigma` smooth
+    its updates and the whole deformation.
     """
 
     across: int
@@ -51,7 +51,7 @@ FULL = Effort(across=28, syn_iterations=25, n4_iterations=(50, 50, 30))
 
 @dataclass(frozen=True)
 class Registration:
-    """A scan without shading (x, y, z), its affine in true size, and how the template gets there."""
+    """A scan without shading (x, y, z), its affine in true size, and the transforms from the template to it."""
 
     corrected: np.ndarray
     affine: np.ndarray
@@ -59,7 +59,7 @@ class Registration:
     warnings: tuple[str, ...]
 
     def grid(self, parts: tuple[int, int, int]) -> tuple[tuple[int, ...], np.ndarray]:
-        """Shape and affine of the scan's grid with each voxel cut into `parts`."""
+        """Shape and affine of the scan's grid with each voxel divided into `parts`."""
         factor = np.array(parts)
         affine = self.affine @ np.diag([*(1 / factor), 1.0])
         affine[:3, 3] += self.affine[:3, :3] @ ((1 / factor - 1) / 2)
@@ -68,11 +68,11 @@ class Registration:
     def carry(
         self, values: np.ndarray, affine: np.ndarray, parts: tuple[int, int, int] = (1, 1, 1)
     ) -> np.ndarray:
-        """A map in the template's space, float32, on the scan's grid, or on that grid cut into `parts`."""
+        """A map in the template's space, float32, resampled to the scan's grid, or to that grid cut into `parts`."""
         import ants
 
-        shape, there = self.grid(parts)
-        reference = to_ants(np.zeros(shape, np.float32), there)
+        shape, grid_affine = self.grid(parts)
+        reference = to_ants(np.zeros(shape, np.float32), grid_affine)
         inverted = [path.endswith(".mat") for path in self.to_scan]
         source = to_ants(values, affine)
         return ants.apply_transforms(reference, source, list(self.to_scan), whichtoinvert=inverted).numpy()
@@ -88,16 +88,16 @@ class Registration:
 
 
 def fine_template(template: Template, affine: np.ndarray, margin: float = MARGIN, parts: int = 3) -> Volumes:
-    """The template at a voxel of a scan (affine, mm) cut into `parts` each way, or its own voxel into two.
+    """The template with voxels of a scan's size (affine, mm) divided by `parts`, or of half its own size if coarser.
 
-    By cubic splines, for its maps' sake; a picture that they sharpen misleads the search for the pose.
+    Cubic splines preserve its maps; the image that they sharpen would mislead the search for the pose.
     """
     finest = max(_voxel(affine) / parts, _voxel(load(template.brain_mask).affine) / 2)
     return load_template(template, 1000, margin, round(finest, 3), order=3)
 
 
 def search_template(template: Template, affine: np.ndarray, effort: Effort) -> Volumes:
-    """The template as a scan with this affine (true mm) is registered to it."""
+    """The template on the grid on which a scan with this affine (true mm) is registered to it."""
     return load_template(template, effort.across, MARGIN, round(FINEST * _voxel(affine), 3))
 
 
@@ -112,7 +112,7 @@ def register(
 ) -> Registration:
     """Register a template to `data` (x, y, z), read from `scan`; transforms are written to `scratch`.
 
-    Raises ScanError where antspyx gives up.
+    Raises ScanError if antspyx fails.
     """
     with itk_settings(threads):
         try:
@@ -123,13 +123,13 @@ def register(
             pose = find_pose(corrected, affine, small)
             write_transform(pose.matrix, scratch / "pose.mat")
             to_scan = _deform(small, to_ants(corrected, affine), effort, scratch)
-        except RuntimeError as error:  # what antspyx raises when a registration fails
+        except RuntimeError as error:  # antspyx raises it if a registration fails
             raise ScanError(f"{scan}: antspyx could not register it to {template.name} ({error}).") from error
     return Registration(corrected, affine, to_scan, (*warnings, *pose.warnings))
 
 
 def _deform(template: Volumes, scan: Any, effort: Effort, scratch: Path) -> tuple[str, ...]:
-    """Affine and SyN, seen inside the dilated brain; the files that bring the template to the scan."""
+    """Affine and SyN inside the dilated brain. Returns the transform files from the template to the scan."""
     import ants
 
     rim = ndimage.distance_transform_edt(~template.brain) <= RIM * template.brain.sum() ** (1 / 3)
@@ -207,19 +207,19 @@ def write_transform(matrix: np.ndarray, path: Path) -> None:
 
 
 def _voxel(affine: np.ndarray) -> float:
-    """The edge of a cube of a voxel's volume, mm."""
+    """The edge of a cube with a voxel's volume, mm."""
     return abs(float(np.linalg.det(affine[:3, :3]))) ** (1 / 3)
 
 
 @contextmanager
 def itk_settings(threads: int) -> Iterator[None]:
-    """Fixed seed and thread count: ITK jitters its samples, and sums in the order of its threads."""
-    wanted: Mapping[str, str] = {
+    """Fix seed and thread count: ITK draws random samples, and its sums depend on the number of threads."""
+    settings: Mapping[str, str] = {
         "ANTS_RANDOM_SEED": "1",
         "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads),
     }
-    before = {key: os.environ.get(key) for key in wanted}
-    os.environ.update(wanted)
+    before = {key: os.environ.get(key) for key in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:

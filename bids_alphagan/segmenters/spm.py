@@ -1,7 +1,7 @@
-"""Segmentation with SPM's unified segmentation, whatever runs it (see `spm_program`).
+"""Segmentation with SPM's unified segmentation, under Octave, MATLAB or compiled (see `spm_program`).
 
-The batch is the one of nipype's NewSegment; nipype itself is not used because segmenters also run at the
-group level, which does without it.
+The batch is that of nipype's NewSegment. nipype itself is not used, because segmenters also run at the group
+level, which works without it.
 
 Source: Ashburner & Friston 2005, Unified segmentation, doi:10.1016/j.neuroimage.2005.02.018.
 """
@@ -53,16 +53,16 @@ from bids_alphagan.templates import Template
 
 log = logging.getLogger(__name__)
 
-SCALE = np.diag([10.0, 10.0, 10.0, 1.0])  # SPM's distances are in mm of a human head
-MARGIN = 0.5  # of the tissue probability map: what is kept around the brain, in brain sizes
-TIME_LIMIT = 1800.0  # seconds per scan; a 64x64x40 scan takes two to three minutes of a core
-# One Gaussian cannot hold grey matter, whose regions differ as much as it does from white: each of so many
-# parts of it, from dark to bright in the template (smoothed by this share of a brain), is a class.
+SCALE = np.diag([10.0, 10.0, 10.0, 1.0])  # SPM's distances are in mm, for a human head
+MARGIN = 0.5  # around the brain in the tissue probability map, in brain widths
+TIME_LIMIT = 1800.0  # seconds per scan; a 64x64x40 scan takes two to three minutes on one core
+# One Gaussian does not fit grey matter, whose regions differ as much as grey from white matter: so many parts of
+# it, from dark to bright in the template (smoothed by this share of the brain's width), are classes.
 GREY_PARTS, SMOOTH = 4, 0.03
-# Many voxels of a small brain hold two tissues. With classes for pure ones only, SPM gives those that are
-# half white to the white, and those that are half fluid to the fluid (white matter beside the ventricles).
+# Many voxels of a small brain hold two tissues. With pure classes only, SPM labels voxels that are half white
+# matter as white matter, and those that are half fluid as fluid (white matter beside the ventricles).
 MIXED = (("GM", "WM"), ("GM", "CSF"), ("WM", "CSF"))
-# Which tissues each class holds; then come those around a brain: bone, soft tissue, air.
+# The tissues of each class; the classes around the brain follow: bone, soft tissue, air.
 BRAIN = (*(("GM",),) * GREY_PARTS, ("WM",), ("CSF",), *MIXED)
 GAUSSIANS = (*(1,) * len(BRAIN), 3, 2, 2)  # of each class
 PARAMETERS = {
@@ -111,10 +111,10 @@ end
 
 @dataclass(frozen=True)
 class SpmSegmenter:
-    """SPM's unified segmentation, at ten times the rat's size, of maps that antspyx has brought to the scan.
+    """SPM's unified segmentation at ten times the rat's size, with priors that antspyx has registered to the scan.
 
-    SPM's own deformation needs a good start, and finds thin layers only from maps that fit: started from the
-    template's pose alone it lost the fluid around the brain. `cache` keeps the tissue probability map.
+    SPM's own deformation needs a good start, and finds thin layers only with priors that fit: started from the
+    template's pose alone it lost the fluid around the brain. `cache` holds the tissue probability map.
     """
 
     template: Template
@@ -123,11 +123,11 @@ class SpmSegmenter:
     threads: int = 1
     effort: Effort = FULL
     cache: Path | None = field(default=None, repr=False)
-    time_limit: float = field(default=TIME_LIMIT, repr=False)  # seconds; more of them change no result
+    time_limit: float = field(default=TIME_LIMIT, repr=False)  # seconds; does not change the result
     name: str = "spm"
     label: ClassVar[str] = "SPM"
     advice: ClassVar[str] = (
-        "Name it with --spm-cmd (such as /opt/spm/bin/spm-octave), set SPM_HOME or SPMMCRCMD"
+        "Give it as --spm-cmd (such as /opt/spm/bin/spm-octave), set SPM_HOME or SPMMCRCMD"
     )
     methods: ClassVar[str] = (
         "by the unified segmentation of {name} {version} [@spm], at ten times the animal's size, from the tissue "
@@ -148,14 +148,14 @@ class SpmSegmenter:
     @classmethod
     def create(cls, template: Template, options: MaskOptions, note: str = "") -> Self:
         command = find_spm(options.spm_cmd)
-        assert command, "asked for where it is missing"
+        assert command, "call `missing` first"
         effort = DEMO if options.quick else FULL
         limit = options.spm_time_limit * 60
         version = spm_version(command)
         return cls(template, command, version, options.threads, effort, options.cache, limit)
 
     def memory_gb(self, voxels: int) -> float:
-        """Python's and SPM's: for 64x64x40 voxels 1.4 are measured (benchmarks/masks.py fit)."""
+        """GB, of Python and SPM; measured 1.4 for 64x64x40 voxels (benchmarks/masks.py fit)."""
         return 1.2 + 1.8e-6 * voxels
 
     def describe(self) -> dict[str, Any]:
@@ -175,34 +175,36 @@ class SpmSegmenter:
 
     def _segment(self, scan: Path, scratch: Path) -> Segmentation:
         data, affine, back = read_ras(scan)
-        found = register(self.template, data, affine, self.effort, self.threads, scan, scratch)
+        registration = register(self.template, data, affine, self.effort, self.threads, scan, scratch)
         gain = 1000 / float(np.percentile(data, 99.9))
-        nib.save(nib.Nifti1Image(data * gain, SCALE @ found.affine), scratch / "scan.nii")
-        tpm = template_tpm(self.template, found.affine, self.cache)
-        nib.save(_enlarged(tpm, found), scratch / "tpm.nii")
+        nib.save(nib.Nifti1Image(data * gain, SCALE @ registration.affine), scratch / "scan.nii")
+        tpm = template_tpm(self.template, registration.affine, self.cache)
+        nib.save(_enlarged(tpm, registration), scratch / "tpm.nii")
         names = {"scan": scratch / "scan.nii", "tpm": scratch / "tpm.nii", "Native": len(BRAIN)}
         script = SCRIPT.format(**names, **PARAMETERS)
         (scratch / "segment.m").write_text(script)
 
         output = self._run(scan, scratch)
-        warped = found.maps(fine_template(self.template, found.affine))
+        warped = registration.maps(fine_template(self.template, registration.affine))
         files = [scratch / f"c{index}scan.nii" for index in range(1, len(BRAIN) + 1)]
         maps = together([_read(scan, path, data.shape, output) for path in files], warped)
         for tissue in (tissue for tissue in TISSUES if not maps[tissue].any()):
             raise ScanError(
-                f"{scan}: SPM's {tissue} map is empty: the head was not recognised (see its report)."
+                f"{scan}: SPM's {tissue} map is empty: the head was not recognised (see the participant's page)."
             )
-        # SPM gives much of the thin fluid around a brain to the bone beside it; the registration does not.
+        # SPM labels much of the thin fluid around the brain as bone; the registration does not.
         brain = largest_component(warped["brain"] > 0.5)
         if not (brain & (np.sum(list(maps.values()), axis=0) > 0.5)).any():
             raise ScanError(f"{scan}: SPM found no brain. {last_words(output)}")
-        provenance = {**self.describe(), "Warnings": list(found.warnings)}
-        made = finish(found.corrected, found.affine, maps, brain, warped, provenance, back)
+        provenance = {**self.describe(), "Warnings": list(registration.warnings)}
+        segmentation = finish(
+            registration.corrected, registration.affine, maps, brain, warped, provenance, back
+        )
         if not (scratch / "mscan.nii").exists():
-            return made  # with N4's
+            return segmentation  # corrected by N4
         own = _read(scan, scratch / "mscan.nii", data.shape, output) / gain
-        provenance = {**made.provenance, "BiasCorrection": "SPM's unified segmentation"}
-        return replace(made, corrected=back(own), provenance=provenance)
+        provenance = {**segmentation.provenance, "BiasCorrection": "SPM's unified segmentation"}
+        return replace(segmentation, corrected=back(own), provenance=provenance)
 
     def _run(self, scan: Path, folder: Path) -> str:
         try:
@@ -216,16 +218,14 @@ class SpmSegmenter:
 
 
 def _read(scan: Path, path: Path, shape: tuple[int, ...], said: str) -> np.ndarray:
-    """One of SPM's images (x, y, z), float32, finite. Raises ScanError: missing, broken."""
+    """One of SPM's images (x, y, z), float32, finite. Raises ScanError if it is missing or broken."""
     if not path.exists():
-        raise ScanError(f"{scan}: SPM wrote no {path.name}. It said: {last_words(said)} -- {ELSE}")
+        raise ScanError(f"{scan}: SPM wrote no {path.name}. Its output: {last_words(said)} -- {ELSE}")
     try:
         values = np.asarray(load(path).dataobj, dtype=np.float32)
     except Exception as error:  # nibabel and the file system each raise their own
         why = " ".join(str(error).split())
-        raise ScanError(
-            f"{scan}: SPM's {path.name} cannot be read, for a full disk perhaps ({why})."
-        ) from error
+        raise ScanError(f"{scan}: SPM's {path.name} cannot be read ({why}). Is the disk full?") from error
     if values.shape != shape:
         raise ScanError(f"{scan}: SPM's {path.name} has shape {values.shape}, the scan {shape}.")
     return np.nan_to_num(values, posinf=0, neginf=0)
@@ -236,7 +236,7 @@ def template_tpm(template: Template, affine: np.ndarray, cache: Path | None) -> 
 
     The classes are GREY_PARTS of grey matter, white matter, CSF, bone, soft tissue and air.
 
-    It is built once for a template's content and a resolution, and kept in the folder `cache`.
+    It is computed once for each content of the template and each resolution, and kept in the folder `cache`.
     """
     size = round(float(np.cbrt(abs(np.linalg.det(affine[:3, :3])))), 3)
     parts = [file_digest(path) for path in template.parts.values()]
@@ -244,7 +244,7 @@ def template_tpm(template: Template, affine: np.ndarray, cache: Path | None) -> 
     kept = cache and cache / f"tpm-{digest(content)[:16]}.nii.gz"
     if kept and kept.is_file():
         return load(kept)
-    fine = fine_template(template, affine, MARGIN, parts=2)  # thirds take three times the memory
+    fine = fine_template(template, affine, MARGIN, parts=2)  # parts=3 takes three times the memory
     values = tissue_probability_map(fine.brain, [*grey_parts(fine), fine.maps["WM"], fine.maps["CSF"]])
     built = nib.Nifti1Image(values, fine.affine)
     if kept:
@@ -252,28 +252,28 @@ def template_tpm(template: Template, affine: np.ndarray, cache: Path | None) -> 
     return built
 
 
-def _enlarged(tpm: nib.Nifti1Image, found: Registration) -> nib.Nifti1Image:
-    """The tissue probability map where the registration puts it, enlarged to human size."""
+def _enlarged(tpm: nib.Nifti1Image, registration: Registration) -> nib.Nifti1Image:
+    """The tissue probability map, registered to the scan and enlarged to human size."""
     values = np.asarray(tpm.dataobj, dtype=np.float32)
-    carried = [found.carry(values[..., k], tpm.affine, PARTS) for k in range(values.shape[3])]
-    carried[-1] = np.where(np.sum(carried, axis=0) > 0.5, carried[-1], 1)  # beyond the map is air
-    _, affine = found.grid(PARTS)
+    carried = [registration.carry(values[..., k], tpm.affine, PARTS) for k in range(values.shape[3])]
+    carried[-1] = np.where(np.sum(carried, axis=0) > 0.5, carried[-1], 1)  # outside the map is air
+    _, affine = registration.grid(PARTS)
     return nib.Nifti1Image(with_mixtures(np.stack(carried, axis=-1)), SCALE @ affine)
 
 
 def with_mixtures(tpm: np.ndarray) -> np.ndarray:
-    """The classes of BRAIN and those around it (x, y, z, K + 2), sum 1, none zero; tpm: the pure ones (K).
+    """Add mixture classes: (x, y, z, K) -> the classes of BRAIN and those around it (x, y, z, K + 3).
 
-    Where two tissues are expected, twice the smaller share goes to their mixture: half and half is all
-    mixture, one tissue alone none.
+    The classes sum to 1 and none is zero. Where two tissues are expected, twice the smaller share goes to their
+    mixture: half and half is all mixture, a single tissue none.
     """
     tpm = tpm.clip(0)
     grey, white, fluid = tpm[..., :GREY_PARTS], tpm[..., GREY_PARTS], tpm[..., GREY_PARTS + 1]
     left = {"GM": grey.sum(axis=-1), "WM": white, "CSF": fluid}
     mixtures = []
-    for one, other in MIXED:
-        both = np.minimum(left[one], left[other])
-        left[one], left[other] = left[one] - both, left[other] - both
+    for first, second in MIXED:
+        both = np.minimum(left[first], left[second])
+        left[first], left[second] = left[first] - both, left[second] - both
         mixtures.append(2 * both)
     pure = left["GM"] / np.maximum(grey.sum(axis=-1), 1e-6)
     inner = [*np.moveaxis(grey * pure[..., None], -1, 0), left["WM"], left["CSF"], *mixtures]
@@ -284,7 +284,7 @@ def with_mixtures(tpm: np.ndarray) -> np.ndarray:
 def together(posteriors: list[np.ndarray], expected: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The tissues' maps, in [0, 1], from the posteriors of BRAIN's classes, all (x, y, z).
 
-    A mixture is divided between its tissues as they are `expected` in that voxel.
+    A mixture is divided between its tissues in the ratio that is `expected` in that voxel.
     """
     maps = {tissue: np.zeros_like(posteriors[0]) for tissue in TISSUES}
     for posterior, tissues in zip(posteriors, BRAIN, strict=True):
@@ -295,7 +295,7 @@ def together(posteriors: list[np.ndarray], expected: Mapping[str, np.ndarray]) -
 
 
 def grey_parts(template: Volumes) -> list[np.ndarray]:
-    """The grey matter's map cut into GREY_PARTS, by its own mean in the template's picture around a voxel."""
+    """The grey matter's map, split into GREY_PARTS by the local mean of the template's image in grey matter."""
     grey, picture = template.maps["GM"], template.maps["template"]
     pure = grey.clip(0, 1) ** 4
     sigma = SMOOTH * float(template.brain.sum()) ** (1 / 3)
@@ -307,10 +307,10 @@ def grey_parts(template: Volumes) -> list[np.ndarray]:
 
 
 def tissue_probability_map(brain: np.ndarray, tissues: list[np.ndarray]) -> np.ndarray:
-    """The brain's tissues and three classes around them, (x, y, z, K) float32, sum 1, none of them zero.
+    """The brain's tissues and three classes around them, (x, y, z, K) float32, with sum 1 and none zero.
 
-    SPM adds no background of its own. What surrounds a brain is bone near to it, then soft tissue, and air
-    more likely with distance; the intensities, not these maps, tell them apart.
+    SPM adds no background of its own. Around the brain, bone is likely nearby, then soft tissue, and air with
+    growing distance; the intensities, not these maps, tell them apart.
     """
     size = float(brain.sum() ** (1 / 3))
     distance = ndimage.distance_transform_edt(~brain).astype(np.float32) / np.float32(size)

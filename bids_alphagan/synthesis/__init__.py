@@ -1,1 +1,1 @@
-"""Noise -> volume -> NIfTI -> masks -> kept, or drawn again."""
+"""Noise -> volume -> NIfTI -> masks -> kept, or rejected and drawn again."""

@@ -1,8 +1,8 @@
-"""Latent vector -> NIfTI in a real scan's geometry -> masks -> accepted, or drawn again.
+"""Latent vector -> NIfTI in a real scan's geometry -> masks -> accepted, or rejected and drawn again.
 
-The cohort grows in a folder beside its place, one whole subject at a time, so an interrupted run goes on
-where it stopped; it takes its place when it is complete. Every draw follows from (seed, scan, draw), so the
-result depends neither on the number of processes nor on interruptions.
+A cohort grows in a staging folder, one complete subject at a time, so that an interrupted run can resume; it is moved
+to its final folder when it is complete. Every draw follows from (seed, scan, draw), so the result depends neither on
+the number of processes nor on interruptions.
 """
 
 import logging
@@ -37,36 +37,36 @@ from bids_alphagan.common.volume import load, restore, restore_map, tissue_label
 from bids_alphagan.models import SCAN
 from bids_alphagan.qc import limits as qc
 from bids_alphagan.qc import rejected
-from bids_alphagan.qc.measures import DESCRIPTIONS
+from bids_alphagan.qc.measures import MEASURES
 from bids_alphagan.qc.rejected import NonePassedError, Rejection, finite
 
 log = logging.getLogger(__name__)
 
-# A segmenter as this module sees it: (scan, private folder) -> probseg, dseg, brain, provenance, measures.
+# A segmenter: (scan, private folder) -> segmentation (probseg, dseg, brain, provenance, measures).
 Segment = Callable[[Path, Path], Any]
 # Seeds -> samples (n, C, N, N, N) in [-1, 1].
 Generate = Callable[[Sequence[int]], np.ndarray]
 
-_AT_ONCE = 16  # samples that wait for their masks at a time: memory stays flat
+_AT_ONCE = 16  # samples that wait for their masks at a time, to limit memory
 _COLUMNS = {
     "participant_id": "synthetic subject",
     "seed": "seed of the latent vector",
-    "draws": "draws it took until the masks passed the check",
-    "geometry": "real scan whose header, grid and intensity range were taken",
+    "draws": "number of draws until the masks passed quality control",
+    "geometry": "real scan whose header, grid and intensity range are used",
 }
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """What is to be made, apart from the numbers of scans: the same for every draw.
+    """The settings of a cohort, apart from the numbers of scans; the same for every draw.
 
-    folder: where the cohort is in the end. output_dir: the data set of the real scans `like`.
+    folder: the final folder. output_dir: the data set of the real scans `like`.
     facts: model, generator's hash and so on, as written to every sidecar.
-    segment: makes the masks; None: no masks and no check.
-    segment_id: changes where `segment` would make other masks.
-    limits: of the quality measures; a scan beyond one of them is drawn again.
-    rejected: where rejected draws are kept for a look; all of them with `keep_rejected`, else examples.
-    channels: of a sample: the scan, and tissue maps, which are its masks where there is no `segment`.
+    segment: makes the masks; None: no masks and no quality control.
+    segment_id: changes if `segment` would make other masks.
+    limits: of the quality measures; a scan outside one of them is rejected and drawn again.
+    rejected: folder for rejected draws; all of them with `keep_rejected`, else examples.
+    channels: of a sample: the scan, and tissue maps, which become its masks without a `segment`.
     """
 
     folder: Path
@@ -82,7 +82,7 @@ class Cohort:
     channels: tuple[str, ...] = (SCAN,)
 
     def settings(self) -> dict[str, Any]:
-        """All that decides what a draw becomes, as JSON."""
+        """Everything that determines a draw, as JSON."""
         return {
             "seed": self.seed,
             "facts": self.facts,
@@ -102,7 +102,7 @@ class Cohort:
         return self.rejected.with_name(f".{self.rejected.name}.partial")
 
     def geometry(self, index: int) -> PreparedScan:
-        """The real scan that scan `index` is modelled on: shuffled turns through all of them."""
+        """The real scan whose geometry scan `index` takes; the real scans are used in shuffled rounds."""
         turn, position = divmod(index - 1, len(self.like))
         order = np.random.default_rng([self.seed, 1, turn]).permutation(len(self.like))
         return self.like[order[position]]
@@ -117,23 +117,22 @@ class Cohort:
 def synthesise(
     cohort: Cohort, n: int, max_draws: int, generate: Generate, bids_dir: Path, processes: int
 ) -> dict[str, Any]:
-    """Make `n` scans, each drawn at most `max_draws` times, and put the cohort in its place.
+    """Draw `n` scans, each at most `max_draws` times, and move the cohort to its final folder.
 
     Returns
     -------
-    n_accepted; n_rejected; reasons (text -> count); given_up (subjects without an acceptable draw); draws
-    (one row for each: scan, draw, seed, passed, reasons, measures), where there is a check.
+    n_accepted; n_rejected; reasons (text -> count); given_up (subjects without a draw that passed); draws
+    (one row each: scan, draw, seed, passed, reasons, measures), if there is quality control.
 
     Raises
     ------
-    NonePassedError: no scan was acceptable; an earlier cohort stays as it is, and the rejected draws
-        are there to look at.
+    NonePassedError: no draw passed. An earlier cohort is left unchanged, and rejected draws are kept for inspection.
     """
     _open_staging(cohort)
     done = [i for i in range(1, n + 1) if (cohort.staging / f"sub-{cohort.name(i).subject}").is_dir()]
     waiting: dict[int, list[Rejection]] = {i: [] for i in range(1, n + 1) if i not in done}
     if done:
-        log.info("%s: going on, %d of %d scans are there", cohort.folder.name, len(done), n)
+        log.info("%s: resuming, %d of %d scans exist", cohort.folder.name, len(done), n)
     progress = tqdm(total=n, initial=len(done), desc=f"synthesise {cohort.folder.name}", unit="scan")
     with progress, _mapper(processes) as run:
         for draw in range(max_draws):
@@ -157,7 +156,7 @@ def synthesise(
 
 
 def _try(job: tuple[Cohort, int, int, list[Rejection]], sample: np.ndarray) -> Rejection | None:
-    """Write one draw with its masks to the staging folder, or say why not. Runs in a worker process."""
+    """Write one draw with its masks to the staging folder, or return its rejection. Runs in a worker process."""
     cohort, index, seed, rejections = job
     real, name = cohort.geometry(index), cohort.name(index)
     root = cohort.staging / f".draw-{index:04d}"
@@ -171,9 +170,12 @@ def _try(job: tuple[Cohort, int, int, list[Rejection]], sample: np.ndarray) -> R
         reference.parent.mkdir(parents=True)
         nib.save(image, reference)
         try:
-            made = cohort.segment(reference, reference.parent)
-            measures, reasons = finite(made.measures), qc.reasons(made.measures, cohort.limits)
-            maps = {**made.probseg, "dseg": made.dseg, "brain": made.brain}
+            segmentation = cohort.segment(reference, reference.parent)
+            measures, reasons = (
+                finite(segmentation.measures),
+                qc.reasons(segmentation.measures, cohort.limits),
+            )
+            maps = {**segmentation.probseg, "dseg": segmentation.dseg, "brain": segmentation.brain}
         except ScanError as error:
             reasons = [f"no masks: {str(error).replace(str(reference), 'the draw')}"]
         shutil.rmtree(root)
@@ -183,14 +185,16 @@ def _try(job: tuple[Cohort, int, int, list[Rejection]], sample: np.ndarray) -> R
             rejected.write(cohort.rejected_staging, index, draw, rejection, image, maps, cohort.facts)
             return rejection
         source = uri(name.image())
-        write_masks(root, name, image, maps, source, made.provenance, measures, desc="synthetic")
+        write_masks(root, name, image, maps, source, segmentation.provenance, measures, desc="synthetic")
     elif set(TISSUES) <= set(cohort.channels):
         channels = dict(zip(cohort.channels, sample, strict=True))
         maps = drawn_masks({tissue: restore_map(channels[tissue], header, real.record) for tissue in TISSUES})
         provenance = {"Name": "drawn with the scan", **cohort.facts}
         write_masks(root, name, image, maps, uri(name.image()), provenance, measures, desc="synthetic")
-    known = read_json(sidecar(real.reference))
-    acquisition = {k: v for k, v in known.items() if k not in ("Sources", "Description", "SkullStripped")}
+    source_facts = read_json(sidecar(real.reference))
+    acquisition = {
+        k: v for k, v in source_facts.items() if k not in ("Sources", "Description", "SkullStripped")
+    }
     write_scan(
         root,
         name.image(),
@@ -216,7 +220,7 @@ def _try(job: tuple[Cohort, int, int, list[Rejection]], sample: np.ndarray) -> R
 
 
 def drawn_masks(tissues: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Masks from tissue maps (x, y, z) in [0, 1] that a model has drawn: maps, dseg and brain mask."""
+    """Maps, dseg and brain mask from tissue maps (x, y, z) in [0, 1] that a model has drawn."""
     total = np.sum([tissues[tissue] for tissue in TISSUES], axis=0)
     maps = {tissue: tissues[tissue] / np.maximum(total, 1) for tissue in TISSUES}
     brain = total > 0.5
@@ -229,18 +233,18 @@ def _parts(indices: list[int]) -> list[list[int]]:
 
 @contextmanager
 def _mapper(processes: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """`map`, over worker processes where there is more than one."""
+    """`map`, in worker processes if there is more than one."""
     if processes == 1:
         yield map
         return
-    # Not forked: a child of a process that has used torch's threads may never wake up.
+    # Not forked: a forked child of a process that has used torch's threads may hang.
     start = (log_files(),)
     with ProcessPoolExecutor(processes, get_context("spawn"), worker_log, start) as pool:
         yield pool.map
 
 
 def _open_staging(cohort: Cohort) -> None:
-    """Begin, or go on with what an interrupted run with the same settings left."""
+    """Start a staging folder, or resume one that an interrupted run with the same settings left."""
     note = cohort.staging / ".settings.json"
     if cohort.staging.is_dir() and not (note.is_file() and read_json(note) == cohort.settings()):
         shutil.rmtree(cohort.staging)
@@ -251,7 +255,7 @@ def _open_staging(cohort: Cohort) -> None:
 
 
 def _clear_staging(cohort: Cohort, keep: set[str]) -> None:
-    """Remove what interrupted draws left, and subjects that an earlier call made beyond today's number."""
+    """Remove interrupted draws, and subjects of an earlier call for more scans."""
     for path in cohort.staging.iterdir():
         if path.name.startswith(".draw-") or (path.name.startswith("sub-") and path.name not in keep):
             shutil.rmtree(path)
@@ -262,7 +266,7 @@ def _finish(cohort: Cohort, n: int, waiting: dict[int, list[Rejection]], bids_di
     for index in range(1, n + 1):
         name = cohort.name(index)
         if index in waiting:
-            draws += _draw_rows(name.subject, [asdict(one) for one in waiting[index]])
+            draws += _draw_rows(name.subject, [asdict(rejection) for rejection in waiting[index]])
             continue
         facts = read_json(sidecar(cohort.staging / name.image()))
         control = facts["QualityControl"]
@@ -288,16 +292,16 @@ def _finish(cohort: Cohort, n: int, waiting: dict[int, list[Rejection]], bids_di
         rejected.settle(cohort.rejected_staging, cohort.rejected, n, cohort.keep_rejected)
         worst = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
         raise NonePassedError(
-            f"none of {len(draws)} draws of {cohort.folder.name} passed the check of its masks: {worst}. "
-            f"{cohort.rejected} has examples. Train longer (--iterations), or look at the reports of the "
-            "participants first.",
+            f"none of {len(draws)} draws of {cohort.folder.name} passed quality control: {worst}. "
+            f"{cohort.rejected} has examples. Train longer (--iterations), and check the pages of the "
+            "participants.",
             draws,
         )
     _clear_staging(cohort, {row["participant_id"] for row in rows})
     if given_up:
-        log.warning("%s: no acceptable draw for %s", cohort.folder.name, ", ".join(given_up))
+        log.warning("%s: no draw passed quality control for %s", cohort.folder.name, ", ".join(given_up))
     measures = [key for key in rows[0] if key not in _COLUMNS]
-    columns = _COLUMNS | {key: DESCRIPTIONS[key] for key in measures}
+    columns = _COLUMNS | {key: MEASURES[key].described for key in measures}
     write_participants(cohort.staging, rows, columns)
     describe_cohort(cohort.staging, cohort.folder.name, bids_dir)
     (cohort.staging / ".settings.json").unlink()
@@ -312,8 +316,8 @@ def _finish(cohort: Cohort, n: int, waiting: dict[int, list[Rejection]], bids_di
 
 
 def _draw_rows(scan: str, tries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All draws of one scan, in order; the one without reasons is the one that passed."""
+    """All draws of one scan, in order; the one without reasons passed."""
     return [
-        {"scan": scan, "draw": draw, "passed": not one["reasons"], **one}
-        for draw, one in enumerate(tries, start=1)
+        {"scan": scan, "draw": draw, "passed": not attempt["reasons"], **attempt}
+        for draw, attempt in enumerate(tries, start=1)
     ]

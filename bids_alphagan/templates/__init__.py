@@ -1,8 +1,8 @@
 """A template: anatomical image, brain mask and GM, WM, CSF probability maps on one grid.
 
-``names`` knows what the files are called, ``checks`` whether they fit together and are of a rodent,
-``fetch`` TemplateFlow's archive. Offline first: TEMPLATEFLOW_HOME and ``~/.cache/templateflow`` are searched
-by file name, and only what is in neither is downloaded.
+``names`` has the file names, ``checks`` tests whether the parts fit together and belong to a rodent, ``fetch``
+downloads from TemplateFlow's archive. Local files come first: TEMPLATEFLOW_HOME and ``~/.cache/templateflow`` are
+searched by file name, and only what is in neither is downloaded.
 """
 
 import json
@@ -41,10 +41,10 @@ CITATIONS = {
 
 @dataclass(frozen=True)
 class Template:
-    """Paths of a template's parts; `t2w` is its anatomical image, whatever the contrast.
+    """Paths of a template's parts; `t2w` is its anatomical image, of any contrast.
 
-    `background` is the probability of what is none of the three tissues, where the template has such a map
-    on the same grid; `volumes` is what the parts measure, mL.
+    `background` is the probability of none of the three tissues, if the template has such a map on the same grid.
+    `volumes`: of the brain and the tissues, mL.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Template:
 
     @property
     def parts(self) -> dict[str, Path]:
-        """The parts that every template has, by their names in plain words."""
+        """The parts that every template has, by their plain names."""
         return {label: getattr(self, part) for part, label in LABELS.items()}
 
 
@@ -69,18 +69,18 @@ def find_template(
 ) -> Template:
     """Find and check a template.
 
-    `spec` is a TemplateFlow name, ``NAME`` or ``NAME:cohort-N``, or a folder. TemplateFlow names are looked
-    up under `home` (default: each of `templateflow_homes`) and downloaded when they are not there, or when
-    `again` is true, if `download` is: to where they are, else to the first of them that can be written. A
-    folder may hold the template in a folder below it, if there is just one. Of several resolutions the
-    coarsest with voxels of at most 0.3 mm is taken, else the finest.
+    `spec` is a TemplateFlow name, ``NAME`` or ``NAME:cohort-N``, or a folder. TemplateFlow names are looked up in
+    `home` (default: each of `templateflow_homes`). With `download`, missing templates are downloaded, and with
+    `again` existing ones too: to the folder that has them, else to the first one that can be written. A folder
+    may hold the template in a subfolder, if there is only one. Of several resolutions the coarsest with voxels of
+    at most 0.3 mm is taken, else the finest.
 
-    Raises UserError when a part is missing or damaged, or when `checks.check` finds the parts unfit.
+    Raises UserError if a part is missing or damaged, or if `checks.check` rejects the parts.
     """
     name, parts = locate(spec, home, download, again)
     species, citation = _describe(name, parts["t2w"])
     is_folder = Path(spec).is_dir()
-    remedy = "Copy it again." if is_folder else f"Fetch it anew: bids-alphagan-template {spec} --again"
+    remedy = "Copy it again." if is_folder else f"Fetch it again: bids-alphagan-template {spec} --again"
     try:
         volumes = check(parts, species, remedy)
         background = parts.pop("background", None)
@@ -101,36 +101,36 @@ def find_template(
 def locate(
     spec: str, home: Path | None = None, download: bool = True, again: bool = False
 ) -> tuple[str, Parts]:
-    """The name of a template and its parts' paths, unchecked; arguments and errors as `find_template`."""
+    """The name of a template and its parts' paths, unchecked. Arguments and errors as `find_template`."""
     if spec and Path(spec).is_dir():
         return _in_folder(Path(spec))
     check_spec(spec)
     name, _, cohort = spec.partition(":")
     homes = [home] if home else templateflow_homes()
-    folders = {place: place / f"tpl-{name}" / cohort for place in homes}
-    home = next((place for place, folder in folders.items() if _flow_sets(folder, name)), None)
+    folders = {root: root / f"tpl-{name}" / cohort for root in homes}
+    home = next((root for root, folder in folders.items() if _flow_sets(folder, name)), None)
     reason = missing(path for folder in folders.values() for path in images(folder))
-    found = _flow_sets(folders[home], name) if home else {}
-    home = home or next((place for place in homes if not trouble(place)), homes[0])
-    if download and (again or not found):
+    sets = _flow_sets(folders[home], name) if home else {}
+    home = home or next((root for root in homes if not trouble(root)), homes[0])
+    if download and (again or not sets):
         try:
             fetch.download(home, name, cohort, again)
         except Exception as error:  # the client raises whatever its HTTP and BIDS libraries raise
             if again:
-                raise UserError(f"Template {spec!r} could not be fetched anew: {error}.") from error
+                raise UserError(f"Template {spec!r} could not be fetched again: {error}.") from error
             reason = f"{reason}; the download failed: {error}"
-        found = _flow_sets(folders[home], name)
-    if not found:
+        sets = _flow_sets(folders[home], name)
+    if not sets:
         where = " nor in ".join(map(str, folders.values()))
         raise UserError(
             f"Template {spec!r} is not in {where} ({reason}). {fetch.by_hand(home, name, cohort)} Or give a "
-            "folder that has them with --template DIR, or leave the masks out with --segmenter none."
+            "folder with its parts as --template DIR, or do without masks: --segmenter none."
         )
-    return spec, _best(found)
+    return spec, _best(sets)
 
 
 def check_spec(spec: str) -> None:
-    """Raise UserError for what is neither a folder with a template nor like one of TemplateFlow's names."""
+    """Raise UserError unless `spec` is a folder with a template, or has the form of a TemplateFlow name."""
     if spec and Path(spec).is_dir():
         _in_folder(Path(spec))
     elif not re.fullmatch(r"[A-Za-z0-9]+(:cohort-[0-9]+)?", spec):
@@ -140,9 +140,9 @@ def check_spec(spec: str) -> None:
 
 
 def templateflow_homes() -> list[Path]:
-    """Where templates are looked for, in this order: TEMPLATEFLOW_HOME, the cache of TemplateFlow's client.
+    """The folders to search, in order: TEMPLATEFLOW_HOME, and the cache of TemplateFlow's client.
 
-    The former may be such as cannot be written, in an image or of a site; what is fetched goes to the latter.
+    The first may be read-only, in an image or at a site; downloads then go to the second.
     """
     given, cache, home = os.environ.get("TEMPLATEFLOW_HOME"), os.environ.get("XDG_CACHE_HOME"), user_home()
     caches = Path(cache) if cache else (home or Path("/nonexistent")) / CACHES["XDG_CACHE_HOME"]
@@ -155,30 +155,30 @@ def _flow_sets(folder: Path, name: str) -> dict[Set, Parts]:
 
 
 def _in_folder(folder: Path) -> tuple[str, Parts]:
-    """The one template in a folder, or below it."""
+    """The one template in a folder or its subfolders."""
     for depth in (0, DEPTH):
         files = list(images(folder, depth))
-        found = complete(sets_of(filter(there, files)))
-        several = sorted({(key.folder, key.prefix) for key in found})
+        sets = complete(sets_of(filter(there, files)))
+        several = sorted({(key.folder, key.prefix) for key in sets})
         if len(several) > 1:
-            which = ", ".join(f"{place} ({prefix}*)" if prefix else str(place) for place, prefix in several)
+            which = ", ".join(f"{path} ({prefix}*)" if prefix else str(path) for path, prefix in several)
             raise UserError(
-                f"{folder} holds {len(several)} templates: {which}. Give the folder of the one you mean; "
-                "it must hold no other."
+                f"{folder} holds {len(several)} templates: {which}. Give the folder of one of them, "
+                "which must hold no other."
             )
         if several:
-            place = several[0][0].resolve()
-            names = [place.parent.name, place.name] if place.name.startswith("cohort-") else [place.name]
-            return ":".join(names).removeprefix("tpl-"), _best(found)
+            root = several[0][0].resolve()
+            names = [root.parent.name, root.name] if root.name.startswith("cohort-") else [root.name]
+            return ":".join(names).removeprefix("tpl-"), _best(sets)
     raise UserError(
         f"{folder} is not a template: {missing(files)}. It must hold a T2w, T1w or T2star image, a brain "
-        "mask and GM, WM and CSF maps, whose names begin alike (such as Lab_T2w.nii.gz, Lab_mask.nii.gz, "
+        "mask and GM, WM and CSF maps, whose names have the same prefix (such as Lab_T2w.nii.gz, Lab_mask.nii.gz, "
         "Lab_GM.nii.gz, Lab_WM.nii.gz, Lab_CSF.nii.gz)."
     )
 
 
 def _best(sets: dict[Set, Parts]) -> Parts:
-    """The one whose voxels are the coarsest up to COARSEST, else the finest."""
+    """The set with the coarsest voxels up to COARSEST, else the one with the finest."""
     if len(sets) == 1:
         return next(iter(sets.values()))
     voxels = {voxel(parts["t2w"]): parts for parts in sets.values()}
@@ -188,10 +188,10 @@ def _best(sets: dict[Set, Parts]) -> Parts:
 
 def _describe(name: str, image: Path) -> tuple[str | None, str]:
     """Species and citation from template_description.json beside the images or one folder up, or by name."""
-    known = next(
+    label = next(
         (key for key in SPECIES if image.name.removeprefix("tpl-").startswith(key)), name.split(":")[0]
     )
-    species, citation = SPECIES.get(known), CITATIONS.get(known, "")
+    species, citation = SPECIES.get(label), CITATIONS.get(label, "")
     for folder in (image.parent, image.parent.parent):
         path = folder / "template_description.json"
         if there(path):

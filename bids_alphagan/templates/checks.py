@@ -1,8 +1,8 @@
-"""Whether a template's parts fit together and are a rodent's brain in its true size.
+"""Checks that a template's parts fit together and show a rodent's brain in true size.
 
-Volumes are in mL. An adult rat's brain weighs about 1.8 g and a mouse's 0.4 g (Herculano-Houzel et al. 2006,
-doi:10.1073/pnas.0604911103, Table 1); the mask of SIGMA's rats (Barrière et al. 2019,
-doi:10.1038/s41467-019-13575-7), fluid included, fills 2.3 mL.
+Volumes are in mL. The brain of an adult rat weighs about 1.8 g, that of a mouse 0.4 g (Herculano-Houzel et al. 2006,
+doi:10.1073/pnas.0604911103, Table 1); the brain mask of the SIGMA rat template (Barrière et al. 2019,
+doi:10.1038/s41467-019-13575-7), CSF included, has 2.3 mL.
 """
 
 import logging
@@ -19,20 +19,20 @@ log = logging.getLogger(__name__)
 
 RAT, MOUSE = "rattus norvegicus", "mus musculus"
 COMMON = {RAT: "rat", MOUSE: "mouse"}
-EXPECTED = {RAT: (1.0, 3.2), MOUSE: (0.3, 0.7)}  # mL; beyond it a warning: pups, or a part of the brain
-POSSIBLE = 0.2, 5.0  # mL; beyond it neither
-ENLARGED = 10  # times in each dimension: how templates are brought to SPM's human scale
+EXPECTED = {RAT: (1.0, 3.2), MOUSE: (0.3, 0.7)}  # mL; outside, a warning: pups, or a part of the brain
+POSSIBLE = 0.2, 5.0  # mL; outside, an error
+ENLARGED = 10  # times in each dimension, to match SPM's human scale
 
-ROUNDING = 0.01  # maps leave [0, 1] by this much where they were interpolated
-SAMPLES = 2_000_000  # voxels at which maps and mask are compared; finer templates are thinned out
-OUTSIDE = 0.5  # of a tissue at least lies in the brain mask
-MIRRORED = 0.1  # more of it would after a flip: then it is flipped
-COVERED = 0.3  # of the brain at least is one of the three tissues
-FULL, CROWDED = 1.2, 0.05  # GM + WM + CSF may not be above the one in more than the other of the brain
+ROUNDING = 0.01  # interpolated maps may leave [0, 1] by this much
+SAMPLES = 2_000_000  # voxels at which maps and mask are compared; finer templates are subsampled
+OUTSIDE = 0.5  # smallest share of a tissue inside the brain mask
+MIRRORED = 0.1  # a gain of this share by a flip means that the map is flipped
+COVERED = 0.3  # smallest mean of GM + WM + CSF in the brain
+FULL, CROWDED = 1.2, 0.05  # GM + WM + CSF may exceed the first in at most the second share of the brain
 
 
 class Volumes(NamedTuple):
-    """mL: the brain mask's, and the integrals of the tissues' probabilities."""
+    """Volumes in mL: of the brain mask, and the integrals of the tissue probabilities."""
 
     brain: float
     gm: float
@@ -43,10 +43,10 @@ class Volumes(NamedTuple):
 def check(parts: Parts, species: str | None, remedy: str) -> Volumes:
     """Check a template's parts and measure them.
 
-    Image by image, so that no more than one is in memory at a time. Raises UserError, with `remedy` where a
-    file is damaged: a part unreadable, not 3D, all zero or not finite; grids or orientations that differ; a
-    mask of several labels; maps that are no probabilities, sum to more than 1, or lie outside the mask or
-    flipped in it; a brain of impossible size. A size that is unlikely for the species is a warning.
+    Only one image is in memory at a time. `species` as in TemplateFlow, lower case. Raises UserError, with `remedy` if
+    a file is damaged: a part is unreadable, not 3D, all zero or not finite; grids or orientations differ; the mask
+    has several labels; maps are not probabilities, sum to more than 1, or lie outside the mask or flipped in it; the
+    brain has an impossible size. An unlikely size for the species is only a warning.
     """
     first = open_image(parts["t2w"], remedy)
     for part in LABELS:
@@ -81,15 +81,15 @@ def _read(path: Path, remedy: str) -> np.ndarray:
     try:
         data = np.asarray(open_image(path).dataobj, dtype=np.float32)
     except Exception as error:  # nibabel, zlib and the file system each raise their own
-        raise UserError(f"{path} is damaged: it cannot be read to its end ({error}). {remedy}") from error
-    low, high = data.min(), data.max()  # which are NaN where any voxel is
+        raise UserError(f"{path} is damaged: it cannot be read completely ({error}). {remedy}") from error
+    low, high = data.min(), data.max()  # NaN if any voxel is
     if not np.isfinite([low, high]).all() or (low == 0 and high == 0):
-        raise UserError(f"{path} is not an image of finite values that are not all zero.")
+        raise UserError(f"{path} must hold finite values that are not all zero.")
     return data.reshape(data.shape[:3])
 
 
 def _read_brain(path: Path, remedy: str) -> np.ndarray:
-    """The mask as booleans; of a probability what is at least 0.5."""
+    """The mask as booleans; of a probability map, voxels of at least 0.5."""
     mask = _read(path, remedy)
     low, high = float(mask.min()), float(mask.max())
     binary = not ((mask > ROUNDING * high) & (mask < (1 - ROUNDING) * high)).any()
@@ -112,11 +112,11 @@ def _check_probability(path: Path, low: float, high: float) -> None:
         advice = "They look like probabilities stored as 0 to 255: divide them by 255."
     elif high <= 2 and low >= -1:
         advice = "Interpolation may have overshot: clip them to 0 and 1."
-    raise UserError(f"{path} is not a probability map: its values go from {low:g} to {high:g}. {advice}")
+    raise UserError(f"{path} is not a probability map: its values range from {low:g} to {high:g}. {advice}")
 
 
 def _check_place(path: Path, data: np.ndarray, brain: np.ndarray) -> None:
-    """A map must lie in the brain mask, and not lie there better when it is flipped."""
+    """A map must lie in the brain mask, and no flip may make it fit better."""
     whole = float(data.sum(dtype=np.float64))
 
     def inside(axes: tuple[int, ...]) -> float:
@@ -134,23 +134,23 @@ def _check_place(path: Path, data: np.ndarray, brain: np.ndarray) -> None:
         )
     if share < OUTSIDE:
         raise UserError(
-            f"{path} hardly meets the brain mask: {share:.0%} of the tissue lies in it. Look at both in a "
-            "viewer: they must be of one brain, at one place."
+            f"{path} hardly overlaps the brain mask: {share:.0%} of the tissue lies in it. Look at both in a "
+            "viewer: they must show the same brain at the same position."
         )
 
 
 def _check_total(total: np.ndarray) -> None:
-    """`total` is GM + WM + CSF at each voxel of the brain."""
+    """`total`: GM + WM + CSF at each voxel of the brain."""
     crowded = float((total > FULL).mean())
     if crowded > CROWDED:
         raise UserError(
             f"GM + WM + CSF is more than {FULL:g} in {crowded:.0%} of the brain, up to {total.max():.2f}. "
-            "They must be parts of one whole: is one of them a mask, or a map of the whole brain?"
+            "The three must add up to 1: is one of them a mask, or a map of the whole brain?"
         )
     if total.mean() < COVERED:
         raise UserError(
-            f"GM, WM and CSF together fill only {total.mean():.0%} of the brain mask. Is the mask of this "
-            "template?"
+            f"GM, WM and CSF together fill only {total.mean():.0%} of the brain mask. Does the mask belong "
+            "to this template?"
         )
 
 
@@ -160,13 +160,13 @@ def _check_size(path: Path, volume: float, species: str | None) -> None:
     if smallest <= true_size <= largest and species in (None, *EXPECTED):
         raise UserError(
             f"The brain in {path} has {volume:.0f} mL: it seems to be enlarged {ENLARGED} times in each "
-            f"dimension, as for SPM, from {true_size:.2f} mL. Make a copy in true size, and use that: "
+            f"dimension, as for SPM, from {true_size:.2f} mL. Make a copy in true size and use it: "
             "bids-alphagan-template TEMPLATE --shrink NEWDIR"
         )
     if not smallest <= volume <= largest:
         raise UserError(
             f"The brain in {path} has {volume:.3g} mL, but a rat's has about 1.5 to 3 and a mouse's 0.4 to "
-            "0.5. Is it a rodent's, and is the voxel size in its header in mm?"
+            "0.5. Is it a rodent's brain, and is the voxel size in its header in mm?"
         )
     low, high = EXPECTED.get(species or RAT, POSSIBLE)
     if low <= volume <= high:

@@ -1,8 +1,8 @@
-"""TemplateFlow's archive: what it offers, and how parts of it come here whole or not at all.
+"""TemplateFlow's archive: its content, and complete downloads from it.
 
-Its client writes each file where it is to stay, and takes any that is not empty for complete. So it works in
-a folder of its own here, from which finished files are moved to their place: an interrupted download leaves
-nothing that counts as there, and jobs that start at once do not see each other's halves.
+TemplateFlow's client writes each file to its final path and takes any file that is not empty for complete. It
+therefore works in a temporary folder here, from which finished files are moved to their place: an interrupted
+download leaves no partial files, and parallel jobs do not see each other's.
 """
 
 import difflib
@@ -26,11 +26,11 @@ ARCHIVE = "https://templateflow.s3.amazonaws.com"
 
 
 def download(home: Path, name: str, cohort: str, again: bool = False) -> None:
-    """Fetch the parts of a template that are not in `home`, or all of them `again`.
+    """Fetch the missing parts of a template to `home`, or all of them with `again`.
 
-    What a lab has added there itself counts as the template's, and is left as it is. Of several resolutions
-    it is the highest index, TemplateFlow's coarsest. Raises UserError when the archive has no such template,
-    and whatever the client raises when the download fails.
+    Files that a lab has added there count as parts of the template and are left as they are. Of several
+    resolutions the one with the highest index is fetched, TemplateFlow's coarsest. Raises UserError if the archive
+    has no such template, and the client's own errors if the download fails.
     """
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=home) as scratch:
@@ -39,20 +39,20 @@ def download(home: Path, name: str, cohort: str, again: bool = False) -> None:
         if not any(path.parts[0] == f"tpl-{name}" for path in listing):
             listing = _newest(newest)
         parts = parts_of([*listing, *_own(home, name, listing)], name, cohort)
-        wanted = [path for path in parts if path in listing and (again or not there(home / path))]
-        for path in wanted:
+        to_fetch = [path for path in parts if path in listing and (again or not there(home / path))]
+        for path in to_fetch:
             (stage / path).parent.mkdir(parents=True, exist_ok=True)
             (stage / path).touch()
             log.info("Downloading %s/%s", ARCHIVE, path)
-        if wanted:
+        if to_fetch:
             _client(stage).get(name, raise_empty=True)
-            _move(stage, home, wanted)
+            _move(stage, home, to_fetch)
         _describe(home, name, newest)
 
 
 def reachable() -> bool:
-    """Whether the archive answers from here."""
-    import requests  # the client's own means, with the same proxies and certificates
+    """Whether the archive can be reached from this machine."""
+    import requests  # as the client does, with the same proxies and certificates
 
     try:
         requests.head(ARCHIVE, timeout=5)
@@ -62,20 +62,20 @@ def reachable() -> bool:
 
 
 def offered() -> list[PurePosixPath]:
-    """All files of TemplateFlow's archive, as the installed client knows it. No network is needed."""
+    """All files of TemplateFlow's archive, as listed in the installed client. Needs no network."""
     with ZipFile(_list()) as listing:
         return [PurePosixPath(entry) for entry in listing.namelist() if not entry.endswith("/")]
 
 
 def _list() -> Path:
-    package = importlib.util.find_spec("templateflow")  # importing it would write into its home
+    package = importlib.util.find_spec("templateflow")  # importing it would write to its home
     assert package  # it is a dependency
     assert package.submodule_search_locations
     return Path(package.submodule_search_locations[0], "conf", "templateflow-skel.zip")
 
 
 def parts_of(listing: list[PurePosixPath], name: str, cohort: str) -> list[PurePosixPath]:
-    """The files of a template that are needed, of one resolution. Raises UserError when it has not all."""
+    """The files that a template needs, of one resolution. Raises UserError if one is missing."""
     everything = [
         path for path in listing if path.parts[0] == f"tpl-{name}" and path.name.endswith(".nii.gz")
     ]
@@ -95,21 +95,23 @@ def parts_of(listing: list[PurePosixPath], name: str, cohort: str) -> list[PureP
     cohorts = sorted({path.parent.name for path in everything if path.parent.name.startswith("cohort-")})
     if cohorts:
         raise UserError(
-            f"TemplateFlow has {name} as " + ", ".join(f"{name}:{one}" for one in cohorts) + "; choose one"
+            f"TemplateFlow has {name} as "
+            + ", ".join(f"{name}:{cohort_name}" for cohort_name in cohorts)
+            + "; choose one"
         )
     most = max((set(parts) for parts in sets_of(here).values()), key=len, default=set())
     lacks = ", ".join(label for part, label in LABELS.items() if part not in most)
-    raise UserError(f"what TemplateFlow has of {name} does not suffice: it has no {lacks}")
+    raise UserError(f"TemplateFlow's {name} is incomplete: it has no {lacks}")
 
 
 def _own(home: Path, name: str, listing: list[PurePosixPath]) -> list[PurePosixPath]:
-    """What a lab has added to a template, such as maps for one that comes without."""
+    """Files that a lab has added to a template, such as maps that it lacks."""
     files = (PurePosixPath(path.relative_to(home)) for path in images(home / f"tpl-{name}", 1) if there(path))
     return [path for path in files if path not in listing]
 
 
 def by_hand(home: Path, name: str, cohort: str) -> str:
-    """Which files to place where, for a machine without a network."""
+    """Which files to put where, for a machine without a network."""
     folder = home / f"tpl-{name}" / cohort
     try:
         parts = parts_of([*offered(), *_own(home, name, offered())], name, cohort)
@@ -117,22 +119,22 @@ def by_hand(home: Path, name: str, cohort: str) -> str:
     except UserError as error:
         stem = "_".join(filter(None, (f"tpl-{name}", cohort)))
         return (
-            f"{str(error)[0].upper()}{str(error)[1:]}. If you have it elsewhere, place {stem}_T2w.nii.gz, "
+            f"{str(error)[0].upper()}{str(error)[1:]}. If you have the template, put {stem}_T2w.nii.gz, "
             f"{stem}_desc-brain_mask.nii.gz and {stem}_label-{{GM,WM,CSF}}_probseg.nii.gz in {folder} "
             f"(TEMPLATEFLOW_HOME={home})."
         )
     spec = f"{name}:{cohort}" if cohort else name
     return (
         f"Without a network, run bids-alphagan-template {spec} on a machine that has one and copy its folder "
-        f"tpl-{name} to {home} (TEMPLATEFLOW_HOME={home}); or place in {folder}, from "
+        f"tpl-{name} to {home} (TEMPLATEFLOW_HOME={home}); or put into {folder}, from "
         f"{ARCHIVE}/{files[0].parent}/: {', '.join(path.name for path in files)}."
     )
 
 
 def _newest(scratch: Path) -> list[PurePosixPath]:
-    """The archive's files by today's list; the packaged one where there is no network."""
+    """The archive's current file list, or the packaged one without a network."""
     scratch.mkdir()
-    (scratch / "here").touch()  # the client fills an empty folder by itself
+    (scratch / "here").touch()  # the client fills an empty folder
     _client(scratch).cache.update(local=False, overwrite=False, silent=True)
     return [
         PurePosixPath(path.relative_to(scratch).as_posix())
@@ -142,7 +144,7 @@ def _newest(scratch: Path) -> list[PurePosixPath]:
 
 
 def _client(root: Path) -> Any:
-    with _templateflow_home(root):  # importing the client lays out its default folder
+    with _templateflow_home(root):  # importing the client fills its default folder
         from templateflow.client import TemplateFlowClient
     return TemplateFlowClient(root=root, s3_root=ARCHIVE, use_datalad=False)
 
@@ -162,14 +164,14 @@ def _templateflow_home(folder: Path) -> Iterator[None]:
 def _move(stage: Path, home: Path, paths: list[PurePosixPath]) -> None:
     for path in paths:
         if not there(stage / path):
-            raise UserError(f"{ARCHIVE}/{path} came empty")
+            raise UserError(f"{ARCHIVE}/{path} was downloaded as an empty file")
     for path in paths:
         (home / path).parent.mkdir(parents=True, exist_ok=True)
         (stage / path).replace(home / path)
 
 
 def _describe(home: Path, name: str, newest: Path) -> None:
-    """Species, authors and links beside the images: the lists, the packaged and the newest, contain them."""
+    """Write template_description.json (species, authors, links), which the file lists contain, beside the images."""
     inside = f"tpl-{name}/template_description.json"
     if there(home / inside):
         return

@@ -1,4 +1,4 @@
-"""A template in true size from one that was enlarged for SPM."""
+"""A true-size copy of a template that was enlarged for SPM."""
 
 import shutil
 from pathlib import Path
@@ -14,9 +14,9 @@ from bids_alphagan.templates.names import Parts, there
 
 
 def shrink(parts: Parts, folder: Path) -> None:
-    """Copy a template's parts into `folder` with headers a tenth as large: voxels and positions, in mm.
+    """Copy a template's parts to `folder` with voxel sizes and positions, in mm, divided by ten.
 
-    The intensities stay as they are. Raises UserError when `folder` has files already, or a part is damaged.
+    Intensities are unchanged. Raises UserError if `folder` is not empty, or a part is damaged.
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty. Give a new folder.")
@@ -33,7 +33,7 @@ def shrink(parts: Parts, folder: Path) -> None:
         copy.header.set_xyzt_units("mm")
         with replacing(folder / path.name) as temporary:
             nib.save(copy, temporary)
-    for place in (parts["t2w"].parent, parts["t2w"].parent.parent):
-        if there(place / "template_description.json"):
-            shutil.copyfile(place / "template_description.json", folder / "template_description.json")
+    for source in (parts["t2w"].parent, parts["t2w"].parent.parent):
+        if there(source / "template_description.json"):
+            shutil.copyfile(source / "template_description.json", folder / "template_description.json")
             break

@@ -1,4 +1,4 @@
-"""Training: prepared volumes in, a fitted model out. Needs torch, NumPy and nothing of nipype or pybids.
+"""Training: from prepared volumes to a fitted model. Needs torch and NumPy, but neither nipype nor pybids.
 
-It knows no single model: `models.base` says what a model, its networks and its phases are.
+It depends on no particular model: `models.base` defines models, networks and phases.
 """

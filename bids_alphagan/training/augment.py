@@ -1,7 +1,7 @@
 """Augmentation of batches, on their device.
 
-Volumes are (B, C, N, N, N) in [-1, 1], axis order (x, y, z), where -1 is no signal, the padding's value. The first
-channel is the scan; the geometry of all is changed alike, intensities of the scan alone.
+Volumes are (B, C, N, N, N) in [-1, 1], axis order (x, y, z); -1 is no signal, as in the padding. The first channel is
+the scan. Geometry changes apply to all channels, intensity changes to the scan alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,15 +20,15 @@ ZOOM = 0.1
 NOISE = 0.01
 TRANSLATION = (4, 4, 0)  # voxels of a 64-voxel grid, along x, y, z
 TRANSLATION_GRID = 64
-NUMBERS = 3  # that an augmentation can use for each sample, uniform in [0, 1)
+NUMBERS = 3  # per sample for an augmentation, uniform in [0, 1)
 
 
 def augment(volumes: Tensor, names: Sequence[str], source: torch.Generator) -> Tensor:
     """Apply the named augmentations in order, each to a random tenth of the samples.
 
     Order and ranges: Ferreira et al. 2022 (doi:10.3390/app12104844) and the code released with it. Returns
-    new volumes in [-1, 1]. What is drawn on the host is a row of numbers for each augmentation and sample;
-    the rest happens on the volumes' device, and nothing waits for it.
+    new volumes in [-1, 1]. The host draws only a few numbers per augmentation and sample; the rest is computed on
+    the volumes' device without waiting for it.
     """
     rows = torch.rand((len(names), len(volumes), 1 + NUMBERS), generator=source).numpy()
     volumes = volumes.clone()
@@ -42,7 +42,7 @@ def augment(volumes: Tensor, names: Sequence[str], source: torch.Generator) -> T
 
 
 def rotate(volumes: Tensor, numbers: np.ndarray) -> Tensor:
-    """Turn by up to +-0.052 rad about each of the three axes, trilinear."""
+    """Rotate by up to +-0.052 rad about each of the three axes, trilinear."""
     angles = (2 * numbers - 1) * ROTATION
     cosine, sine = np.cos(angles), np.sin(angles)
     matrix = _identity(len(volumes))
@@ -62,8 +62,8 @@ def flip(volumes: Tensor, numbers: np.ndarray) -> Tensor:
 def scale(volumes: Tensor, numbers: np.ndarray) -> Tensor:
     """Multiply the signal, which is 0 at -1, by 0.9 to 1.1.
 
-    `rescale`, which follows in the models, takes this back except beside the noise of a noisy sample, as in
-    the code released with the paper.
+    `rescale`, which follows in the models, reverts this; in samples with added noise, the ratio of signal to noise
+    remains changed. This is as in the code released with the paper.
     """
     factor = send(1 + INTENSITY * (2 * numbers[:, 0] - 1), volumes.device).view(-1, 1, 1, 1, 1)
     return _of_scan(volumes, lambda scans: (scans + 1) * factor - 1)
@@ -96,7 +96,7 @@ def rescale(volumes: Tensor, numbers: np.ndarray) -> Tensor:
 
 
 def translate(volumes: Tensor, numbers: np.ndarray) -> Tensor:
-    """Shift by up to (4, 4, 0) voxels along (x, y, z) for a 64-voxel grid, as far on others; trilinear."""
+    """Shift by up to (4, 4, 0) voxels along (x, y, z) on a 64-voxel grid, in proportion on others; trilinear."""
     shift = (2 * numbers - 1) * np.array(TRANSLATION) * 2 / TRANSLATION_GRID
     return _warp(volumes, _identity(len(volumes)), shift, "bilinear")
 
@@ -114,7 +114,7 @@ AUGMENTATIONS: dict[str, tuple[Callable[[Tensor, np.ndarray], Tensor], float]] =
 
 
 def _of_scan(volumes: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """Change the first channel, which is the scan, and leave the maps."""
+    """Apply a function to the first channel, the scan, and leave the maps unchanged."""
     if volumes.shape[1] == 1:
         return function(volumes)
     return torch.cat([function(volumes[:, :1]), volumes[:, 1:]], dim=1)
@@ -125,21 +125,22 @@ def _identity(n: int) -> np.ndarray:
 
 
 def _normal(like: Tensor, number: float) -> Tensor:
-    """Normal numbers from `number` in [0, 1), drawn on the device, where a volume of them takes no time: they
-    are the only ones that differ between kinds of device.
+    """Normal numbers seeded by `number` in [0, 1), drawn on the device, where a volume of them takes no time.
+
+    They are the only random numbers that differ between kinds of device.
     """
-    source = torch.Generator(like.device).manual_seed(int(number * 2**24))  # all the bits that it has
+    source = torch.Generator(like.device).manual_seed(int(number * 2**24))  # all bits of a float32
     return torch.randn(like.shape, generator=source, device=like.device)
 
 
 def _warp(volumes: Tensor, matrix: np.ndarray, shift: np.ndarray, mode: str) -> Tensor:
-    """Sample at matrix @ p + shift, p = (x, y, z) running from -1 to 1 over the grid; -1 outside of it."""
+    """Sample at matrix @ p + shift, with p = (x, y, z) from -1 to 1 over the grid; -1 outside the grid."""
     size = volumes.shape[-1]
     axis = send((2 * np.arange(size, dtype=np.float32) + 1) / size - 1, volumes.device)
     # torch counts the axes of a sampling position from the last to the first
     rows = np.concatenate([matrix, shift[..., None]], axis=2, dtype=np.float32)[:, ::-1].copy()
     x, y, z, at = send(rows, volumes.device).view(-1, 1, 1, 1, 3, 4).unbind(-1)
-    # not F.affine_grid: it multiplies matrices, which a GPU may do in fewer bits
+    # not F.affine_grid, whose matrix product may have lower precision on a GPU
     grid = axis.view(-1, 1, 1, 1) * x + (axis.view(-1, 1, 1) * y + (axis.view(-1, 1) * z + at))
     sampled = F.grid_sample(volumes + 1, grid, mode=mode, padding_mode="zeros", align_corners=False)
     return (sampled - 1).clamp(-1, 1)

@@ -1,7 +1,7 @@
-"""Prepared scans in one file, which every model and every run after the first opens at once.
+"""Prepared scans in one file, which every model and every later run opens at once.
 
-scans/<key>.npy in the work folder: a NumPy array (n, C, N, N, N) of float32 as `numpy.save` writes it, then
-the 32 bytes of its `data_hash`. The key follows from the paths of the scans, their sizes and times.
+scans/<key>.npy in the work folder: a NumPy array (n, C, N, N, N) of float32 in the format of `numpy.save`, then the
+32 bytes of its `data_hash`. The key depends on the scans' paths, sizes and times.
 """
 
 import os
@@ -20,9 +20,9 @@ from bids_alphagan.common.files import digest, replacing
 from bids_alphagan.common.volume import read_cube, read_map
 from bids_alphagan.training.data import Volumes, data_hash
 
-FORMAT = 1  # raised when the file's content changes in kind
-KEPT = 2  # sets of scans, so that two runs with other scans do not undo each other's
-LEFT_BEHIND = 24 * 3600  # s; a file still being written after that belongs to a process that was killed
+FORMAT = 1  # to be increased when the format of the file changes
+KEPT = 2  # sets of scans, so that two runs with different scans do not remove each other's
+LEFT_BEHIND = 24 * 3600  # s; an unfinished file older than that is from a killed process
 
 
 Map = tuple[
@@ -33,12 +33,11 @@ Map = tuple[
 def prepared(paths: Sequence[Path], folder: Path, maps: Sequence[Sequence[Map]] = ()) -> Volumes:
     """Scans (desc-preproc) and their maps as (n, C, N, N, N) float32 in [-1, 1], memory-mapped, read only.
 
-    maps: of each scan, the further channels; none without. `folder` holds the file that is mapped; it is made
-    where it is missing, damaged or out of date, and those of other scans are removed, save the last used. Several
-    processes may do so at once: each renames a whole file into place, and a file that is mapped stays until it is
-    let go.
+    maps: for each scan, the further channels; none by default. `folder` holds the mapped file, which is written if
+    it is missing, damaged or out of date; files of other scans are removed, except the last used one. Several
+    processes may do so at once: each renames a complete file into place, and a mapped file persists until released.
 
-    Raises UserError without scans, for a scan that cannot be read and where `folder` cannot be written.
+    Raises UserError without scans, for a scan that cannot be read, and if `folder` cannot be written.
     """
     if not paths:
         raise UserError("There is no scan to train on: at least one is needed.")
@@ -51,33 +50,33 @@ def prepared(paths: Sequence[Path], folder: Path, maps: Sequence[Sequence[Map]] 
             volumes = _write(scans, path)
         except OSError as error:
             raise UserError(
-                f"{folder}: the scans cannot be put together there ({error.strerror or error}). Make room, "
-                "or give another folder with --work-dir."
+                f"{folder}: the file of all scans cannot be written there ({error.strerror or error}). "
+                "Free some space, or give another folder with --work-dir."
             ) from error
-    with suppress(OSError):  # another user's, or another process is faster
+    with suppress(OSError):  # another user's file, or another process was faster
         os.utime(path)
         _remove_others(folder)
     return volumes
 
 
 def prepared_volumes(scans: Sequence[PreparedScan], folder: Path, channels: Sequence[str]) -> Volumes:
-    """`prepared` of scans, with the maps of the further channels ("GM", "WM", "CSF").
+    """`prepared` for scans with the maps of the further channels ("GM", "WM", "CSF").
 
-    Raises UserError where a scan lacks a map.
+    Raises UserError if a scan lacks a map.
     """
-    wanted = channels[1:]
+    tissues = channels[1:]
     for scan in scans:
-        if lacking := [channel for channel in wanted if channel not in scan.masks]:
+        if lacking := [channel for channel in tissues if channel not in scan.masks]:
             raise UserError(
-                f"{scan.preproc}: has no map of {', '.join(lacking)}, which this model learns beside the scan. "
-                "Make it: run participant with --segmenter ants or spm."
+                f"{scan.preproc}: has no map of {', '.join(lacking)}, which this model needs. "
+                "Run participant with --segmenter ants or spm to make it."
             )
-    maps = [[(scan.masks[channel], scan.record) for channel in wanted] for scan in scans] if wanted else []
+    maps = [[(scan.masks[channel], scan.record) for channel in tissues] for scan in scans] if tissues else []
     return prepared([scan.preproc for scan in scans], folder, maps)
 
 
 def _key(paths: Sequence[Path]) -> str:
-    """ctime cannot be set, so that a file changed behind its mtime's back is seen, too."""
+    """Includes ctime, which cannot be set, so that a change that keeps mtime is also detected."""
     try:
         facts = [(str(path), path.stat()) for path in paths]
     except OSError as error:
@@ -88,7 +87,7 @@ def _key(paths: Sequence[Path]) -> str:
 
 
 def _opened(path: Path) -> Volumes | None:
-    """The volumes in a file; None where it is not there or damaged."""
+    """The volumes in a file; None if it is missing or damaged."""
     try:
         volumes = _mapped(path)
         with path.open("rb") as stream:
@@ -100,11 +99,11 @@ def _opened(path: Path) -> Volumes | None:
 
 
 def _mapped(path: Path) -> np.ndarray:
-    return npy.open_memmap(path, mode="r")  # knows no pickles
+    return npy.open_memmap(path, mode="r")  # does not read pickles
 
 
 def _write(scans: Sequence[tuple[Path, Sequence[Map]]], path: Path) -> Volumes:
-    """Plain writes, one scan at a time: where the disk is full they raise, where a mapped file kills."""
+    """Plain writes, one scan at a time: on a full disk they raise, where writing to a mapped file would kill."""
     first = read_cube(scans[0][0])
     shape = (len(scans), 1 + len(scans[0][1]), *first.shape)
     with replacing(path) as temporary, temporary.open("wb") as stream:
@@ -114,22 +113,22 @@ def _write(scans: Sequence[tuple[Path, Sequence[Map]]], path: Path) -> Volumes:
             cube = read_cube(source)
             if cube.shape != first.shape:
                 raise UserError(
-                    f"{source} has shape {cube.shape}, the scans before it {first.shape}. Prepare all "
+                    f"{source} has shape {cube.shape}, but the scans before it {first.shape}. Prepare all "
                     "scans with one --grid."
                 )
             for channel in (cube, *(read_map(file, record) for file, record in maps)):
                 stream.write(np.ascontiguousarray(channel, dtype="<f4").data)
         stream.flush()
-        volumes = _mapped(temporary)  # now: once in place, another process may remove it
+        volumes = _mapped(temporary)  # before the renaming, after which another process may remove it
         sha256 = data_hash(volumes)
         stream.write(bytes.fromhex(sha256))
     return Volumes(volumes, sha256)
 
 
 def _remove_others(folder: Path) -> None:
-    """The files that were used last stay."""
+    """Remove all files but the last used ones."""
     used = {path: path.stat().st_mtime for path in folder.glob("*.npy")}
-    half = {path for path in used if path.name.startswith(".")}  # being written
+    half = {path for path in used if path.name.startswith(".")}  # unfinished
     whole = sorted(used.keys() - half, key=lambda path: used[path], reverse=True)
     for path in [*whole[KEPT:], *(path for path in half if used[path] < time.time() - LEFT_BEHIND)]:
         path.unlink(missing_ok=True)

@@ -1,10 +1,9 @@
-"""One file holds everything that a run needs to go on: tensors and JSON in safetensors, nothing unpickled.
+"""Checkpoints: one file with everything that a run needs to continue, tensors and JSON in safetensors, no pickles.
 
-Networks (with the buffers of spectral and batch normalisation) and optimisers are tensors. JSON in the file's
-metadata: settings, the data's hash and the versions (`identity.configuration`); the step, the sampler's
-position and how the run has fared (`state.State`). There is no random state to lose: every random number
-follows from (seed, rollbacks, step), and training neither draws from the global generators of Python, NumPy,
-torch and CUDA nor touches them, so that to restore them could only disturb the caller's.
+Networks (with the buffers of spectral and batch normalisation) and optimisers are tensors. The JSON in the file's
+metadata has settings, data hash and versions (`identity.configuration`), and the step, the sampler's position and
+the history of the run (`state.State`). There is no random state: every random number follows from (seed, rollbacks,
+step), and training does not use the global generators of Python, NumPy, torch and CUDA.
 """
 
 import json
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """info: JSON content with "step", the number of finished iterations."""
+    """info: JSON with "step", the number of finished iterations."""
 
     tensors: dict[str, Tensor]
     info: dict[str, Any]
@@ -44,7 +43,10 @@ def save(
     optimisers: Mapping[str, torch.optim.Optimizer],
     info: dict[str, Any],
 ) -> Path:
-    """Write folder/step-XXXXXX.safetensors beside and rename it. A power cut leaves it whole or not there."""
+    """Write folder/step-XXXXXX.safetensors atomically and return its path; a power failure leaves no partial file.
+
+    Raises UserError if the file cannot be written.
+    """
     tensors = {
         f"network.{name}.{key}": value
         for name, network in networks.items()
@@ -61,36 +63,36 @@ def save(
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata={"info": json.dumps(info), "crc32": _checksum(tensors)})
             to_disk(temporary)
-        to_disk(folder)  # the new name is there before `prune` removes an old one
+        to_disk(folder)  # the new file is on disk before `prune` removes an old one
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"The checkpoint of iteration {info['step']} cannot be written to {folder} ({error}). Make room "
-            "(fewer --keep-checkpoints help); the same command goes on from the checkpoint before."
+            f"The checkpoint of iteration {info['step']} cannot be written to {folder} ({error}). Free "
+            "some space or give fewer --keep-checkpoints; the same command resumes from the previous checkpoint."
         ) from error
     return path
 
 
 def prune(folder: Path, keep: Collection[int], below: int | None = None) -> None:
-    """Remove checkpoints of other steps than `keep` (`below` a step, if given)."""
+    """Remove checkpoints whose step is not in `keep` (and is less than `below`, if given)."""
     for path in _files(folder):
         if _step(path) not in keep and (below is None or _step(path) < below):
             path.unlink()
 
 
 def newest(folder: Path, steps: Collection[int] | None = None) -> Checkpoint | None:
-    """The newest checkpoint that is whole (among `steps`, if given), None where there is no file at all.
+    """The newest intact checkpoint (among `steps`, if given), or None if there is no file.
 
-    A damaged one is passed over with a warning. Raises UserError where all are damaged or the disk does not
-    give one: weeks of training are not to be thrown away for that.
+    A damaged checkpoint is skipped with a warning. Raises UserError if all are damaged or one cannot be read from disk,
+    so that weeks of training are not discarded.
     """
     paths = [path for path in _files(folder) if steps is None or _step(path) in steps]
     for path in paths:
         try:
             return _read(path)
-        except OSError as error:  # a disk that is away for a moment must not cost a checkpoint
+        except OSError as error:  # a temporary disk error must not cost a checkpoint
             raise UserError(f"{path} cannot be read ({error}). Try again, or move it away.") from error
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            logger.warning("%s is damaged (%s): falling back to the checkpoint before it", path, error)
+            logger.warning("%s is damaged (%s): falling back to the previous checkpoint", path, error)
     if paths:
         raise UserError(f"No checkpoint in {folder} can be read. Start again with --resume never.")
     return None
@@ -101,7 +103,7 @@ def restore(
     networks: Mapping[str, nn.Module],
     optimisers: Mapping[str, torch.optim.Optimizer],
 ) -> None:
-    """Put networks and optimisers of the same shapes into the checkpoint's state."""
+    """Load the checkpoint's state into networks and optimisers of the same shapes."""
     for name, network in networks.items():
         network.load_state_dict(_below(checkpoint.tensors, f"network.{name}."))
     for name, optimiser in optimisers.items():
@@ -110,7 +112,7 @@ def restore(
             index, _, field = key.partition(".")
             state.setdefault(int(index), {})[field] = tensor
         optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-        # fused optimisers walk through memory: averages must lie in it as their parameter does
+        # fused optimisers work in memory order: averages need the memory format of their parameter
         for parameter, averages in optimiser.state.items():
             for field, tensor in averages.items():
                 if tensor.shape == parameter.shape:
@@ -120,15 +122,15 @@ def restore(
 def _read(path: Path) -> Checkpoint:
     with safe_open(path, framework="pt") as stream:
         metadata = stream.metadata() or {}
-        # copies: the tensors of an open file are views of it, and the run goes on to change them
+        # copies: tensors of an open file are views of it, and the run changes them
         tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118
     if metadata["crc32"] != _checksum(tensors):
-        raise ValueError("the checksum does not fit")
+        raise ValueError("the checksum does not match")
     return Checkpoint(tensors, json.loads(metadata["info"]))
 
 
 def _files(folder: Path) -> list[Path]:
-    """Checkpoints, the newest first."""
+    """Checkpoint files, newest first."""
     return sorted(folder.glob("step-*[0-9].safetensors"), key=_step, reverse=True)
 
 
@@ -145,7 +147,7 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    # safetensors checks the header and the length alone; blocks lost at a power cut read as zeros
+    # safetensors checks only header and length; blocks lost in a power failure read as zeros
     total = 0
     for name in sorted(tensors):
         total = zlib.crc32(tensors[name].view(-1).numpy().data, zlib.crc32(name.encode(), total))

@@ -1,6 +1,6 @@
-"""Volumes to train on, and their batches on the device, without the loop waiting for a disk or for the device.
+"""Volumes to train on, and their batches on the device, prepared ahead of the loop.
 
-Everything random is a function of (seed, stream, number), so that a resumed run needs no random state.
+All random numbers are functions of (seed, stream, number), so that a resumed run needs no random state.
 """
 
 import hashlib
@@ -14,19 +14,19 @@ from torch import Tensor
 
 from bids_alphagan.common.errors import UserError
 
-SHARE = 0.25  # of a GPU's free memory that scans may take: what an iteration needs is not known yet
+SHARE = 0.25  # of a GPU's free memory that scans may take; the rest is for the iterations
 
 
 @dataclass(frozen=True)
 class Volumes:
-    """Volumes (n, C, N, N, N) float32 in [-1, 1], an array or a mapped file, and the `data_hash` of their values."""
+    """Volumes (n, C, N, N, N) float32 in [-1, 1], an array or a mapped file, and their `data_hash`."""
 
     array: np.ndarray
     sha256: str
 
     @classmethod
     def of(cls, array: np.ndarray | Tensor) -> "Volumes":
-        """Check and hash an array. UserError unless there are scans, and cubes."""
+        """Check and hash an array. Raises UserError unless it holds scans that are cubes."""
         array = np.asarray(array)
         check(array)
         return cls(array, data_hash(array))
@@ -36,7 +36,7 @@ class Volumes:
 
 
 def random_source(*key: int) -> torch.Generator:
-    """A random number generator that depends on `key` (numbers of at least 0) alone.
+    """A random number generator that depends only on `key` (numbers of at least 0).
 
     It draws on the CPU, so that every device gets the same numbers; they are few.
     """
@@ -52,9 +52,9 @@ def _epoch(n: int, seed: int, epoch: int) -> Tensor:
 def batch_indices(n: int, batch_size: int, seed: int, batch: int) -> Tensor:
     """Which scans form batch number `batch` (from 0): (batch_size,) indices below `n`.
 
-    Batches follow one another through an endless row of epochs, each a permutation of all scans: `batch_size`
-    need not divide `n` and may exceed it, and every scan appears once in each epoch. All scans count alike,
-    as in the paper: an animal with several sessions is seen as often as it was scanned.
+    Batches run through an endless sequence of epochs, each a permutation of all scans: `batch_size` need not divide
+    `n` and may exceed it, and every scan appears once per epoch. All scans count alike, as in the paper: an animal
+    with several sessions is seen as often as it was scanned.
     """
     start, stop = batch * batch_size, (batch + 1) * batch_size
     first, last = start // n, (stop - 1) // n
@@ -63,7 +63,7 @@ def batch_indices(n: int, batch_size: int, seed: int, batch: int) -> Tensor:
 
 
 def data_hash(volumes: np.ndarray | Tensor) -> str:
-    """SHA-256 of the volumes' shape and values (as float32); one volume is in memory at a time."""
+    """SHA-256 of the volumes' shape and values (as float32), with one volume in memory at a time."""
     digest = hashlib.sha256(str(tuple(volumes.shape)).encode())
     for volume in volumes:
         digest.update(np.ascontiguousarray(volume, dtype=np.float32).data)
@@ -71,17 +71,17 @@ def data_hash(volumes: np.ndarray | Tensor) -> str:
 
 
 def send(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Copy to `device` without waiting: a plain copy to a GPU first waits for all that it has yet to do."""
+    """Copy to `device` without waiting; a plain copy to a GPU first waits for its pending work."""
     tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 class Batches:
-    """`batches[number]` is batch `number` (from 0) of the endless row: (batch_size, C, N, N, N) on `device`.
+    """`batches[number]` is batch `number` (from 0) of the endless sequence: (batch_size, C, N, N, N) on `device`.
 
-    It is a function of `volumes`, `seed` and `number` alone. Volumes (n, C, N, N, N) float32 that fit lie on
-    a GPU. All others stay where they are, and a thread gathers one batch ahead: in a memory-mapped file
-    (`cache.prepared`) that may be larger than the memory, of which the system keeps what there is room for.
+    It is a function of `volumes`, `seed` and `number` alone. Volumes (n, C, N, N, N) float32 that fit are copied to the
+    GPU. All others stay where they are, and a thread gathers one batch ahead, e.g. from a memory-mapped file
+    (`cache.prepared`), which may be larger than the memory because the system caches only what fits.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Batches:
         device: torch.device | str = "cpu",
         resident: bool | None = None,
     ) -> None:
-        """resident: whether the volumes are copied to the device; None: to a GPU where they fit."""
+        """resident: whether to copy the volumes to the device; None: to a GPU if they fit."""
         self.device = torch.device(device)
         self._volumes, self._batch_size, self._seed = volumes, batch_size, seed
         if resident is None:
@@ -104,8 +104,8 @@ class Batches:
     def __getitem__(self, number: int) -> Tensor:
         if self._resident is not None:
             return self._resident[send(self._indices(number), self.device)]
-        known, future = self._ahead or (None, None)
-        batch = future.result() if future and known == number else self._gather(number)
+        number_ahead, future = self._ahead or (None, None)
+        batch = future.result() if future and number_ahead == number else self._gather(number)
         self._ahead = number + 1, self._worker.submit(self._gather, number + 1)
         return batch.to(self.device, non_blocking=True)
 
@@ -116,12 +116,12 @@ class Batches:
         shape = (self._batch_size, *self._volumes.shape[1:])
         batch = torch.empty(shape, pin_memory=self.device.type == "cuda")
         for row, index in zip(batch.numpy(), self._indices(number).tolist(), strict=True):
-            row[...] = self._volumes[index]  # read here; others run meanwhile
+            row[...] = self._volumes[index]  # disk access, during which other threads run
         return batch
 
 
 def check(volumes: np.ndarray | Tensor) -> None:
-    """Raise UserError unless there are scans, and cubes: (n, C, N, N, N), n at least 1."""
+    """Raise UserError unless there is at least one scan and scans are cubes: (n, C, N, N, N)."""
     shape = tuple(volumes.shape)
     if len(shape) != 5 or not shape[1] or len(set(shape[2:])) > 1:
         raise UserError(f"Scans of shape {shape} cannot be trained on: (n, C, N, N, N) is needed.")
@@ -130,8 +130,9 @@ def check(volumes: np.ndarray | Tensor) -> None:
 
 
 def fits(volumes: np.ndarray | Tensor, device: torch.device) -> bool:
-    """Whether the volumes are to lie on the device: on a GPU with room. A CPU reads a mapped file as fast as
-    memory once the system has it there, and the system can give that memory back.
+    """Whether to keep the volumes on the device: on a GPU with enough free memory.
+
+    A CPU reads a mapped file as fast as memory once the system has cached it, and the system can free that memory.
     """
     if device.type != "cuda":
         return False
@@ -140,7 +141,7 @@ def fits(volumes: np.ndarray | Tensor, device: torch.device) -> bool:
 
 
 def _copy(volumes: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """float32 volumes on the device; one at a time is in memory besides."""
+    """float32 volumes on the device; only one more is in memory at a time."""
     copy = torch.empty(tuple(volumes.shape), device=device)
     for target, volume in zip(copy, volumes, strict=True):
         target.copy_(torch.tensor(np.asarray(volume)))

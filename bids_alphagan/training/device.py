@@ -1,4 +1,4 @@
-"""Which device to compute on, and in which precision."""
+"""The choice of device and precision."""
 
 import torch
 
@@ -6,20 +6,20 @@ from bids_alphagan.common.errors import UserError
 
 
 def choose_device(name: str) -> str:
-    """'cuda' or 'cpu' for "auto" (a GPU where there is one), "cpu" or "cuda".
+    """'cuda' or 'cpu' for "auto" (a GPU if there is one), "cpu" or "cuda".
 
-    Raises UserError for "cuda" where torch finds no GPU.
+    Raises UserError for "cuda" if torch finds no GPU.
     """
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
         raise UserError("--device cuda: torch finds no GPU here. Use --device cpu, or check the driver.")
-    return "cuda" if name != "cpu" and there else "cpu"
+    return "cuda" if name != "cpu" and has_gpu else "cpu"
 
 
 def choose_precision(name: str, device: torch.device | str) -> str:
-    """ "fp32" or "bf16" for `name`, which may be "auto": bf16 where the device multiplies matrices in it.
+    """The precision for `name`, "fp32", "bf16" or "auto": bf16 if the device has hardware for matrix products in it.
 
-    A CPU does with AMX or AVX512-BF16; others emulate bf16 and are slower than in fp32.
+    CPUs have it with AMX or AVX512-BF16; others emulate bf16, which is slower than fp32.
     """
     if name != "auto":
         return name

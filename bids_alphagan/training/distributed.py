@@ -1,17 +1,16 @@
-"""Several devices, a process each, that share every batch: what one process of the group does.
+"""Training on several devices that share every batch, with one process per device.
 
-A batch keeps its size, and its random numbers follow from the seed and the step, whatever the number of
-devices: each process draws those of the whole batch and takes its rows. Terms that are means are averaged
-over the process group, sums are multiplied by its size first, batch normalisation sees the statistics of all: the
-result is that of one device, to rounding. Rank 0 alone writes files; all read the
-checkpoint, so the folder must be on a disk that all see.
+A batch keeps its size, and its random numbers follow from the seed and the step, whatever the number of devices:
+each process draws the numbers of the whole batch and uses those of its rows. Gradients are averaged over the
+process group, terms that are sums are multiplied by its size first, and batch normalisation uses the statistics of
+the whole batch: the result is that of one device, to rounding. Only rank 0 writes files; all processes read the
+checkpoint, so the folder must be on a shared disk.
 
-By torch.distributed itself, not by Lightning Fabric 2.6, which was tried. The phases call networks several
-times and take slopes by hand, so that Fabric's wrapped modules (DistributedDataParallel) fit nothing here.
-Its all-reduce waits at a barrier first. Its launchers run the whole command in every process, which dies
-without a word where that of rank 0 is killed, or end in a traceback; signals and log messages are not passed
-on. It brings nine packages more. What is left of it is the reading of variables that torchrun and Slurm set:
-`started_by`.
+torch.distributed is used directly; Lightning Fabric 2.6 was tried. The phases call networks several times and
+compute input gradients by hand, which Fabric's wrapped modules (DistributedDataParallel) do not support. Its
+all-reduce first waits at a barrier. Its launchers run the whole command in every process, which ends without a
+message or with a traceback if rank 0 is killed; signals and log messages are not forwarded. It needs nine more
+packages. Only its reading of the variables of torchrun and Slurm could be used: `started_by`.
 """
 
 import json
@@ -38,7 +37,7 @@ from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.process.interrupt import SIGNALS
 from bids_alphagan.training.settings import check_shares
 
-PATIENCE = timedelta(minutes=10)  # with a process that neither answers nor ends
+PATIENCE = timedelta(minutes=10)  # with a process that neither responds nor ends
 FIRST_PORT, PORTS = 20_000, 10_000  # of rank 0, under Slurm
 
 
@@ -46,11 +45,11 @@ logger = logging.getLogger(__name__)
 
 
 class LostError(UserError):
-    """Another process of the group has ended, or does not answer."""
+    """Another process of the group has ended or does not respond."""
 
 
 class Process(NamedTuple):
-    """One process in its group. local: its number on its machine. sharing: processes that share its cores."""
+    """A process in its group. local: its number on its machine. sharing: processes that share its cores."""
 
     rank: int
     size: int
@@ -60,14 +59,14 @@ class Process(NamedTuple):
 
     @property
     def host(self) -> str:
-        """The name of the machine of rank 0."""
+        """The name of rank 0's machine."""
         return urlsplit(self.address).hostname or os.environ["MASTER_ADDR"]
 
 
 def started_by(environment: Mapping[str, str] = os.environ) -> Process | None:
-    """Where torchrun, srun or `launch` put this process; None where it stands alone.
+    """The position in the group, as set by torchrun, srun or `launch`; None for a single process.
 
-    Of Slurm only what srun sets is read: a batch script that calls the app is not one of the job's tasks.
+    Of Slurm only the variables of srun are read: a batch script that calls the app is not one of the job's tasks.
     """
     env = environment
     if {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= env.keys():
@@ -75,25 +74,25 @@ def started_by(environment: Mapping[str, str] = os.environ) -> Process | None:
         local, sharing = int(env.get("LOCAL_RANK", 0)), int(env.get("LOCAL_WORLD_SIZE", 1))
         process = Process(rank, size, local, sharing, "env://")
     elif {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST"} <= env.keys():
-        # gpu[03-05,9] stands for gpu03, gpu04 ...: rank 0 is on the first
+        # gpu[03-05,9] means gpu03, gpu04 ...: rank 0 is on the first
         host = re.sub(r"\[([^],-]+)[^]]*\]", r"\1", env["SLURM_STEP_NODELIST"]).split(",")[0]
         job = int(env.get("SLURM_JOB_ID", 0)) + int(env.get("SLURM_STEP_ID", 0))
         address = env.get("MASTER_ADDR", host), env.get("MASTER_PORT", FIRST_PORT + job % PORTS)
         rank, size, local = (int(env[f"SLURM_{name}"]) for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID"))
-        process = Process(rank, size, local, 1, "tcp://{}:{}".format(*address))  # Slurm deals out the cores
+        process = Process(rank, size, local, 1, "tcp://{}:{}".format(*address))  # Slurm assigns the cores
     else:
         return None
     return process if process.size > 1 else None
 
 
 def follows() -> bool:
-    """Whether torchrun or srun started this process beside rank 0, which does all that is not training."""
+    """Whether torchrun or srun started this process with a rank above 0; rank 0 does all but training."""
     process = started_by()
     return process is not None and process.rank > 0
 
 
 def check(devices: int, nodes: int, batch_size: int, device: str) -> None:
-    """UserError where training cannot be spread as asked for, here and now. Touches nothing."""
+    """Raise UserError if the training cannot be distributed as requested on this machine. Changes nothing."""
     process = started_by()
     gpus = torch.cuda.device_count() if device != "cpu" else 0
     check_shares(devices, nodes, batch_size, process and process.size, gpus)
@@ -101,10 +100,10 @@ def check(devices: int, nodes: int, batch_size: int, device: str) -> None:
 
 @contextmanager
 def process_group(device: str) -> Iterator[None]:
-    """Join the process group that `started_by` describes, for a while; a process alone does nothing.
+    """Join the process group of `started_by`; does nothing for a single process.
 
-    device: "cuda", the process's own GPU from then on, or "cpu". A signal that asks to stop is taken once:
-    launchers, terminals and clusters send several.
+    device: "cuda", the process's own GPU from then on, or "cpu". A signal to stop is handled once, because launchers,
+    terminals and clusters send several.
     """
     process = started_by()
     if process is None:
@@ -113,31 +112,31 @@ def process_group(device: str) -> Iterator[None]:
     backend = "gloo"
     if device == "cuda":
         backend = "cpu:gloo,cuda:nccl"
-        # Slurm may show each task its own GPU alone
+        # with Slurm each task may see only its own GPU
         torch.cuda.set_device(process.local if torch.cuda.device_count() > 1 else 0)
     if process.rank == 0:
         logger.info("waiting for all %d processes at %s", process.size, process.host)
     try:
-        with _signals(signal.SIG_DFL):  # torch waits beyond Python, and there is nothing to save yet
-            socket.getaddrinfo(process.host, None)  # torch would try an unknown name for ever
+        with _signals(signal.SIG_DFL):  # torch waits outside Python, and there is nothing to save yet
+            socket.getaddrinfo(process.host, None)  # torch would try an unknown name forever
             dist.init_process_group(
                 backend, process.address, timeout=PATIENCE, rank=process.rank, world_size=process.size
             )
     except (RuntimeError, ValueError, OSError) as error:
         raise LostError(
-            f"The {process.size} processes did not meet at {process.host} ({error}). Start all at once, with "
-            "one MASTER_ADDR and MASTER_PORT that each of them can reach."
+            f"The {process.size} processes could not connect at {process.host} ({error}). Start all at the same "
+            "time, with one MASTER_ADDR and MASTER_PORT that all of them can reach."
         ) from error
     with _signals(signal.SIG_IGN):
         yield
         barrier()
-        # not after an error: its kernels may wait for the lost for ever
+        # not after an error: its kernels may wait forever for a lost process
         dist.destroy_process_group()
 
 
 @contextmanager
 def _signals(action: signal.Handlers) -> Iterator[None]:
-    """Meet `interrupt.SIGNALS` so for a while; those that are ignored already stay so (`launch`)."""
+    """Set the handlers of `interrupt.SIGNALS` for a while; signals that are already ignored stay so (`launch`)."""
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
         numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
@@ -150,10 +149,10 @@ def _signals(action: signal.Handlers) -> Iterator[None]:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process, which has nothing left to do, at once.
+    """End this process at once.
 
-    The interpreter's own end now and then aborts after gloo (pytorch issues 179291, 190489), and a launcher
-    then takes the process for a failed one and ends rank 0, too.
+    A normal exit of the interpreter sometimes aborts after gloo (pytorch issues 179291, 190489); a launcher would then
+    take the process for a failed one and stop rank 0, too.
     """
     logging.shutdown()
     sys.stdout.flush()
@@ -162,13 +161,13 @@ def leave(code: int) -> NoReturn:
 
 
 def sharing() -> int:
-    """How many processes share this one's cores."""
+    """Number of processes that share this one's cores."""
     process = started_by()
     return process.sharing if process else 1
 
 
 def size() -> int:
-    """How many devices share a batch."""
+    """Number of devices that share a batch."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -183,7 +182,7 @@ def rows(batch: Tensor, dim: int = 0) -> Tensor:
 
 
 def all_reduce_gradients(parameters: Iterable[Tensor], values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Average the parameters' gradients over the group, in place, and scalars with them: one message."""
+    """Average the parameters' gradients over the group, in place, and scalars with them, in one message."""
     if size() == 1:
         return values
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -196,14 +195,14 @@ def all_reduce_gradients(parameters: Iterable[Tensor], values: dict[str, Tensor]
 
 
 def all_gather(part: Tensor) -> Tensor:
-    """The group's tensors of one shape, stacked: (devices, *part.shape); differentiable without end."""
-    places = part.new_zeros(size(), *part.shape)
-    places[dist.get_rank()] = part
-    return _Sum.apply(places)
+    """The group's tensors of one shape, stacked: (devices, *part.shape); differentiable any number of times."""
+    parts = part.new_zeros(size(), *part.shape)
+    parts[dist.get_rank()] = part
+    return _Sum.apply(parts)
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the group, which is its own adjoint: each one's gradient is the sum of all."""
+    """The sum over the group, which is its own adjoint: the gradient in each process is the sum of all gradients."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -215,7 +214,7 @@ class _Sum(torch.autograd.Function):
 
 
 def all_reduce_signal(by: signal.Signals | None) -> signal.Signals | None:
-    """The signal that any process of the group was asked to stop by. It goes from CPU to CPU: no GPU is waited for."""
+    """The signal that any process of the group received, or None. Sent between CPUs, so no GPU is waited for."""
     if size() == 1:
         return by
     number = int(_all_reduce(torch.tensor(by or 0), dist.ReduceOp.MAX))
@@ -223,23 +222,23 @@ def all_reduce_signal(by: signal.Signals | None) -> signal.Signals | None:
 
 
 def broadcast_decision(decide: Callable[[], bool]) -> bool:
-    """What rank 0 decides; the others do not look."""
+    """The decision of rank 0; `decide` is not called in other processes."""
     return bool(_all_reduce(torch.tensor(int(decide() if is_rank_0() else 0)), dist.ReduceOp.MAX))
 
 
 def barrier() -> None:
-    """Wait for all of the group, for instance until rank 0 has written."""
+    """Wait for the whole group, for instance until rank 0 has written."""
     _all_reduce(torch.zeros(1), dist.ReduceOp.SUM)
 
 
 def check_same(facts: Mapping[str, Any], folder: Path) -> None:
-    """UserError where the group's processes have different data or options, or see different files."""
+    """Raise UserError if the processes of the group have different data or options, or see different files."""
     digest = zlib.crc32(json.dumps(facts, sort_keys=True).encode())
     negative_least, most = _all_reduce(torch.tensor([-digest, digest]), dist.ReduceOp.MAX).tolist()
     if most != -negative_least:
         raise UserError(
-            "The processes differ in options, data, software or the checkpoint that they read: give all the "
-            f"same command, and have {folder} on a disk that all see."
+            "The processes differ in options, data, software or the checkpoint that they read. Start all with "
+            f"the same command, and keep {folder} on a disk that all of them share."
         )
 
 
@@ -254,7 +253,7 @@ def _all_reduce(values: Tensor, how: Any) -> Tensor:
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise LostError(
-                f"Training stopped: another of its {size()} processes has ended or is silent ({reason}). The "
-                "same command goes on from the last checkpoint."
+                f"Training stopped: another of its {size()} processes has ended or does not respond "
+                f"({reason}). The same command resumes from the last checkpoint."
             ) from error
     return values

@@ -1,8 +1,8 @@
 """The exponential moving average (EMA) of a network's weights, from which samples may be drawn.
 
-The weights of a GAN circle around where they are going; their average over the last iterations lies nearer to
+The weights of a GAN oscillate around their limit; their average over the last iterations is nearer to
 it (Karras et al. 2018, arXiv:1710.10196; Yazici et al. 2019, arXiv:1806.04498). torch's own AveragedModel
-would make the host wait for the device in each iteration, and begins with the first, untrained weights.
+would make the host wait for the device in each iteration, and starts from the first, untrained weights.
 """
 
 import copy
@@ -16,7 +16,7 @@ EMA = "average"  # its name among the networks of a checkpoint
 
 
 def with_ema(networks: Networks, drawn: str, decay: float) -> Networks:
-    """What a checkpoint holds: the networks, and the average of `drawn` where `decay` is not 0."""
+    """The networks of a checkpoint: `networks`, and the EMA of `drawn` if `decay` is not 0."""
     held = dict(networks)
     if decay:
         held[EMA] = copy.deepcopy(networks[drawn]).requires_grad_(False)
@@ -24,16 +24,16 @@ def with_ema(networks: Networks, drawn: str, decay: float) -> Networks:
 
 
 def drawn_from(networks: Networks, drawn: str) -> nn.Module:
-    """The network that samples are drawn from: the average of `drawn` where there is one."""
+    """The network that draws samples: the EMA of `drawn` if there is one, else `drawn` itself."""
     return networks.get(EMA, networks[drawn])
 
 
 @torch.no_grad()
 def update(networks: Networks, drawn: str, decay: float, step: int) -> None:
-    """Move the average, where there is one, towards the weights of `drawn` after `step` iterations.
+    """Update the EMA, if there is one, with the weights of `drawn` after `step` iterations.
 
-    average = keep * average + (1 - keep) * weights, with keep = min(decay, (1 + step) / (10 + step)), so that
-    the first, untrained weights are soon forgotten. Statistics and singular vectors are the network's own.
+    ema = keep * ema + (1 - keep) * weights, with keep = min(decay, (1 + step) / (10 + step)), so that the first,
+    untrained weights are soon forgotten. Buffers (batch statistics, singular vectors) are copied from the network.
     """
     if EMA not in networks:
         return

@@ -1,4 +1,4 @@
-"""What makes a run this run: its model, settings and data, and what may differ when it is continued."""
+"""The identity of a run: its model, settings and data, and what may differ when it is continued."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def configuration(volumes: Volumes, model: Model, settings: TrainSettings) -> dict[str, Any]:
-    """What config.json and every checkpoint say about a run: model, settings, data, versions."""
+    """The content of config.json and of every checkpoint: model, settings, data, versions."""
     config = {
         "model": model.record(),
         "settings": asdict(settings),
@@ -36,8 +36,11 @@ def configuration(volumes: Volumes, model: Model, settings: TrainSettings) -> di
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What makes two configurations different runs, in words; none where one continues the other."""
-    before = {**before, "settings": asdict(TrainSettings()) | before["settings"]}  # of an older version
+    """The differences that make two configurations different runs, as text; empty if one may continue the other."""
+    before = {
+        **before,
+        "settings": asdict(TrainSettings()) | before["settings"],
+    }  # older versions had fewer settings
     return [
         f"{part}.{key} is {now[part].get(key)!r}, was {before[part].get(key)!r}"
         for part in ("model", "settings", "data")
@@ -47,14 +50,14 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def refuse_another_run(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """UserError with the differences, where the run of a checkpoint (`before`) is not the one asked for.
+    """Raise UserError, with the differences, if a checkpoint's run (`before`) is not the requested one.
 
-    Other versions of the software are no other run, but the numbers may differ: a warning names them.
+    Other software versions do not make another run, but may change the numbers: a warning names them.
     """
-    if found := differences(before, now):
+    if changes := differences(before, now):
         raise UserError(
-            f"The checkpoint in {folder} belongs to another run: {'; '.join(found)}. "
-            "Give the former settings and data, another output folder, or --resume never to start again."
+            f"The checkpoint in {folder} belongs to another run: {'; '.join(changes)}. "
+            "Use the original settings and data, another output folder, or --resume never to start again."
         )
     versions = [
         f"{name} is {version}, was {before['versions'].get(name)}"
@@ -63,6 +66,6 @@ def refuse_another_run(before: dict[str, Any], now: dict[str, Any], folder: Path
     ]
     if versions:
         logger.warning(
-            "The checkpoint in %s is from other versions, whose numbers may have been others: %s",
+            "The checkpoint in %s is from other software versions, whose numbers may differ: %s",
             *(folder, "; ".join(versions)),
         )

@@ -1,4 +1,4 @@
-"""One command, several processes: `launch` starts a process group on this machine and watches over it."""
+"""One command, several processes: `launch` starts a process group on this machine and monitors it."""
 
 import logging
 import os
@@ -20,24 +20,24 @@ from bids_alphagan.common.files import read_json, write_json
 from bids_alphagan.common.process.interrupt import SIGNALS, Interrupted, requests
 from bids_alphagan.training import distributed
 
-LOOK = 0.5  # s between two looks at the processes
-GRACE = 5.0  # s that a group has to end by itself, where one of it has died
+LOOK = 0.5  # s between two checks of the processes
+GRACE = 5.0  # s for a group to end by itself after one of its processes has died
 HOST = "127.0.0.1"
 PACKAGE = __name__.partition(".")[0]
 
 
 def launch(devices: int, device: str, function: Callable[..., Any], *arguments: Any) -> None:
-    """Call the function in `devices` processes that form a process group, or here where this is one of a group already.
+    """Call the function in `devices` processes that form a process group; if already in a group, call it here.
 
-    function, arguments: what pickle can send to a new process. device: "cuda" or "cpu". What rank 0 logs
-    goes to this process's log. A signal that asks to stop is handed on to all.
+    function, arguments: must be picklable. device: "cuda" or "cpu". The log of rank 0 goes to this process's log. A
+    signal to stop is forwarded to all processes.
 
-    Raises UserError and Interrupted of the processes, and UserError where one dies; then no other is left.
+    Raises UserError and Interrupted of the processes, and UserError if one dies; then no process is left.
     """
     if devices == 1 or distributed.size() > 1:
         function(*arguments)
         return
-    # the processes meet at a port that is free, and stays so: this process's
+    # the processes connect through this process's port, which is free and stays reserved
     meeting = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
     environment = {
         "MASTER_ADDR": HOST,
@@ -58,7 +58,7 @@ def launch(devices: int, device: str, function: Callable[..., Any], *arguments: 
                     if request.by and process.is_alive():
                         os.kill(process.pid, request.by)
         except ProcessExitedException as error:
-            if request.by:  # before the group was ready to take it
+            if request.by:  # before the group could handle it
                 raise Interrupted(f"stopped by {request.by.name}", request.by) from error
             raise _failure(Path(outcomes), group.processes, error) from error
         finally:
@@ -68,22 +68,22 @@ def launch(devices: int, device: str, function: Callable[..., Any], *arguments: 
             listener.stop()
         if stopped := _outcomes(Path(outcomes), "stopped"):
             raise Interrupted(stopped[0]["message"], signal.Signals(stopped[0]["signal"]))
-        if request.by:  # too late for the group, which was done
+        if request.by:  # too late for the group, which had finished
             raise Interrupted(f"stopped by {request.by.name}", request.by)
 
 
 def _outcomes(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """What the processes reported, rank 0 first."""
+    """The reports of the processes, rank 0 first."""
     outcomes = [read_json(path) for path in sorted(folder.glob("*.json"), key=lambda path: int(path.stem))]
     return [outcome for outcome in outcomes if outcome["kind"] == kind]
 
 
 def _failure(folder: Path, group: list[Any], error: ProcessExitedException) -> Exception:
-    """Why a group ended early: what one of them said, which of them died, or what the others then saw."""
+    """Why a group ended early: the error of a process, a process that died, or what the others then noticed."""
     if faults := _outcomes(folder, "fault"):
-        return RuntimeError(f"training failed in a process of its own:\n{faults[0]['message']}")
-    if told := _outcomes(folder, "error"):
-        return UserError(told[0]["message"])
+        return RuntimeError(f"training failed in a worker process:\n{faults[0]['message']}")
+    if errors := _outcomes(folder, "error"):
+        return UserError(errors[0]["message"])
     died = [rank for rank, process in enumerate(group) if process.exitcode < 0]
     if not died and (lost := _outcomes(folder, "lost")):
         return UserError(lost[0]["message"])
@@ -91,13 +91,13 @@ def _failure(folder: Path, group: list[Any], error: ProcessExitedException) -> E
     code = group[rank].exitcode
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     return UserError(
-        f"Training stopped: process {rank} of {len(group)} (from 0) {how}, and the others were ended. "
-        "The same command goes on from the last checkpoint, on any number of devices."
+        f"Training stopped: process {rank} of {len(group)} (from 0) {how}, and the others were stopped. "
+        "The same command resumes from the last checkpoint, on any number of devices."
     )
 
 
 class _Relay(logging.Handler):
-    """Hands what another process logged to this process's loggers."""
+    """Passes the log records of another process to this process's loggers."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logging.getLogger(record.name).handle(record)
@@ -113,31 +113,35 @@ def _work(
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
-    """What one process of the group does: as under torchrun. Unless it exits with 0, the others are ended."""
-    for number in SIGNALS:  # until training takes the first, and after it: they are sent until this ends
+    """One process of the group, set up as under torchrun. Unless it exits with 0, the others are stopped."""
+    for number in (
+        SIGNALS
+    ):  # except in training, which handles the first one; `launch` repeats them until this process ends
         signal.signal(number, signal.SIG_IGN)
     os.environ |= environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the machine's name need not be known to a network
+    os.environ.setdefault(
+        "GLOO_SOCKET_IFNAME", "lo"
+    )  # works without a network that resolves the machine's name
     torch.set_num_threads(threads)
     log = logging.getLogger(PACKAGE)
     log.propagate = False
     log.setLevel(logging.DEBUG if rank == 0 else logging.ERROR)
     log.addHandler(QueueHandler(queue))
 
-    def tell(kind: str, message: str, **more: Any) -> None:
+    def report(kind: str, message: str, **more: Any) -> None:
         write_json(outcomes / f"{rank}.json", {"kind": kind, "message": message, **more})
 
     code = 0
     try:
         with distributed.process_group(device):
             function(*arguments)
-    except Interrupted as stopped:  # all of the group, at the same iteration
-        tell("stopped", str(stopped), signal=stopped.by)
+    except Interrupted as stopped:  # the whole group, at the same iteration
+        report("stopped", str(stopped), signal=stopped.by)
     except UserError as error:
-        tell("lost" if isinstance(error, distributed.LostError) else "error", str(error))
+        report("lost" if isinstance(error, distributed.LostError) else "error", str(error))
         code = 2
     except Exception:
-        tell("fault", traceback.format_exc())
+        report("fault", traceback.format_exc())
         code = 1
     queue.close()
     queue.join_thread()

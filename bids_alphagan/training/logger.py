@@ -1,4 +1,4 @@
-"""What a training run leaves to be read: tables, TensorBoard's log, samples on the way, the progress bar."""
+"""The readable output of a training: tables, TensorBoard's log, samples, and the progress bar."""
 
 import sys
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ LINES = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}
 class Logger:
     """Writes folder/losses.tsv, health.tsv, samples/ and tensorboard/ and shows progress on stderr.
 
-    step: number of iterations done before. What an earlier run logged after that step is dropped, so that a
-    resumed run leaves the tables of an uninterrupted one.
+    step: iterations done before. Entries of an earlier run after that step are dropped, so that the tables of a resumed
+    run equal those of an uninterrupted one.
     """
 
     def __init__(self, folder: Path, name: str, step: int, iterations: int) -> None:
@@ -43,7 +43,7 @@ class Logger:
             part.close()
 
     def rewind(self, step: int) -> None:
-        """Drop what was recorded after `step`: the run goes on from there."""
+        """Drop all entries after `step`, from which the run continues."""
         self._close()
         self._open(step)
         self._bar.n = step
@@ -52,7 +52,7 @@ class Logger:
         self._bar.update()
 
     def losses(self, step: int, losses: Mapping[str, float]) -> None:
-        """Add one row to the losses; every call has the same names, the table's columns."""
+        """Add one row of losses. Every call must have the same names, which are the table's columns."""
         self._losses.add(step, losses)
         for name, value in losses.items():
             self._board.add_scalar("loss/" + name.replace("_loss", ""), value, step)
@@ -67,11 +67,10 @@ class Logger:
                 self._board.add_scalar("health/" + name, value, step)
 
     def samples(self, step: int, volumes: np.ndarray, keep: bool) -> None:
-        """Show the middle slices of volumes (n, N, N, N) in [-1, 1] in TensorBoard: a row each, a column for
-        each plane.
+        """Show the middle slices of volumes (n, N, N, N) in [-1, 1] in TensorBoard: volumes as rows, planes as columns.
 
         If `keep`, they are also written to samples/step-XXXXXX.npy: (n, 3, N, N) uint8, the slices across x,
-        y and z, [-1, 1] as 0 to 255.
+        y and z, with [-1, 1] mapped to 0 to 255.
         """
         planes = slices(volumes)
         rows = [[np.rot90(plane) for plane in volume] for volume in planes]
@@ -83,7 +82,7 @@ class Logger:
                 to_disk(temporary)
 
     def to_disk(self) -> None:
-        """Wait until the tables would outlast a power cut: a checkpoint must not be ahead of them."""
+        """Flush the tables to disk: after a power failure a checkpoint must not be ahead of them."""
         for table in (self._losses, self._health):
             to_disk(table.path)
 
@@ -103,12 +102,12 @@ def slices(volumes: np.ndarray) -> np.ndarray:
 
 
 class _Table:
-    """A .tsv that grows by rows, each with its step. It begins with what was there up to `step`."""
+    """A .tsv file to which rows are appended, each with its step. Existing rows up to `step` are kept."""
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-        # a kill cuts the last line, a power cut can leave anything after what reached the disk
+        # a kill cuts the last line; a power failure can leave anything after what was flushed
         rows = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         kept = [row for row in rows[1:] if (at := row.split("\t")[0]).isdecimal() and int(at) <= step]
         if not path.is_file() or "".join(rows[:1] + kept) != text:
@@ -128,7 +127,7 @@ class _Table:
 
 
 class _Lines:
-    """Standard error as a stream on which a progress bar writes whole lines, for logs."""
+    """Standard error as a stream for a progress bar that writes whole lines, for log files."""
 
     def write(self, text: str) -> None:
         if text.strip():

@@ -1,4 +1,4 @@
-"""Training a model: `train` reads in the order in which things happen."""
+"""The training of a model. `train` reads in the order of execution."""
 
 import logging
 import shutil
@@ -26,15 +26,15 @@ from bids_alphagan.training.phases import batches_in, initial_networks, iteratio
 from bids_alphagan.training.settings import TrainSettings
 from bids_alphagan.training.state import State, stream
 
-SHOWN = 4  # samples to be looked at
-ROLLBACKS = 3  # in a run
-AT_RISK = 600.0  # s of work that a power cut may cost, where --checkpoint-every is longer
+SHOWN = 4  # samples in TensorBoard and samples/
+ROLLBACKS = 3  # per run
+AT_RISK = 600.0  # s between extra saves if --checkpoint-every takes longer, so that a crash costs little
 
 logger = logging.getLogger(__name__)
 
 
 class TrainResult(NamedTuple):
-    """step: iterations done in all. seconds: what this call took. parameters: the file that was written."""
+    """step: iterations in total. seconds: duration of this call. parameters: the parameter file."""
 
     step: int
     seconds: float
@@ -50,22 +50,28 @@ def train(
     device: torch.device | str = "cpu",
     resume: bool = True,
 ) -> TrainResult:
-    """Fit a model to volumes (n, C, N, N, N), float32 in [-1, 1], and write into `folder`.
+    """Fit a model to volumes (n, C, N, N, N), float32 in [-1, 1], and write the results to `folder`.
 
-    Written: config.json and, at the end, the model's parameter file. A `NetworkModel` is trained here, and leaves
-    losses.tsv, health.tsv, samples/, tensorboard/ and checkpoints/ as well. With `resume` its run goes on from the
-    newest checkpoint that is whole, and on one CPU machine with as many threads it ends, bit for bit, where an
-    uninterrupted one does, however often and at whatever moment it was killed; without it, what is in `folder`
-    from an earlier run is removed.
+    Written are config.json and, at the end, the model's parameter file. A `NetworkModel` is trained here and also
+    writes losses.tsv, health.tsv, samples/, tensorboard/ and checkpoints/. With `resume` its run continues from the
+    newest intact checkpoint; on one CPU machine with the same number of threads the result equals, bit for bit, that
+    of an uninterrupted run, however often and whenever it was killed. Without `resume`, the files of an earlier run in
+    `folder` are removed.
 
     In a process group (training.distributed) every process calls it with the same arguments; rank 0 writes.
 
-    Raises UserError without scans, where another run is in `folder`, where the numbers make no network, where
-    the checkpoint belongs to other data or settings (only `MAY_CHANGE` may differ), where memory runs out and
-    where the disk is full; DivergenceError where a loss is not finite, or for less if settings.on_divergence
-    says so; Interrupted after SIGINT, SIGTERM or SIGUSR1, with the state saved.
+    Raises UserError if there are no scans or they have other channels than the model, if another process trains in
+    `folder`, if no network can be built, if the checkpoint belongs to other data or settings (only `MAY_CHANGE` may
+    differ), if memory runs out and if the disk is full; DivergenceError if a loss is not finite, or earlier depending
+    on settings.on_divergence; Interrupted after SIGINT, SIGTERM or SIGUSR1, with the state saved.
     """
     checked = volumes if isinstance(volumes, Volumes) else Volumes.of(volumes)
+    channels, shape = MODELS[model.name].channels, checked.array.shape
+    if shape[1] != len(channels):
+        raise UserError(
+            f"Scans of shape {shape} cannot be trained on: {model.name} learns {len(channels)} channels "
+            f"({', '.join(channels)})."
+        )
     with lock(folder) if distributed.is_rank_0() else nullcontext():
         if isinstance(model, NetworkModel):
             return _train(checked, model, settings, folder, torch.device(device), resume)
@@ -75,7 +81,7 @@ def train(
 def _fit(
     volumes: Volumes, model: Model, settings: TrainSettings, folder: Path, device: torch.device
 ) -> TrainResult:
-    """A model with a fit of its own: by rank 0 alone."""
+    """Fit a model with its own `fit`, in rank 0 alone."""
     began = time.perf_counter()
     parameters = folder / MODELS[model.name].parameters
     if distributed.is_rank_0():
@@ -96,7 +102,7 @@ def _train(
     device: torch.device,
     resume: bool,
 ) -> TrainResult:
-    """`train` by networks and phases, with `folder` locked."""
+    """`train` for a model of networks and phases, with `folder` locked."""
     began = saved = time.perf_counter()
     size = volumes.array.shape[-1]
     config = configuration(volumes, model, settings)
@@ -108,18 +114,18 @@ def _train(
     checkpoints = folder / "checkpoints"
 
     state = State()
-    found = checkpoint.newest(checkpoints) if resume else None
-    distributed.check_same({**config, "step": found and found.step}, folder)
-    main = distributed.is_rank_0()  # writes; on one device it is the only process
+    latest = checkpoint.newest(checkpoints) if resume else None
+    distributed.check_same({**config, "step": latest and latest.step}, folder)
+    main = distributed.is_rank_0()  # rank 0 writes; on one device it is the only process
     if main:
         remove_unfinished(folder)
-    if found:
-        refuse_another_run(found.info, config, folder)
-        checkpoint.restore(found, held, optimisers)
-        state = State.read(found.info)
+    if latest:
+        refuse_another_run(latest.info, config, folder)
+        checkpoint.restore(latest, held, optimisers)
+        state = State.read(latest.info)
         if main:
             checkpoint.prune(checkpoints, state.kept(settings.keep_checkpoints), below=state.step)
-        logger.info("%s goes on from its checkpoint at iteration %d", model.name, state.step)
+        logger.info("%s resumes from its checkpoint at iteration %d", model.name, state.step)
     elif main:
         _clear(folder)
         (folder / MODELS[model.name].parameters).unlink(missing_ok=True)
@@ -137,12 +143,12 @@ def _train(
         distributed.barrier()
 
     batches = Batches(volumes.array, settings.batch_size, settings.seed, device)
-    judge = Health(volumes.array, settings.on_divergence, model.drift)
+    monitor = Health(volumes.array, settings.on_divergence, model.drift)
     forecast = resources.Forecast(model.name, device)
     logged = Logger(folder, model.name, state.step, settings.iterations) if main else NoLogger()
     with requests() as request, logged as log:
         if settings.on_divergence == "rollback" and not state.regular:
-            state.saved(settings.keep_checkpoints)  # a place to go back to
+            state.saved(settings.keep_checkpoints)  # a checkpoint to roll back to
             save()
         while state.step < settings.iterations:
             numbers = stream(settings, state.rollbacks)
@@ -151,7 +157,7 @@ def _train(
             ema.update(held, model.drawn, settings.ema_decay, state.step)
             log.advance()
             forecast.advance(settings.iterations - state.step)
-            # read once: a signal that comes later waits for the next iteration
+            # read once: a later signal waits for the next iteration
             stopping = distributed.all_reduce_signal(request.by)
             reading = state.step == 1 or state.step % settings.log_every == 0
             regular = state.step % settings.checkpoint_every == 0
@@ -161,7 +167,7 @@ def _train(
                 if reading or looking or stopping:
                     values = health.finite(terms, state.step)
                 if reading:
-                    judge.losses(state, values)
+                    monitor.losses(state, values)
                     log.losses(state.step, values)
                 if looking or stopping:
                     health.check_weights(networks, state.step)
@@ -169,7 +175,7 @@ def _train(
                     samples = _samples(model, held, settings, health.SAMPLES if regular else SHOWN)
                     log.samples(state.step, samples[:SHOWN], keep=last or _milestone(state.step))
                 if regular:
-                    log.health(state.step, judge.samples(state, samples)._asdict())
+                    log.health(state.step, monitor.samples(state, samples)._asdict())
                     state.saved(settings.keep_checkpoints)
                 if regular or last or stopping:
                     save()
@@ -186,8 +192,8 @@ def _train(
             if main:
                 _write_parameters(folder, model, held, state, settings, size)
     if by := distributed.all_reduce_signal(request.by):
-        words = f"{model.name} stopped at iteration {state.step} by {by.name}; the state is saved"
-        raise Interrupted(words, by)
+        message = f"{model.name} stopped at iteration {state.step} by {by.name}; the state is saved"
+        raise Interrupted(message, by)
     return TrainResult(state.step, time.perf_counter() - began, folder / MODELS[model.name].parameters)
 
 
@@ -201,7 +207,7 @@ def _clear(folder: Path) -> None:
 
 
 def _milestone(step: int) -> bool:
-    """Whether samples of this step are kept: 10, 20, 50, 100, 200 ... show a training on a few pictures."""
+    """Whether samples of this step are kept: 10, 20, 50, 100, 200 ... show a training in a few pictures."""
     return step >= 10 and str(step).rstrip("0") in ("1", "2", "5")
 
 
@@ -213,46 +219,46 @@ def _back(
     networks: Networks,
     optimisers: Optimisers,
 ) -> State:
-    """Put the run back to its last regular checkpoint, from where it goes on with other random numbers.
+    """Restore the last regular checkpoint; the run continues with other random numbers.
 
-    Raises the problem, with advice, where that is not asked for or was done too often.
+    Raises the problem, with advice, if rollback is not enabled or was done too often.
     """
     if settings.on_divergence != "rollback" or state.rollbacks == ROLLBACKS:
-        tried = f" It was rolled back {state.rollbacks} times." if state.rollbacks else ""
-        advice = "" if tried else " go on from there with --on-divergence rollback, or"
+        tries = f" It was rolled back {state.rollbacks} times." if state.rollbacks else ""
+        advice = "" if tries else " continue from one with --on-divergence rollback, or"
         raise DivergenceError(
-            f"{problem}{tried} Checkpoints in {checkpoints} are from before:{advice} train again "
+            f"{problem}{tries} The checkpoints in {checkpoints} are older than that:{advice} train again "
             "(--resume never) with another --seed or a smaller --learning-rate."
         ) from problem
-    found = checkpoint.newest(checkpoints, state.regular)
-    assert found, "a run that may roll back has a regular checkpoint from its start on"
-    checkpoint.restore(found, networks, optimisers)
-    before = State.read(found.info)
+    target = checkpoint.newest(checkpoints, state.regular)
+    assert target, "a run with rollback has a regular checkpoint from its start"
+    checkpoint.restore(target, networks, optimisers)
+    before = State.read(target.info)
     before.rollbacks = state.rollbacks + 1
     logger.warning(
-        "%s Going back to iteration %d and on with other random numbers (%d of %d times)",
+        "%s Rolling back to iteration %d, with other random numbers from there (%d of %d times)",
         *(problem, before.step, before.rollbacks, ROLLBACKS),
     )
     return before
 
 
 def _samples(model: NetworkModel, networks: Networks, settings: TrainSettings, n: int) -> np.ndarray:
-    """Scans (n, N, N, N) of the same seeds each time, so that one can see how they change."""
+    """Scans (n, N, N, N) from the same seeds each time, so that their changes are visible."""
     return model.sampler(ema.drawn_from(networks, model.drawn), settings).draw(range(n))[:, 0]
 
 
 def _write_parameters(
     folder: Path, model: NetworkModel, networks: Networks, state: State, settings: TrainSettings, size: int
 ) -> Path:
-    """Write what samples are drawn from: the last network, or the best (settings.use_checkpoint), put in its place."""
+    """Write the parameters of the last network, or of the best, which is then restored (settings.use_checkpoint)."""
     step = state.step
     if settings.use_checkpoint == "best" and state.best and state.best["step"] != step:
-        with suppress(UserError):  # it is damaged
-            if found := checkpoint.newest(folder / "checkpoints", [state.best["step"]]):
-                checkpoint.restore(found, networks, {})
-                step = found.step
+        with suppress(UserError):  # the checkpoint is damaged
+            if best := checkpoint.newest(folder / "checkpoints", [state.best["step"]]):
+                checkpoint.restore(best, networks, {})
+                step = best.step
         if step != state.best["step"]:
-            logger.warning("The best checkpoint cannot be read: the last generator is taken")
+            logger.warning("The best checkpoint cannot be read: using the last generator")
     info = {
         "size": size,
         "step": step,

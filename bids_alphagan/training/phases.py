@@ -1,4 +1,4 @@
-"""One iteration of a model: its phases in order. All outside a phase is frozen."""
+"""One iteration of a model: its phases in order. Networks that a phase does not train are frozen."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from bids_alphagan.training.augment import augment
 from bids_alphagan.training.data import Batches, random_source, send
 from bids_alphagan.training.settings import TrainSettings, check_division
 
-ITERATION_STREAM = 1  # key of the iterations' random numbers; 0 is the order of the scans
+ITERATION_STREAM = 1  # key of the iterations' random numbers; key 0 is the order of the scans
 
 
 def iteration(
@@ -22,10 +22,10 @@ def iteration(
     settings: TrainSettings,
     step: int,
 ) -> Terms:
-    """Iteration number `step` (from 0): one update of each phase. Returns losses and unweighted terms.
+    """Iteration number `step` (from 0): one update per phase. Returns losses and unweighted terms.
 
-    Every random number follows from settings.seed and `step`; each of several devices draws those of the
-    whole batch and keeps its own rows'. Nothing here waits for the device.
+    Every random number follows from settings.seed and `step`; with several devices, each draws the numbers of the whole
+    batch and keeps those of its rows. Nothing here waits for the device.
     """
     device = batches.device
     source = random_source(settings.seed, ITERATION_STREAM, step)
@@ -42,7 +42,7 @@ def iteration(
 
     batch = Batch(torch.empty(0), "one_pass" in settings.speedups, normal, uniform)
     for phase in model.phases:
-        if phase.new_scans:  # outside of autocast: bf16 would sample a tenth of a voxel off
+        if phase.new_scans:  # outside autocast: in bf16 sampling positions would be a tenth of a voxel off
             batch.real = distributed.rows(augment(batches[number], model.augmentations, source))
             batch.handed = {}
             number += 1
@@ -55,7 +55,7 @@ def iteration(
             half = phase.in_bf16 and settings.precision == "bf16"
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 terms = phase.terms(networks, batch)
-                for name in phase.sums & terms.keys():  # devices are averaged
+                for name in phase.sums & terms.keys():  # gradients are averaged over devices
                     terms[name] = terms[name] * distributed.size()
             loss = total(terms, phase)
             loss.backward()
@@ -72,7 +72,7 @@ def iteration(
 
 
 def batches_in(model: NetworkModel) -> int:
-    """How many batches of scans an iteration draws."""
+    """Number of batches of scans that an iteration draws."""
     return sum(phase.new_scans for phase in model.phases)
 
 
@@ -87,16 +87,16 @@ def total(terms: Terms, phase: Phase) -> Tensor:
 
 
 def make_weights(network: nn.Module) -> None:
-    """Compute spectrally normalised weights now, to be cached: in full precision and as part of the graph."""
+    """Compute spectrally normalised weights now, to be cached, in full precision and as part of the graph."""
     for layer in network.modules():
         if parametrize.is_parametrized(layer, "weight"):
             _ = layer.weight
 
 
 def initial_networks(model: NetworkModel, settings: TrainSettings, size: int) -> Networks:
-    """New networks for volumes with an edge of `size`, from settings.seed.
+    """New networks for volumes with N = `size`, from settings.seed.
 
-    Raises UserError where the numbers make none.
+    Raises UserError if no network can be built from these settings.
     """
     check_batch(model.name, settings.batch_size)
     check_division(settings.batch_size, distributed.size())

@@ -1,4 +1,4 @@
-"""Time and memory: what a run needs of this machine, logged before it starts and after its first iterations."""
+"""Time and memory that a run needs, logged before it starts and after its first iterations."""
 
 import copy
 import logging
@@ -21,19 +21,19 @@ from bids_alphagan.training.settings import TrainSettings
 
 WARM_UP, MEASURED = 1, 5  # iterations
 PROGRAM = 0.4e9  # bytes: Python and torch themselves
-SMALLER = "a smaller --batch-size, --channels or --grid needs less (and is another run: --resume never)"
+SMALLER = "a smaller --batch-size, --channels or --grid needs less (this is another run: add --resume never)"
 
 logger = logging.getLogger(__name__)
 
 
 class Forecast:
-    """Times the run's own iterations, from the second on, and logs one line when it knows enough."""
+    """Times the first iterations of a run and logs an estimate of the rest."""
 
     def __init__(self, name: str, device: torch.device) -> None:
         self._name, self._device, self._done, self._began = name, device, 0, 0.0
 
     def advance(self, left: int) -> None:
-        """One more iteration is under way, `left` are to come. Waits for the device twice in a run."""
+        """Count one iteration; `left` remain. Waits for the device twice per run."""
         self._done += 1
         if self._done == WARM_UP:
             self._began = self._now()
@@ -47,7 +47,7 @@ class Forecast:
         return time.perf_counter()
 
     def _log(self, left: int, seconds: float) -> None:
-        used, there = memory(self._device)
+        used, available = memory(self._device)
         total = timedelta(seconds=left * seconds)
         logger.info(
             "%s: the next %d iterations will take about %s at %.2g s each, and %.1f GB of memory; "
@@ -55,12 +55,12 @@ class Forecast:
             *(self._name, left, duration(total), seconds, used / 1e9),
             (datetime.now() + total).strftime("%a %d %b %H:%M"),
         )
-        if used > 0.9 * there:
-            logger.warning("That is nearly all of the %.1f GB there are: %s.", there / 1e9, SMALLER)
+        if used > 0.9 * available:
+            logger.warning("That is nearly all of the %.1f GB available: %s.", available / 1e9, SMALLER)
 
 
 def duration(time: timedelta) -> str:
-    """In the two units that matter: "3 h 20 min"."""
+    """A duration in its two largest units: "3 h 20 min"."""
     seconds = round(time.total_seconds())
     for unit, size, small, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if seconds >= size:
@@ -69,16 +69,16 @@ def duration(time: timedelta) -> str:
 
 
 def memory(device: torch.device) -> tuple[int, float]:
-    """Bytes that this process has used at most, and that it can have at most."""
+    """Peak memory of this process, and the most that it can have, in bytes."""
     if device.type == "cuda":
-        there = torch.cuda.get_device_properties(device).total_memory
-        return torch.cuda.max_memory_reserved(device), there
+        available = torch.cuda.get_device_properties(device).total_memory
+        return torch.cuda.max_memory_reserved(device), available
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, min(_limits(), default=float("inf"))
 
 
 def _limits() -> Iterator[float]:
-    """The machine's memory, and what its control groups (a container's, a cluster job's) leave of it."""
+    """The machine's memory, and the limits of its control groups (of a container or a cluster job), in bytes."""
     info = Path("/proc/meminfo")
     if info.is_file():
         yield 1024 * int(info.read_text().split(maxsplit=2)[1])
@@ -93,23 +93,22 @@ def _limits() -> Iterator[float]:
 def log_memory(
     model: NetworkModel, networks: Networks, size: int, settings: TrainSettings, device: torch.device
 ) -> None:
-    """Say how much memory a run needs before it starts, and what to change where there is less."""
-    _, there = memory(device)
+    """Log how much memory a run needs, and what to change if there is less."""
+    _, available = memory(device)
     needed = estimate(model, networks, size, settings)
-    if needed > there:
+    if needed > available:
         logger.warning(
-            "%s needs about %.1f GB of memory, and there are %.1f: %s.",
-            *(model.name, needed / 1e9, there / 1e9, SMALLER),
+            "%s needs about %.1f GB of memory, but only %.1f GB are available: %s.",
+            *(model.name, needed / 1e9, available / 1e9, SMALLER),
         )
     else:
         logger.info("%s needs about %.1f GB of memory", model.name, needed / 1e9)
 
 
 def estimate(model: NetworkModel, networks: Networks, size: int, settings: TrainSettings) -> float:
-    """Bytes that training holds at most, roughly: nothing is computed.
+    """Rough estimate of the peak memory of the training, in bytes, without any computation.
 
-    Weights, gradients and two averages of each; what the networks keep for going back; what the program itself
-    takes.
+    Weights, gradients and two averages of each; the outputs kept for the backward pass; the program itself.
     """
     scans = settings.batch_size // distributed.size()
     weights = sum(p.numel() for network in networks.values() for p in network.parameters())
@@ -119,7 +118,7 @@ def estimate(model: NetworkModel, networks: Networks, size: int, settings: Train
 
 
 def _outputs(network: nn.Module, inputs: Tensor) -> int:
-    """How many numbers a network's layers give for inputs on the device "meta"."""
+    """Number of elements in the outputs of a network's layers, for inputs on the device "meta"."""
     shadow, total = copy.deepcopy(network).to("meta"), 0
 
     def count(layer: nn.Module, given: Any, output: Tensor) -> None:
@@ -128,7 +127,7 @@ def _outputs(network: nn.Module, inputs: Tensor) -> int:
 
     for layer in shadow.children():
         layer.register_forward_hook(count)
-        if hasattr(layer, "plain"):  # whose quick form knows real devices alone
+        if hasattr(layer, "plain"):  # the fast form needs a real device
             setattr(layer, "plain", True)  # noqa: B010
     with torch.no_grad():
         shadow(inputs)
@@ -137,7 +136,7 @@ def _outputs(network: nn.Module, inputs: Tensor) -> int:
 
 @contextmanager
 def explain_memory_errors() -> Iterator[None]:
-    """Raise UserError with advice where memory runs out within."""
+    """Turn out-of-memory errors into UserError with advice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""The settings of a training run, and the names that they choose from. Nothing heavy is imported."""
+"""The settings of a training run, and their allowed values. No heavy imports here."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ PRECISIONS = ("auto", "fp32", "bf16")
 ON_DIVERGENCE = ("warn", "stop", "rollback")
 USE_CHECKPOINT = ("last", "best")
 
-# Ways to compute the same training faster, to rounding; each can be left out, to compare.
+# Faster computations of the same training, to rounding; each can be left out, to compare.
 SPEEDUPS = ("layers", "slope", "one_pass", "channels_last", "fused")
 
-# What may differ between a run and its continuation.
+# Settings that may differ between a run and its continuation.
 MAY_CHANGE = {
     *("iterations", "log_every", "checkpoint_every"),
     *("keep_checkpoints", "on_divergence", "use_checkpoint"),
@@ -20,17 +20,17 @@ MAY_CHANGE = {
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How long and how big to train; the defaults are the paper's.
+    """The settings of a training; the defaults are the paper's.
 
     channels: width of the networks (64). latent: length of the latent vector, the model's own if None.
     adam_betas: of Adam and AdamW.
-    ema_decay: of the moving average of the generator (`ema`) that scans are drawn from; 0: none.
+    ema_decay: of the moving average of the generator (`ema`) that draws scans; 0: none.
     precision: "fp32", or "bf16" for the networks' passes (weights, losses and optimisers stay in fp32).
-    speedups: names in `SPEEDUPS`; each gives the same numbers to rounding in fp32.
-    log_every, checkpoint_every: in iterations; losses are read from the device at those steps alone.
-    keep_checkpoints: how many of the last, at least 2; the best (`health.distance`) is kept beside them.
-    on_divergence: "warn", "stop" or "rollback" where `health` finds the run ill; NaN always stops at least.
-    use_checkpoint: whose generator is written at the end, the "last" or the "best".
+    speedups: names in `SPEEDUPS`; each gives the same numbers, to rounding in fp32.
+    log_every, checkpoint_every: in iterations; losses are read from the device only at those steps.
+    keep_checkpoints: number of last checkpoints to keep, at least 2; the best (`health.distance`) is also kept.
+    on_divergence: reaction to a problem found by `health`: "warn", "stop" or "rollback"; NaN stops even with "warn".
+    use_checkpoint: whose generator is written at the end, "last" or "best".
     """
 
     iterations: int = 200_000
@@ -51,31 +51,30 @@ class TrainSettings:
 
 
 def check_shares(devices: int, nodes: int, batch_size: int, started: int | None, gpus: int) -> None:
-    """UserError where training cannot be spread as asked for.
+    """Raise UserError if the training cannot be distributed as requested.
 
-    started: the processes of the team that this one is of, None where it stands alone. gpus: those that it
-    sees, 0 where it is to compute without.
+    started: size of this process's group, None for a single process. gpus: visible GPUs, 0 for a training on CPUs.
     """
-    wanted = devices * nodes
-    if started and wanted not in (1, started):
+    processes = devices * nodes
+    if started and processes not in (1, started):
         raise UserError(
-            f"--devices {devices} --num-nodes {nodes} make {wanted} processes; {started} were started. "
+            f"--devices {devices} --num-nodes {nodes} make {processes} processes, but {started} were started. "
             "torchrun's --nproc-per-node or srun's --ntasks-per-node must be the number of devices."
         )
     if started is None and nodes > 1:
         raise UserError(
-            f"--num-nodes {nodes}: start the same command on each machine, for each device, by torchrun "
+            f"--num-nodes {nodes}: start the same command on each machine, once per device, with torchrun "
             f"(--nnodes {nodes} --nproc-per-node {devices}) or srun (--ntasks-per-node {devices})."
         )
     if started is None and 0 < gpus < devices:
         raise UserError(
-            f"--devices {devices}: more than there are GPUs ({gpus}). Give as many, or --device cpu."
+            f"--devices {devices}: there are only {gpus} GPUs. Give at most {gpus}, or --device cpu."
         )
-    check_division(batch_size, started or wanted)
+    check_division(batch_size, started or processes)
 
 
 def check_division(batch_size: int, devices: int) -> None:
-    """UserError where a batch cannot be shared equally."""
+    """Raise UserError if a batch cannot be divided equally."""
     if batch_size % devices:
         raise UserError(
             f"--batch-size {batch_size} is shared by all devices and cannot be divided by {devices}: "

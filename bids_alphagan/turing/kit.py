@@ -1,8 +1,8 @@
 """Making a kit: one page for the raters, and the key, which stays with the lab.
 
-The page holds nothing that follows from the truth: scans are named after their own grey values and stored in
-the order of these names; the order in which a rater sees them is drawn in the browser. The seed that chose
-them stands in the key alone.
+The page holds nothing that depends on the truth: scans are named after their own grey values and stored in
+the order of these names; the browser draws the order in which a rater sees them. The seed of the selection
+is only in the key.
 """
 
 import base64
@@ -30,11 +30,11 @@ KEY_FORMAT = "bids-alphagan turing key 1"
 
 @dataclass(frozen=True)
 class KitOptions:
-    """What a kit is made of. models: cohorts (None: the paper's two, or those that are there).
+    """The options of a kit. models: cohorts (None: the paper's two if they exist, else all).
 
-    suffix: the kind of scan, where there are several. plane: one of `volumes.PLANES`.
-    seed: which scans are drawn (None: at random; the key tells it). most_mb: the largest page.
-    key: where the key goes (None: beside the kit).
+    suffix: the kind of scan, if there are several. plane: one of `volumes.PLANES`.
+    seed: of the selection of scans (None: random; the key records it). most_mb: the largest page, MB.
+    key: path of the key (None: beside the kit).
     """
 
     n_real: int = 20
@@ -49,7 +49,7 @@ class KitOptions:
 
 @dataclass(frozen=True)
 class Kit:
-    """What was made: paths, the kit's id, its scans by truth, shape (slices, rows, columns), bytes."""
+    """The result: paths, the kit's id, numbers of scans by truth, shape (slices, rows, columns), size in bytes."""
 
     page: Path
     key: Path
@@ -61,18 +61,18 @@ class Kit:
 
 
 def key_place(kit: Path, key: Path | None = None) -> Path:
-    """Where the key of a kit is: as given, or beside the kit. Raises UserError for a place in the kit."""
+    """The path of a kit's key, as given or beside the kit. Raises UserError if it is inside the kit."""
     kit = kit.absolute()
-    place = (key or kit.with_name(f"{kit.name}-key.json")).absolute()
-    refuse_inside(kit, place, "--key")
-    return place
+    path = (key or kit.with_name(f"{kit.name}-key.json")).absolute()
+    refuse_inside(kit, path, "--key")
+    return path
 
 
-def refuse_inside(kit: Path, place: Path, option: str) -> None:
-    """Raise UserError where `place` is the kit's folder or in it: raters would get it."""
-    if place.resolve().is_relative_to(kit.resolve()):
+def refuse_inside(kit: Path, path: Path, option: str) -> None:
+    """Raise UserError if `path` is the kit's folder or inside it, because raters would get it."""
+    if path.resolve().is_relative_to(kit.resolve()):
         raise UserError(
-            f"{option} {place}: is in the kit, which raters get, and would tell the truth. Choose another."
+            f"{option} {path}: is inside the kit, which raters get, and would reveal the truth. Choose another."
         )
 
 
@@ -81,13 +81,13 @@ def make(output_dir: Path, kit: Path, options: KitOptions) -> Kit:
 
     Raises
     ------
-    UserError: too few scans, a folder with other things in it, a key that would be lost, or in the kit.
+    UserError: too few scans, a folder with other files in it, a key that would be overwritten, or inside the kit.
     """
     key = key_place(kit, options.key)
     _check_folder(kit)
     seed = secrets.randbits(63) if options.seed is None else options.seed
     scans, grid = _choose(output_dir, options, seed)
-    most = int(options.most_mb * 0.75e6)  # base64 writes three bytes as four letters
+    most = int(options.most_mb * 0.75e6)  # base64 encodes three bytes as four characters
     stack = volumes.prepare(scans, grid, most, options.plane)
     names = scan_names(stack.data)
     kit_id = hashlib.sha256(" ".join(sorted(names)).encode()).hexdigest()[:16]
@@ -111,11 +111,11 @@ def _truths(scans: Sequence[Chosen]) -> list[str]:
 
 def _check_folder(kit: Path) -> None:
     if kit.exists() and not kit.is_dir():
-        raise UserError(f"{kit}: is a file. Give the name of a folder that is to hold the kit.")
-    others = sorted(path.name for path in kit.iterdir() if path.name != PAGE) if kit.is_dir() else []
-    if others:
+        raise UserError(f"{kit}: is a file. Give the name of a folder for the kit.")
+    other_files = sorted(path.name for path in kit.iterdir() if path.name != PAGE) if kit.is_dir() else []
+    if other_files:
         raise UserError(
-            f"{kit}: holds other things ({', '.join(others[:3])}), and raters get the whole folder. "
+            f"{kit}: holds other files ({', '.join(other_files[:3])}), but raters get the whole folder. "
             "Give a new one."
         )
 
@@ -123,21 +123,21 @@ def _check_folder(kit: Path) -> None:
 def _check_page(page: Path, kit_id: str) -> None:
     if page.is_file() and page_id(page) != kit_id:
         raise UserError(
-            f"{page}: is there, with other scans; its raters' answers would be lost. Give another KIT."
+            f"{page}: exists with other scans, and its raters' answers would be lost. Give another KIT."
         )
 
 
 def _check_key(key: Path, kit_id: str) -> None:
     if key.exists() and read_key(key)["Kit"] != kit_id:
         raise UserError(
-            f"{key}: is the key of another kit, whose answers nobody could score without it. Give another "
+            f"{key}: is the key of another kit, whose answers could not be scored without it. Give another "
             "KIT or --key."
         )
 
 
 def _choose(output_dir: Path, options: KitOptions, seed: int) -> tuple[list[Chosen], selection.Grid]:
     if not output_dir.is_dir():
-        raise UserError(f"{output_dir}: no such folder. OUTPUT_DIR is what bids-alphagan has written to.")
+        raise UserError(f"{output_dir}: no such folder. OUTPUT_DIR is the output folder of bids-alphagan.")
     real = selection.real_candidates(output_dir, options.suffix)
     assert real[0].prepared
     suffix = real[0].prepared.name.suffix
@@ -154,7 +154,7 @@ def _choose(output_dir: Path, options: KitOptions, seed: int) -> tuple[list[Chos
 
 
 def scan_names(data: np.ndarray) -> list[str]:
-    """Eight hexadecimal digits for each scan, from its grey values alone; twins are counted."""
+    """Eight hexadecimal digits for each scan, from its grey values alone; equal scans get different names."""
     names: list[str] = []
     for scan in data:
         content, twin, name = scan.tobytes(), 0, ""
@@ -174,11 +174,11 @@ def _key(
     seed: int,
     options: KitOptions,
 ) -> dict[str, Any]:
-    told = {}
+    entries = {}
     for name, scan in sorted(zip(names, scans, strict=True), key=lambda pair: pair[0]):
-        told[name] = {"Truth": scan.truth, "File": str(scan.path.relative_to(output_dir))}
+        entries[name] = {"Truth": scan.truth, "File": str(scan.path.relative_to(output_dir))}
         if scan.animal:
-            told[name]["Animal"] = scan.animal
+            entries[name]["Animal"] = scan.animal
     return {
         "Format": KEY_FORMAT,
         "Kit": kit_id,
@@ -198,7 +198,7 @@ def _key(
         "WhitePercentile": volumes.white_percentile(scans),
         "BlackShareOfWhite": volumes.BLACK,
         "Notes": list(stack.notes),
-        "Scans": told,
+        "Scans": entries,
     }
 
 
@@ -223,7 +223,7 @@ def _page(kit_id: str, names: Sequence[str], stack: volumes.Stack, plane: str) -
 
 
 def page_id(page: Path) -> str | None:
-    """The id of the kit that a page is, or None where it is no such page."""
+    """The kit id of a page; None if it is not a page of a kit."""
     with page.open(encoding="utf-8", errors="replace") as stream:
         for line in stream:
             if line.startswith('{"kit": '):
@@ -233,18 +233,16 @@ def page_id(page: Path) -> str | None:
 
 
 def read_key(path: Path) -> dict[str, Any]:
-    """Read and check a key. Raises UserError where there is none or it is damaged."""
+    """Read and check a key. Raises UserError if it is missing or damaged."""
     if not path.is_file():
-        raise UserError(
-            f"{path}: no key. It was written when the kit was made, beside the kit: give --key FILE."
-        )
+        raise UserError(f"{path}: no such key. It was written beside the kit by default: give --key FILE.")
     try:
         key = read_json(path)
         if key["Format"] != KEY_FORMAT:
             raise ValueError(f"its format is {key['Format']!r}")
         truths = {name: scan["Truth"] for name, scan in key["Scans"].items()}
         if not all(isinstance(truth, str) for truth in truths.values()):
-            raise ValueError("it does not say of every scan what it is")
+            raise ValueError("the truth of some scans is missing")
         if not (isinstance(key["Kit"], str) and REAL in truths.values() and len(set(truths.values())) > 1):
             raise ValueError("it lacks the kit's id, real scans or synthetic ones")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""What scoring writes and prints: Table 3, every number as TSV with a JSON sidecar, and a page."""
+"""The output of scoring: Table 3, all numbers as TSV with a JSON sidecar, and a page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from bids_alphagan.turing.selection import REAL
 
 _TABLE3 = {
     "rater": "name or code",
-    "expertise": "none, low, medium or high, by the rater's own account",
-    "years": "years of work with MRI, where told",
+    "expertise": "none, low, medium or high, as stated by the rater",
+    "years": "years of work with MRI, if given",
     "real_misclassified": "real scans called synthetic",
     "right": "right answers",
     "n": "scans",
     "right_share": "share of right answers",
     "right_low": "lower end of its exact 95 % interval",
-    "right_high": "upper end of it",
+    "right_high": "upper end of that interval",
     "p_binomial": "two-sided binomial test against one half",
     "minutes": "time that the scans were on the screen",
 }
@@ -32,7 +32,7 @@ _TABLE3 = {
 
 @dataclass(frozen=True)
 class Scored:
-    """text: what to print. left_out: a line for each file that was not scored. folder: the files."""
+    """text: to print. left_out: a line for each file that was not scored. folder: of the results."""
 
     text: str
     left_out: list[str]
@@ -49,11 +49,11 @@ def score_kit(
 ) -> Scored:
     """Score the answers to a kit and write the results (default: KIT-scores, beside the kit).
 
-    margin: how far from 0.5 right answers may be and still count as guessing, in (0, 0.5).
+    margin: how far the share of right answers may be from 0.5 to count as guessing, in (0, 0.5).
 
     Raises
     ------
-    UserError: no key, a key of another kit, no usable answers, one rater twice, a folder within the kit.
+    UserError: no key, a key of another kit, no usable answers, a rater twice, an output folder inside the kit.
     """
     if not 0 < margin < 0.5:
         raise UserError(f"--margin {margin:g}: give a share between 0 and 0.5, such as 0.1 for 40 % to 60 %.")
@@ -62,7 +62,7 @@ def score_kit(
     folder = out or kit.absolute().with_name(f"{kit.absolute().name}-scores")
     refuse_inside(kit, folder, "--out")
     raters, left_out = read_all(answers, truth["Kit"], list(truth["Scans"]))
-    raters.sort(key=lambda one: one.rater.casefold())
+    raters.sort(key=lambda answers: answers.rater.casefold())
     scores = score(truth, raters, margin)
     _write(folder, scores, raters, truth, left_out)
     return Scored(as_text(scores), left_out, folder, scores)
@@ -71,11 +71,11 @@ def score_kit(
 def _check_kit(kit: Path, truth: Mapping[str, Any], key: Path | None) -> None:
     page = kit / PAGE
     if not page.is_file():
-        raise UserError(f"{page}: not there. KIT is the folder that bids-alphagan-turing make has written.")
-    if (found := page_id(page)) != truth["Kit"]:
+        raise UserError(f"{page}: does not exist. KIT is the folder that bids-alphagan-turing make wrote.")
+    if (kit_id := page_id(page)) != truth["Kit"]:
         raise UserError(
             f"{key or key_place(kit)}: is the key of kit {truth['Kit']}, but {page} is kit "
-            f"{found or 'unknown'}: give the key that was made with it."
+            f"{kit_id or 'unknown'}: give the key that was made with it."
         )
 
 
@@ -90,15 +90,15 @@ def _write(
         "Kit": truth["Kit"],
         "Version": __version__,
         "Margin": scores.margin,
-        "Answers": [one.path.name for one in raters],
+        "Answers": [rater.path.name for rater in raters],
         "LeftOut": list(left_out),
         "Statements": scores.statements,
     }
     misses = {f"{model}_misclassified": f"scans of {model} called real" for model in scores.models}
     columns = _TABLE3 | misses
-    told = {name: {"Description": columns[name]} for name in scores.table3[0]}
+    descriptions = {name: {"Description": columns[name]} for name in scores.table3[0]}
     write_tsv(folder / "table3.tsv", [_clean(row) for row in scores.table3])
-    write_json(folder / "table3.json", told | {"Test": facts})
+    write_json(folder / "table3.json", descriptions | {"Test": facts})
     write_tsv(folder / "turing.tsv", [_clean(row) for row in scores.rows])
     levels = {"measure": {"Description": COLUMNS["measure"], "Levels": MEASURES}}
     described = {name: {"Description": text} for name, text in COLUMNS.items()} | levels
@@ -107,12 +107,12 @@ def _write(
 
 
 def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A rater's name may hold anything but must not end a cell."""
+    """A rater's name may hold any characters, but must not break the table."""
     return {name: " ".join(v.split()) if isinstance(v, str) else v for name, v in row.items()}
 
 
 def as_text(scores: Scores) -> str:
-    """The tables and statements, to be printed."""
+    """The tables and statements, for printing."""
     misses = [*(f"{model}_misclassified" for model in scores.models), "real_misclassified"]
     heads = ["rater", "expertise", *(name.replace("_misclassified", "") for name in misses)]
     heads += ["right", "95 % interval", "p", "AUC"]
@@ -148,14 +148,14 @@ def as_text(scores: Scores) -> str:
 
 def find(scores: Scores, rater: str, scans: str, measure: str) -> dict[str, Any]:
     """The row of one number."""
-    wanted = (rater, scans, measure)
-    return next(row for row in scores.rows if (row["rater"], row["scans"], row["measure"]) == wanted)
+    target = (rater, scans, measure)
+    return next(row for row in scores.rows if (row["rater"], row["scans"], row["measure"]) == target)
 
 
 def interval(row: Mapping[str, Any], decimals: int | None = None) -> str:
-    """A value and its interval: in percent, or with so many decimals."""
+    """A value and its interval, in percent or with the given number of decimals."""
     if row["value"] is None:
-        return "n/a (everybody always said the same)"
+        return "n/a (all answers are the same)"
     text = [percent(v) if decimals is None else f"{v:.{decimals}f}" for v in _numbers(row)]
     return text[0] if len(text) == 1 else f"{text[0]} ({text[1]} to {text[2]})"
 
@@ -165,7 +165,7 @@ def _numbers(row: Mapping[str, Any]) -> list[float]:
 
 
 def p_value(p: float) -> str:
-    """To be read, not to be computed with."""
+    """A p-value for display."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 

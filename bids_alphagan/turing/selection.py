@@ -1,4 +1,4 @@
-"""Which real and which synthetic scans of an output folder go into a kit."""
+"""The selection of real and synthetic scans of an output folder for a kit."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.volume import load
 
 REAL = "real"
-USUAL_MODELS = ("sigmarat1", "sigmarat2")  # the paper's raters saw these two
+USUAL_MODELS = ("sigmarat1", "sigmarat2")  # the two in the paper's test
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A scan's voxels with axes running to Right, Anterior, Superior; zooms in mm."""
+    """A scan's voxels with axes to Right, Anterior, Superior; zooms in mm."""
 
     shape: tuple[int, int, int]
     zooms: tuple[float, float, float]
@@ -29,7 +29,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Chosen:
-    """One scan of a kit. truth: "real" or the model's name. prepared: of a real scan."""
+    """One scan of a kit. truth: "real" or the model's name. animal, prepared: only for real scans."""
 
     truth: str
     path: Path
@@ -39,14 +39,14 @@ class Chosen:
 
 
 def grid_of(path: Path) -> Grid:
-    """The grid of a NIfTI file in RAS order. Raises UserError where it cannot be read."""
+    """The grid of a NIfTI file in RAS order. Raises UserError if it cannot be read."""
     try:
         image = load(path)
         axes = [int(axis) for axis in nib.orientations.io_orientation(image.affine)[:, 0]]
         order = [axes.index(axis) for axis in range(3)]
         sizes = nib.affines.voxel_sizes(image.affine)
         shape, zooms = [image.shape[k] for k in order], [round(float(sizes[k]), 4) for k in order]
-    except Exception as error:  # a damaged file raises anything
+    except Exception as error:  # a damaged file can raise any exception
         raise UserError(f"{path}: cannot be read ({error}). Make or copy it again.") from error
     return Grid((shape[0], shape[1], shape[2]), (zooms[0], zooms[1], zooms[2]))
 
@@ -54,14 +54,14 @@ def grid_of(path: Path) -> Grid:
 def real_candidates(output_dir: Path, suffix: str | None) -> list[Chosen]:
     """All prepared scans of one kind.
 
-    Raises UserError where there are none, or several kinds and no `suffix` to choose by.
+    Raises UserError if there are none, or several kinds and no `suffix`.
     """
     scans = [scan for scan in subject_scans(output_dir, "*") if suffix in (None, scan.name.suffix)]
     if not scans:
         kind = f" of kind {suffix}" if suffix else ""
         raise UserError(
             f"{output_dir}: no prepared scans{kind} (sub-*/*/*_desc-reference_*.nii.gz). OUTPUT_DIR must be "
-            "the one that bids-alphagan wrote to."
+            "the output folder of bids-alphagan."
         )
     kinds = sorted({scan.name.suffix for scan in scans})
     if len(kinds) > 1:
@@ -72,20 +72,22 @@ def real_candidates(output_dir: Path, suffix: str | None) -> list[Chosen]:
 
 
 def models_of(output_dir: Path, asked: Sequence[str] | None) -> list[str]:
-    """The cohorts to take: those asked for, else the paper's two, else all that are there."""
-    there = sorted({path.parents[2].name for path in output_dir.glob("derivatives/*/sub-*/*/sub-*.nii.gz")})
-    if not there:
+    """The cohorts to use: the requested ones, else the paper's two, else all."""
+    available = sorted(
+        {path.parents[2].name for path in output_dir.glob("derivatives/*/sub-*/*/sub-*.nii.gz")}
+    )
+    if not available:
         raise UserError(
             f"{output_dir / 'derivatives'}: no synthetic cohorts. Draw them first: "
             f"bids-alphagan BIDS_DIR {output_dir} group --steps train synthesise"
         )
-    if missing := [model for model in asked or () if model not in there]:
+    if missing := [model for model in asked or () if model not in available]:
         raise UserError(
             f"{output_dir / 'derivatives'}: no synthetic scans of {', '.join(missing)}. "
-            f"There are: {', '.join(there)}."
+            f"Available: {', '.join(available)}."
         )
-    usual = [model for model in USUAL_MODELS if model in there]
-    return list(dict.fromkeys(asked)) if asked else usual or there
+    usual = [model for model in USUAL_MODELS if model in available]
+    return list(dict.fromkeys(asked)) if asked else usual or available
 
 
 def synthetic_candidates(output_dir: Path, model: str, suffix: str) -> list[Chosen]:
@@ -96,7 +98,7 @@ def synthetic_candidates(output_dir: Path, model: str, suffix: str) -> list[Chos
 
 
 def common_grid(candidates: Sequence[Chosen]) -> Grid:
-    """The grid that most scans have; of equally many, the finest."""
+    """The most frequent grid; among equally frequent ones, the finest."""
     counts = Counter(scan.grid for scan in candidates)
     return max(counts, key=lambda grid: (counts[grid], -float(np.prod(grid.zooms))))
 
@@ -104,15 +106,15 @@ def common_grid(candidates: Sequence[Chosen]) -> Grid:
 def choose(
     candidates: Sequence[Chosen], n: int, grid: Grid, rng: np.random.Generator, flag: str
 ) -> list[Chosen]:
-    """Draw `n` scans: those on `grid` before others, and one of each animal before a second of any.
+    """Draw `n` scans, those on `grid` before others, and one of each animal before a second of any.
 
-    Synthetic scans count as animals of their own. Raises UserError where there are too few; `flag` is the
-    option that asked for so many.
+    Synthetic scans count as animals of their own. Raises UserError if there are too few; `flag` is the option that
+    requested them.
     """
     if len(candidates) < n:
         truth = candidates[0].truth if candidates else "that model"
         raise UserError(
-            f"{n} scans of {truth} were asked for and there are {len(candidates)}: give {flag} "
+            f"{n} scans of {truth} were requested, but there are {len(candidates)}: give {flag} "
             f"{len(candidates)}, or make more."
         )
     turns: Counter[Any] = Counter()

@@ -1,4 +1,4 @@
-"""Shares, differences, areas and agreement, each with an interval that holds at the ends of the scale."""
+"""Shares, differences, areas and agreement, with intervals that are valid at the ends of the scale."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from scipy import optimize, stats
 
 
 class Estimate(NamedTuple):
-    """A value with its interval (NaN where there is none) and the number of scans it rests on."""
+    """A value with its interval (NaN if there is none) and its number of scans."""
 
     value: float
     low: float
@@ -18,7 +18,7 @@ class Estimate(NamedTuple):
 
 
 def wilson(share: float, n: float, level: float = 0.95) -> Estimate:
-    """Wilson's score interval of a share in [0, 1]; `n` may be an effective, broken number.
+    """Wilson's score interval of a share in [0, 1]; `n` may be an effective, fractional number.
 
     Source: Wilson 1927, doi 10.1080/01621459.1927.10502953.
     """
@@ -35,11 +35,11 @@ def exact(k: int, n: int, level: float = 0.95) -> Estimate:
 
 
 def effective_n(called: np.ndarray) -> float:
-    """Number of independent answers that the answers of several raters to the same scans are worth.
+    """Effective number of independent answers of several raters to the same scans.
 
-    called: bool (raters, scans). The number of answers over the design effect, which is the variance of the
-    scans' shares over that of independent answers, between 1 (raters guess each on their own) and the number
-    of raters (all answer alike; assumed where nothing varies). Source: Rao and Scott 1992, doi
+    called: bool (raters, scans). The number of answers divided by the design effect: the variance of the
+    scans' shares over that of independent answers, between 1 (raters guess independently) and the number
+    of raters (all answer alike; assumed if nothing varies). Source: Rao and Scott 1992, doi
     10.2307/2532311.
     """
     raters, n = called.shape
@@ -52,14 +52,14 @@ def effective_n(called: np.ndarray) -> float:
 
 
 def share(called: np.ndarray, level: float = 0.95) -> Estimate:
-    """Share of True in (raters, scans), Wilson's interval on the effective number of answers."""
+    """Share of True in (raters, scans), with Wilson's interval for the effective number of answers."""
     return wilson(float(called.mean()), effective_n(called), level)
 
 
 def balanced(synthetic: np.ndarray, real: np.ndarray, level: float = 0.95) -> Estimate:
-    """Right answers with real and synthetic scans weighted equally: 0.5 for guessing, whatever one leans to.
+    """Right answers with real and synthetic scans weighted equally: 0.5 for guessing with any preference.
 
-    synthetic, real: bool (raters, scans), whether these scans were called synthetic. This is one half, plus
+    synthetic, real: bool (raters, scans), whether these scans were called synthetic. This is one half plus
     half the difference of the two shares; the interval is Newcombe's for a difference (method 10, doi
     10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I).
     """
@@ -75,13 +75,13 @@ def _balanced(hits: Estimate, alarms: Estimate) -> Estimate:
 
 
 def reach(n_synthetic: float, n_real: float, level: float = 0.90) -> float:
-    """Half the width of `balanced`'s interval for answers that are exactly at chance."""
+    """Half the width of `balanced`'s interval for answers exactly at chance."""
     interval = _balanced(wilson(0.5, n_synthetic, level), wilson(0.5, n_real, level))
     return interval.high - 0.5
 
 
 def scans_needed(margin: float) -> int:
-    """Scans (half of them real) with which a guessing rater would be found equivalent in four of five tests.
+    """Number of scans (half of them real) with which a guessing rater is found equivalent in four of five tests.
 
     Normal approximation of two one-sided tests at 5 %, power 80 %, true value 0.5.
     """
@@ -90,10 +90,10 @@ def scans_needed(margin: float) -> int:
 
 
 def auc(synthetic: np.ndarray, real: np.ndarray, level: float = 0.95) -> Estimate:
-    """Probability that a synthetic scan looks more synthetic than a real one, ties counted half.
+    """Probability that a synthetic scan is rated more synthetic than a real one; ties count half.
 
     synthetic, real: (n,) and (m,) ratings, larger for more synthetic. Interval: Newcombe 2006, method 5 (doi
-    10.1002/sim.2324), which has a width also where the two do not overlap at all.
+    10.1002/sim.2324), which has a positive width even if the ratings do not overlap.
     """
     n, m = len(synthetic), len(real)
     value = float(stats.mannwhitneyu(synthetic, real).statistic) / (n * m)
@@ -110,7 +110,7 @@ def auc(synthetic: np.ndarray, real: np.ndarray, level: float = 0.95) -> Estimat
 
 
 def cohen(called: np.ndarray) -> float | None:
-    """Cohen's kappa of two raters' answers, bool (2, scans); None where chance agrees already fully."""
+    """Cohen's kappa of two raters' answers, bool (2, scans); None if chance agreement is complete."""
     observed = (called[0] == called[1]).mean()
     first, second = called.mean(axis=1)
     return _kappa(observed, first * second + (1 - first) * (1 - second))
@@ -125,7 +125,7 @@ def fleiss(called: np.ndarray) -> float | None:
 
 
 def pairwise(called: np.ndarray) -> np.ndarray:
-    """Share of pairs of raters that agree on each scan: bool (raters, scans) -> (scans,)."""
+    """Share of pairs of raters that agree, per scan: bool (raters, scans) -> (scans,)."""
     raters, yes = len(called), called.sum(axis=0)
     return (yes * (yes - 1) + (raters - yes) * (raters - yes - 1)) / (raters * (raters - 1))
 
@@ -142,5 +142,5 @@ def kappa(called: np.ndarray, draws: int = 2000, seed: int = 0) -> Estimate:
         return Estimate(math.nan, math.nan, math.nan, n)
     rng = np.random.default_rng(seed)
     drawn = [measure(called[:, rng.integers(0, n, n)]) for _ in range(draws)]
-    low, high = np.percentile([one for one in drawn if one is not None], (2.5, 97.5))
+    low, high = np.percentile([value for value in drawn if value is not None], (2.5, 97.5))
     return Estimate(value, float(low), float(high), n)

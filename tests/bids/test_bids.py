@@ -128,9 +128,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def found(data: Path, *words: object) -> list[str]:
+def find(data: Path, *words: object) -> list[raw.RawScan]:
+    """The scans that these options select."""
     config = cli.parse([str(word) for word in (data, "out", "participant", *words)])
-    return [scan.path.relative_to(data).as_posix() for scan in raw.find_scans(config)]
+    return raw.find_scans(config.bids_dir, config.selection)
+
+
+def found(data: Path, *words: object) -> list[str]:
+    return [scan.path.relative_to(data).as_posix() for scan in find(data, *words)]
 
 
 def test_finds_sessions_runs_and_magnitudes_and_nothing_else(
@@ -191,8 +196,8 @@ def test_filters_narrow_what_the_labels_select(data: Path, tmp_path: Path) -> No
 
 
 def test_metadata_is_inherited_the_nearer_wins(data: Path) -> None:
-    config = cli.parse([str(data), "out", "participant", "--suffix", "bold"])
-    metadata = {scan.path.relative_to(data).as_posix(): scan.metadata for scan in raw.find_scans(config)}
+    scans = find(data, "--suffix", "bold")
+    metadata = {scan.path.relative_to(data).as_posix(): scan.metadata for scan in scans}
     common = {"TaskName": "rest", "EchoTime": 0.0175}
     assert metadata[SCANS[2]] == common | {"RepetitionTime": 1.5, "From": "scan"}
     assert metadata[SCANS[1]] == common | {"RepetitionTime": 1.5, "From": "session"}
@@ -238,7 +243,8 @@ def prepare(out: Path, filename: str, grid: int = 64, masks: bool = False) -> Sc
 
 
 def prepared(out: Path, *words: str) -> list[PreparedScan]:
-    return prepared_scans(cli.parse(["in", str(out), "group", *words]))
+    config = cli.parse(["in", str(out), "group", *words])
+    return prepared_scans(config.bids_dir, config.output_dir, config.selection, config.grid)
 
 
 def test_prepared_scans_are_found_with_masks_and_selected(tmp_path: Path) -> None:
@@ -400,26 +406,26 @@ def test_other_animals_folders_are_not_looked_at(tmp_path: Path) -> None:
     (root / "code").mkdir()
     (root / "code" / "sub-01_bold.json").write_text("{")
     for wanted in (["01"], ["01", "1"], ["a+1"]):
-        words = [str(root), "out", "participant", "--participant-label", *wanted]
-        found = raw.find_scans(cli.parse(words))
-        assert [scan.name.subject for scan in found] == wanted
-        assert all(scan.metadata["EchoTime"] == 0.5 for scan in found)
+        scans = find(root, "--participant-label", *wanted)
+        assert [scan.name.subject for scan in scans] == wanted
+        assert all(scan.metadata["EchoTime"] == 0.5 for scan in scans)
     with pytest.raises(UserError, match="pybids cannot read"):
-        raw.find_scans(cli.parse([str(root), "out", "participant"]))
+        find(root)
 
 
 def test_animals_by_their_names_alone(data: Path) -> None:
-    def found(*words: str) -> list[str]:
-        return raw.animals(cli.parse([str(data), "out", "participant", *words]))
+    def labels(*words: str) -> list[str]:
+        config = cli.parse([str(data), "out", "participant", *words])
+        return raw.animals(config.bids_dir, config.selection)
 
-    known = {scan.name.subject for scan in raw.find_scans(cli.parse([str(data), "out", "participant"]))}
-    assert set(found()) == known
-    one = min(known)
-    assert found("--participant-label", f"sub-{one}") == [one]
+    known = {scan.name.subject for scan in find(data)}
+    assert set(labels()) == known
+    first = min(known)
+    assert labels("--participant-label", f"sub-{first}") == [first]
     with pytest.raises(UserError, match="unknown participant label nobody"):
-        found("--participant-label", "nobody")
+        labels("--participant-label", "nobody")
     with pytest.raises(UserError, match="no participant has a T2starw scan"):
-        found("--suffix", "T2starw")
+        labels("--suffix", "T2starw")
 
 
 @pytest.mark.parametrize(("mode", "below"), [(0o000, ""), (0o711, ""), (0o000, "data")])
@@ -443,9 +449,8 @@ def test_an_animal_that_may_not_be_read_is_named_and_can_be_left_out() -> None:
         for path in (data, *data.rglob("*")):
             path.chmod(0o755)
         (data / "sub-02").chmod(0)
-        words = [str(data), str(place / "out"), "participant"]
         with pytest.raises(UserError, match=r"data/sub-02: cannot be read .*--participant-label"):
-            as_user(lambda: raw.find_scans(cli.parse(words)))
-        rest = as_user(lambda: raw.find_scans(cli.parse([*words, "--participant-label", "01"])))
+            as_user(lambda: find(data))
+        rest = as_user(lambda: find(data, "--participant-label", "01"))
         assert [scan.name.subject for scan in rest] == ["01"]
         (data / "sub-02").chmod(0o700)

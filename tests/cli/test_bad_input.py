@@ -384,11 +384,11 @@ def test_read_only_folder(place: Place, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_errors_of_a_scan_at_the_group_level_are_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(config: object) -> int:
         raise ScanError("scan.nii.gz: all voxels are the same")
 
     monkeypatch.setattr("bids_alphagan.group.run", fail)
-    assert main(["in", "out", "group"]) == 2
+    assert main([str(word) for word in place.group()]) == 2
     assert capsys.readouterr().err == "bids-alphagan: error: scan.nii.gz: all voxels are the same\n"

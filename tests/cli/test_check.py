@@ -113,11 +113,13 @@ def test_whether_the_archive_answers(
         assert fetch.reachable() is answers
 
 
-def test_what_may_not_be_looked_at_is_missing() -> None:
+def test_what_may_not_be_looked_at_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     with folder_for_all() as place:
         for folder in ("closed", "closed/home"):
-            with pytest.raises(check_cli.MissingError, match=r"cannot be (looked at|written to)"):
-                as_user(lambda folder=folder: check_cli._folder(place / folder))
+            monkeypatch.setenv("TEMPLATEFLOW_HOME", str(place / folder))
+            findings = {finding.what: finding for finding in as_user(check_cli.findings)}
+            assert findings["TEMPLATEFLOW_HOME"].state == "missing"
+            assert re.search(r"cannot be (looked at|written to)", findings["TEMPLATEFLOW_HOME"].text)
 
 
 @pytest.mark.parametrize(

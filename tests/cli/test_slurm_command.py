@@ -2,22 +2,21 @@
 
 import itertools
 import os
+import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tiny
-from bids_alphagan.config.choices import DEFAULT_STEPS
 from paths import ROOT
 
 from bids_alphagan.cli import main as cli
 from bids_alphagan.cli.slurm import main
-from bids_alphagan.slurm import FORMS, STAGES, scripts, stages
+from bids_alphagan.config import DEFAULT_STEPS
+from bids_alphagan.slurm import STAGES
 
-HPC = ROOT / "hpc"
 TEMPLATE = ("--", "--segmenter", "none", "--preset", "demo")
 # They say how they were called; sbatch also runs what it is given, as the first task of an array.
 SBATCH = """#!/bin/bash
@@ -31,26 +30,6 @@ echo "$((100 + $(wc -l <"$CALLS")));far"
 PROGRAM = """#!/bin/bash
 printf '<%s>' "$@" >>"$CALLS"; echo >>"$CALLS"
 """
-
-
-def example() -> dict[str, str]:
-    """What ``hpc/`` holds; ``python tests/cli/test_slurm_command.py`` writes it."""
-    return scripts(
-        tasks="",
-        throttle="",
-        stages=stages(["participant", *DEFAULT_STEPS], dict.fromkeys(FORMS, ()), 300),
-        bids_dir="/data/rats",
-        output_dir="/data/rats-alphagan",
-        image="/images/bids-alphagan.sif",
-        app=[],
-        options=["--template", "/templates/SIGMA"],
-        work_dir="",
-        templateflow_home="",
-        per_task=1,
-        strict=False,
-        warn=300,
-        setup=[],
-    )
 
 
 @pytest.fixture
@@ -87,19 +66,64 @@ def calls(tmp_path: Path) -> list[list[str]]:
     return [line.removeprefix("<").removesuffix(">").split("><") for line in lines]
 
 
-def test_the_examples_are_what_the_command_writes() -> None:
-    assert {path.name: path.read_text() for path in HPC.iterdir()} == example()
+# Jobs with an image and all defaults, and jobs without one and with a word for everything.
+MANY = ("--array", "%5", "--animals-per-task", 2, "--strict", "--gpus", "train=2", "--setup", "true")
+SITE = (
+    "--partition",
+    "cpu",
+    "train=gpu",
+    "--account",
+    "rats",
+    "--sbatch",
+    "qos=long",
+    "train=constraint=a100",
+)
+KINDS = {"image": (), "many words": (*MANY, *SITE, "--stages", *STAGES)}
+# Of sbatch(1), what the scripts use.
+SBATCH_OPTIONS = {
+    *("job-name", "time", "ntasks", "cpus-per-task", "mem", "gpus-per-node", "partition", "account"),
+    *("output", "signal", "requeue", "open-mode", "qos", "constraint"),
+}
+
+
+@pytest.fixture(params=KINDS)
+def written(request: pytest.FixtureRequest, rats: Path, tmp_path: Path) -> list[Path]:
+    """The scripts of one of the KINDS."""
+    image = () if KINDS[request.param] else ("--image", sif(tmp_path / "bids-alphagan.sif"))
+    call(rats, tmp_path / "out", *image, *KINDS[request.param], *TEMPLATE)
+    folder = tmp_path / "out" / "code" / "slurm"
+    return sorted(path for path in folder.iterdir() if path.name != "participants.txt")
+
+
+def test_a_script_for_each_stage(written: list[Path], request: pytest.FixtureRequest) -> None:
+    many = "many" in request.node.name
+    names = {f"{stage}.sbatch" for stage in (STAGES if many else ["participant", *DEFAULT_STEPS])}
+    assert {path.name for path in written} == {"settings.sh", "submit.sh", *names}
+    assert [path.name for path in written if os.access(path, os.X_OK)] == ["submit.sh"]
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
-def test_shellcheck_has_nothing_to_say(rats: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    words = ["--array", "%5", "--animals-per-task", 2, "--strict", "--gpus", "train=2", "--setup", "true"]
-    call(rats, out, *words, "--stages", *STAGES, *TEMPLATE)
-    for folder in (HPC, out / "code/slurm"):
-        files = [path.name for path in folder.iterdir() if path.name != "participants.txt"]
-        done = subprocess.run(["shellcheck", *files], cwd=folder, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout
+def test_shellcheck_has_nothing_to_say(written: list[Path]) -> None:
+    names = [path.name for path in written]
+    done = subprocess.run(["shellcheck", *names], cwd=written[0].parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_bash_reads_the_scripts_and_sbatch_all_their_options(written: list[Path]) -> None:
+    """sbatch stops looking for options at the first command, and refuses those that it does not know."""
+    for path in written:
+        done = subprocess.run(["bash", "-n", path], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        first, *lines = path.read_text().splitlines()
+        if path.suffix != ".sbatch":
+            continue
+        assert first == "#!/bin/bash"
+        options = list(itertools.takewhile(lambda line: line.startswith("#SBATCH "), lines))
+        assert [line for line in lines if "#SBATCH" in line] == options
+        assert len(set(options)) == len(options)
+        names = [re.fullmatch(r"#SBATCH --([a-z-]+)(=\S+)?", line)[1] for line in options]
+        assert set(names) <= SBATCH_OPTIONS
+        assert {"job-name", "time", "ntasks", "cpus-per-task", "mem", "output"} <= set(names)
 
 
 def template(folder: Path) -> None:
@@ -327,7 +351,7 @@ def test_edited_scripts_are_not_written_over(rats, tmp_path, capsys) -> None:
         (["--", "--num-nodes", "2"], "--num-nodes 2: start the same command on each machine"),
         (["--", "--device", "cuda"], "--device cuda: no GPU is asked for synthesise, evaluate, report"),
         (["--", "--template", "nope/dir"], "'nope/dir' is neither a folder nor a name"),
-        (["--", "--template", str(HPC)], "hpc is not a template: missing"),
+        (["--", "--template", str(ROOT / "docs")], "docs is not a template: missing"),
         (["--", "--use-plugin", "nope.yml"], "nope.yml: cannot be read"),
         (["--", "--bids-filter-file", "nope.json"], "nope.json: cannot be read"),
         (["--", "--gate-limits", "nope.toml"], "nope.toml: cannot be read"),
@@ -399,41 +423,40 @@ def test_what_was_queued_is_cancelled_where_not_all_could_be(rats, tmp_path, pla
     assert "to end them all" not in told.out
 
 
-def edited(folder: Path, bids_dir: Path) -> Path:
-    """A copy of hpc/, as a user edits it."""
-    shutil.copytree(HPC, folder, dirs_exist_ok=True)
-    text = (HPC / "settings.sh").read_text().replace("/data/rats-alphagan", str(folder / "out"))
-    (folder / "settings.sh").write_text(
-        text.replace("BIDS_DIR=/data/rats", f"BIDS_DIR={shlex.quote(str(bids_dir))}")
-    )
+def edited(scripts: Path, folder: Path, bids_dir: Path) -> Path:
+    """A copy of the scripts for another data set, as a user edits them."""
+    shutil.copytree(scripts, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("participants.txt"))
+    settings = (scripts / "settings.sh").read_text()
+    (line,) = re.findall("^BIDS_DIR=.*$", settings, re.MULTILINE)
+    text = settings.replace(line, f"BIDS_DIR={shlex.quote(str(bids_dir))}")
+    (folder / "settings.sh").write_text(text)
     return folder / "submit.sh"
 
 
-def test_a_mistyped_input_leaves_no_list_of_animals(rats, tmp_path, played) -> None:
+@pytest.fixture
+def scripts(rats: Path, tmp_path: Path) -> Path:
+    """A folder of scripts, to be copied."""
+    call(rats, tmp_path / "out", "--image", sif(tmp_path / "x.sif"), *TEMPLATE)
+    return tmp_path / "out" / "code" / "slurm"
+
+
+def test_a_mistyped_input_leaves_no_list_of_animals(rats, scripts, tmp_path, played) -> None:
     (tmp_path / "nothing").mkdir()
     folder = tmp_path / "jobs"
     for wrong in ("typo", "nothing"):
-        done = subprocess.run([edited(folder, tmp_path / wrong)], capture_output=True, text=True)
+        done = subprocess.run([edited(scripts, folder, tmp_path / wrong)], capture_output=True, text=True)
         assert done.returncode == 2
         assert done.stderr == f"BIDS_DIR={tmp_path / wrong}: there are no sub-* folders\n"
         assert not (tmp_path / "calls").exists()
         assert not list(folder.glob("participants*"))
     (folder / "participants.txt").touch()  # left by whatever
-    subprocess.run([edited(folder, rats), "participant"], check=True)
+    subprocess.run([edited(scripts, folder, rats), "participant"], check=True)
     assert (folder / "participants.txt").read_text().split() == ["sub-01", "sub-02", "sub-03", "sub-10"]
     assert "--array=1-4" in calls(tmp_path)[0]
 
 
-def test_scripts_in_a_place_that_slurm_would_expand(rats, tmp_path, played) -> None:
-    done = subprocess.run([edited(tmp_path / "a%A", rats)], capture_output=True, text=True)
+def test_scripts_in_a_place_that_slurm_would_expand(rats, scripts, tmp_path, played) -> None:
+    done = subprocess.run([edited(scripts, tmp_path / "a%A", rats)], capture_output=True, text=True)
     assert done.returncode == 2
     assert "a%A: Slurm takes % and \\ in the place of its logs for patterns" in done.stderr
     assert not (tmp_path / "calls").exists()
-
-
-if __name__ == "__main__":
-    HPC.mkdir(exist_ok=True)
-    for name, text in example().items():
-        (HPC / name).write_text(text)
-    (HPC / "submit.sh").chmod(0o755)
-    sys.exit()

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import signal
 import threading
 import types
 import zipfile
@@ -10,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_templates import flow
+from template_folders import flow
 
 from bids_alphagan.cli.template import main
-from bids_alphagan.group.report import mask_facts
+from bids_alphagan.segmenters.methods import mask_facts
 from bids_alphagan.templates import find_template
 
 FAKE = types.SimpleNamespace(describe=lambda: {"Name": "fake", "Version": "1"})
@@ -21,11 +22,14 @@ PARTS = ("T2w", "desc-brain_mask", "label-GM_probseg", "label-WM_probseg", "labe
 
 
 class Archive:
-    """What the server has, and what it was asked for. A file in `cut` breaks off after so many bytes."""
+    """What the server has, and what it was asked for.
+
+    A file in `cut` breaks off after so many bytes. With file number `stop_at`, the command gets a Ctrl-C.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root, self.asked, self.cut = root, list[str](), dict[str, int]()
-        self.url = ""
+        self.url, self.stop_at = "", 0
 
 
 @pytest.fixture
@@ -41,6 +45,8 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive
             content = path.read_bytes() if path.is_file() else b""
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
+            if len(served.asked) == served.stop_at:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             self.wfile.write(content[: served.cut.get(path.name)])
 
         def log_message(self, *_: object) -> None:
@@ -131,15 +137,11 @@ def test_broken_download_leaves_nothing_that_counts_as_there(
     assert left(tmp_path / "home") == whole()
 
 
-def test_stopped_download_leaves_nothing(
-    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("bids_alphagan.templates.fetch._move", stop)
+@pytest.mark.parametrize("files", [1, len(PARTS)])
+def test_stopped_download_leaves_nothing(archive: Archive, tmp_path: Path, files: int) -> None:
+    archive.stop_at = files
     assert main(["Fischer344"]) == 130
-    assert len(archive.asked) == len(PARTS)
+    assert len(archive.asked) == files
     assert left(tmp_path / "home") == set()
 
 

@@ -1,4 +1,4 @@
-"""A run that is stopped, killed or cut off the power, at any moment, ends as if it never had been."""
+"""A run that is stopped, killed or cut off the power, at any moment, ends as an uninterrupted one."""
 
 import multiprocessing
 import os
@@ -20,12 +20,16 @@ from training_runs import VOLUMES, leaves, settings
 from bids_alphagan.cli import main as cli
 from bids_alphagan.common.errors import Stopped, UserError
 from bids_alphagan.common.process import interrupt
-from bids_alphagan.models import MODELS
-from bids_alphagan.training import Interrupted, checkpoint, loop, train
+from bids_alphagan.common.process.interrupt import Interrupted
+from bids_alphagan.common.process.threads import use_threads
+from bids_alphagan.models import load_model
+from bids_alphagan.models.alphagan.model import AlphaGan
+from bids_alphagan.training import checkpoint, loop
+from bids_alphagan.training.loop import train
 from bids_alphagan.training.phases import iteration
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-SPEC = MODELS["sigmarat2"]
+MODEL = load_model("sigmarat2")
 LONG = settings(iterations=40, checkpoint_every=4, on_divergence="rollback", use_checkpoint="best")
 KILLS = 12
 
@@ -33,10 +37,10 @@ KILLS = 12
 def run(folder: Path, begun: Any) -> None:
     """What a killed process did, and what the next one does: the same."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a new process of this kind ignores it at first
-    torch.set_num_threads(1)  # whatever the environment says by now
+    use_threads(1)  # whatever the environment says by now
     begun.set()
     try:
-        train(VOLUMES, SPEC, LONG, folder)
+        train(VOLUMES, MODEL, LONG, folder)
     except Interrupted as stop:
         sys.exit(128 + stop.by)
 
@@ -44,7 +48,7 @@ def run(folder: Path, begun: Any) -> None:
 @pytest.mark.slow
 def test_a_process_killed_many_times_ends_as_if_never_killed(tmp_path: Path) -> None:
     processes = multiprocessing.get_context("forkserver")  # torch is loaded once
-    processes.set_forkserver_preload(["bids_alphagan.training"])
+    processes.set_forkserver_preload(["bids_alphagan.training.loop", "bids_alphagan.models.alphagan.model"])
     chance, killed = random.Random(7), tmp_path / "killed"
     table = killed / "losses.tsv"
     codes = []
@@ -64,8 +68,8 @@ def test_a_process_killed_many_times_ends_as_if_never_killed(tmp_path: Path) -> 
         codes.append(process.exitcode)
         assert process.exitcode in (-number, 128 + number)  # the former before training has begun
     assert codes.count(-signal.SIGKILL) >= 2
-    train(VOLUMES, SPEC, LONG, killed)
-    train(VOLUMES, SPEC, LONG, tmp_path / "whole")
+    train(VOLUMES, MODEL, LONG, killed)
+    train(VOLUMES, MODEL, LONG, tmp_path / "whole")
     assert leaves(killed) == leaves(tmp_path / "whole")
 
 
@@ -77,12 +81,12 @@ def test_two_runs_at_once_are_refused_and_a_dead_one_is_no_obstacle(tmp_path: Pa
     while first.is_alive() and not (tmp_path / "losses.tsv").is_file():
         time.sleep(0.01)
     with pytest.raises(UserError, match=f"Another run is training in {tmp_path}"):
-        train(VOLUMES, SPEC, LONG, tmp_path)
+        train(VOLUMES, MODEL, LONG, tmp_path)
     assert first.is_alive()
     first.kill()
     first.join()
-    train(VOLUMES, SPEC, LONG, tmp_path)
-    train(VOLUMES, SPEC, LONG, tmp_path / "whole")
+    train(VOLUMES, MODEL, LONG, tmp_path)
+    train(VOLUMES, MODEL, LONG, tmp_path / "whole")
     ours = {name: leaf for name, leaf in leaves(tmp_path).items() if not name.startswith("whole/")}
     assert ours == leaves(tmp_path / "whole")
 
@@ -131,7 +135,7 @@ class Disk:
 @pytest.mark.slow
 def test_a_power_cut_between_any_two_writes_changes_nothing(tmp_path: Path) -> None:
     short = settings(iterations=2, checkpoint_every=1, on_divergence="rollback")
-    train(VOLUMES, SPEC, short, tmp_path / "whole")
+    train(VOLUMES, MODEL, short, tmp_path / "whole")
     expected = leaves(tmp_path / "whole")
     cut, moment = True, 0
     while cut:
@@ -139,12 +143,12 @@ def test_a_power_cut_between_any_two_writes_changes_nothing(tmp_path: Path) -> N
         with pytest.MonkeyPatch.context() as patch:
             disk = Disk(patch, last=moment)
             try:
-                train(VOLUMES, SPEC, short, folder)
+                train(VOLUMES, MODEL, short, folder)
             except Death:
                 disk.cut(folder)
             else:
                 cut = False
-        train(VOLUMES, SPEC, short, folder)
+        train(VOLUMES, MODEL, short, folder)
         assert leaves(folder) == expected, f"cut at the {moment}th call"
     assert moment > 30
 
@@ -163,7 +167,7 @@ def test_a_signal_ends_the_iteration_saves_and_gives_the_handlers_back(tmp_path,
     before = signal.getsignal(number)
     monkeypatch.setattr(loop, "iteration", interrupted)
     with pytest.raises(Interrupted, match=f"iteration 3 by {number.name}") as caught:
-        train(VOLUMES, SPEC, settings(iterations=9), tmp_path)
+        train(VOLUMES, MODEL, settings(iterations=9), tmp_path)
     assert caught.value.by == number
     assert signal.getsignal(number) is before
     assert checkpoint.newest(tmp_path / "checkpoints").step == 3
@@ -187,15 +191,14 @@ def test_a_second_signal_acts_as_it_did_before(monkeypatch, second):
             signal.signal(number, handler)
 
 
-def test_a_signal_after_the_last_iteration_is_not_lost(tmp_path, monkeypatch):
-    def late(*arguments: object) -> Path:
-        signal.raise_signal(signal.SIGTERM)
-        return write(*arguments)
+def test_a_signal_after_the_last_iteration_is_not_lost(tmp_path):
+    class Late(AlphaGan):
+        def save(self, *arguments: Any) -> Path:
+            signal.raise_signal(signal.SIGTERM)
+            return super().save(*arguments)
 
-    write = loop.save_generator
-    monkeypatch.setattr(loop, "save_generator", late)
     with pytest.raises(Interrupted, match="iteration 4 by SIGTERM"):
-        train(VOLUMES, SPEC, settings(), tmp_path)
+        train(VOLUMES, Late.named("sigmarat2"), settings(), tmp_path)
     assert (tmp_path / "generator.safetensors").exists()
 
 
@@ -233,8 +236,8 @@ sys.exit(main())
 """
 SENT_AT_THE_END = """
 import os, signal, sys
-from bids_alphagan import cli
 from bids_alphagan.__main__ import main
+from bids_alphagan.cli import main as cli
 
 class Last:  # goes when Python has given the signals their defaults back
     def __del__(self, kill=os.kill, process=os.getpid()):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bids_alphagan.common import volume
-from bids_alphagan.common.errors import ScanError
+from bids_alphagan.common.errors import ScanError, UserError
 
 ZOOMS = (0.5, 0.75, 1.25)
 
@@ -48,6 +48,44 @@ def test_conform_then_restore_gives_the_scan_back(tmp_path: Path, head: np.ndarr
     np.testing.assert_array_equal(np.asarray(back.dataobj), np.asarray(raw.dataobj))
     np.testing.assert_array_equal(back.affine, raw.affine)
     assert back.get_data_dtype() == raw.get_data_dtype()
+
+
+@pytest.mark.parametrize("grid", [16, 6])  # padded, and resampled
+@pytest.mark.parametrize("axcodes", ["RAS", "LPI", "SRA"])
+def test_a_map_follows_its_scan_to_the_cube_and_back(
+    tmp_path: Path, head: np.ndarray, axcodes: str, grid: int
+) -> None:
+    scan, _ = volume.read_reference(write(tmp_path / "scan.nii.gz", head.astype(np.float32), axcodes))
+    conformed = volume.conform(scan, grid, 100)
+    share = np.asarray(scan.dataobj) / head.max()  # a map in [0, 1] that differs from voxel to voxel
+    for name, array in (("map.nii.gz", share), ("series.nii.gz", share[..., None])):
+        nib.save(nib.Nifti1Image(array, scan.affine), tmp_path / name)
+        cube = volume.read_map(tmp_path / name, conformed.record)
+        assert cube.dtype == np.float32
+        high = conformed.record["IntensityRange"][1] / head.max()
+        np.testing.assert_allclose((cube + 1) / 2, (conformed.data + 1) / 2 * high, atol=1e-5)
+    back = volume.restore_map(cube, scan, conformed.record)
+    assert back.shape == scan.shape
+    if grid == 16:
+        np.testing.assert_allclose(back, share, atol=1e-6)
+    else:
+        restored = volume.restore(conformed.data, scan, conformed.record)
+        np.testing.assert_allclose(back, np.asarray(restored.dataobj) / head.max(), atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["another grid", "another orientation", "damaged"])
+def test_a_map_that_does_not_fit_its_scan_is_refused(tmp_path: Path, head: np.ndarray, how: str) -> None:
+    scan, _ = volume.read_reference(write(tmp_path / "scan.nii.gz", head))
+    record = volume.conform(scan, 16, 100).record
+    path = tmp_path / "map.nii.gz"
+    share = head.astype(np.float32) / head.max()
+    write(
+        path, share[1:] if how == "another grid" else share, "LAS" if how == "another orientation" else "RAS"
+    )
+    if how == "damaged":
+        path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(UserError, match=r"map\.nii\.gz: .*Run participant again for this scan"):
+        volume.read_map(path, record)
 
 
 def test_padding_keeps_the_anatomy_in_place(tmp_path: Path, head: np.ndarray) -> None:

@@ -1,37 +1,14 @@
 """The same recipe gives the same files: two builds of the Dockerfile, and Singularity.def's %post."""
 
-import hashlib
-import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from engine import Engine
+from trees import differences, files
 
 # What may differ between two builds: files that the engine itself writes for each container.
 EXCEPTIONS = {"etc/hostname", "etc/hosts", "etc/resolv.conf"}
-
-
-def files(root: Path) -> dict[str, str]:
-    """Every path below `root`: its kind and mode, owner, and what it holds."""
-    found = {}
-    for folder, names, leaves in os.walk(root):
-        for name in (*names, *leaves):
-            path = Path(folder) / name
-            told = path.lstat()
-            holds = ""
-            if stat.S_ISLNK(told.st_mode):
-                holds = str(path.readlink())
-            elif stat.S_ISREG(told.st_mode):
-                with path.open("rb") as file:
-                    holds = hashlib.file_digest(file, "sha256").hexdigest()
-            found[str(path.relative_to(root))] = f"{told.st_mode:o} {told.st_uid}:{told.st_gid} {holds}"
-    return found
-
-
-def differences(first: dict[str, str], second: dict[str, str]) -> list[str]:
-    return sorted(path for path in first.keys() | second.keys() if first.get(path) != second.get(path))
 
 
 def test_two_builds_give_the_same_files(

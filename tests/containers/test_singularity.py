@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from base import DATE, ROOT
-from test_reproducible import differences, files
+from trees import differences, files
 
 from bids_alphagan import __version__
 

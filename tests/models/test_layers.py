@@ -1,4 +1,4 @@
-"""Layers and spectral normalisation against torch's own forms of them, slopes against double backward."""
+"""Layers and spectral normalisation against torch's own forms of them, input gradients against double backward."""
 
 import copy
 
@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
-from bids_alphagan.models import MODELS
 from bids_alphagan.models.alphagan.layers import Critic, FromLatent, InstanceNorm3d, ToVector, UpsampleConv3d
 from bids_alphagan.models.alphagan.networks import build_networks
+from bids_alphagan.models.alphagan.spec import SPECS
 from bids_alphagan.models.alphagan.spectral import spectral_norm
 from bids_alphagan.training.phases import make_weights
 
@@ -72,9 +72,9 @@ def test_spectral_normalisation_equals_torchs(name, layout):
         its.eval()
         its[0]._u.copy_(mine[0]._u)
         torch.testing.assert_close(weight, torchs.weight, rtol=1e-5, atol=1e-6)
-        for layer, made in ((ours, weight), (torchs, torchs.weight)):
+        for layer, product in ((ours, weight), (torchs, torchs.weight)):
             layer.zero_grad()
-            made.backward(pull)
+            product.backward(pull)
         torch.testing.assert_close(mine.original.grad, its.original.grad, rtol=1e-4, atol=1e-5)
         its.train()
     ours.eval()
@@ -87,26 +87,26 @@ def as_matrix(torchs: nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [16, 24])
 @pytest.mark.parametrize("critic", ["discriminator", "code_discriminator"])
-@pytest.mark.parametrize("model", MODELS)
-def test_the_slope_by_hand_equals_double_backward(model, critic, size):
+@pytest.mark.parametrize("model", SPECS)
+def test_the_input_gradient_by_hand_equals_double_backward(model, critic, size):
     torch.manual_seed(0)
-    network: Critic = getattr(build_networks(MODELS[model], size, 3, 7), critic)
+    network: Critic = getattr(build_networks(SPECS[model], size, 3, 7), critic)
     x = torch.randn(4, 7) if critic == "code_discriminator" else torch.randn(4, 1, size, size, size)
     results = []
     for by_hand in (True, False):
         network.by_hand = by_hand
         with parametrize.cached():
             make_weights(network)
-            slope = network.slope(x)
-            loss = (slope.flatten(1).square().sum(1).sqrt() - 1).square().mean()
+            of_input = network.input_gradient(x)
+            loss = (of_input.flatten(1).square().sum(1).sqrt() - 1).square().mean()
             loss.backward()
-        results.append((slope.detach(), {k: p.grad for k, p in network.named_parameters()}))
+        results.append((of_input.detach(), {k: p.grad for k, p in network.named_parameters()}))
         network.zero_grad()
         for layer in network:  # the same singular vectors for both
             if parametrize.is_parametrized(layer):
                 layer.eval()
-    (slope, grads), (expected, expected_grads) = results
-    torch.testing.assert_close(slope, expected, atol=1e-6, rtol=1e-5)
+    (of_input, grads), (expected, expected_grads) = results
+    torch.testing.assert_close(of_input, expected, atol=1e-6, rtol=1e-5)
     for name, gradient in expected_grads.items():
         zero = torch.zeros(()) if gradient is None else gradient
         mine = torch.zeros_like(zero) if grads[name] is None else grads[name]
@@ -114,6 +114,6 @@ def test_the_slope_by_hand_equals_double_backward(model, critic, size):
     assert any(gradient is not None and gradient.abs().max() > 1e-3 for gradient in grads.values())
 
 
-def test_a_slope_through_an_unknown_layer_is_refused():
+def test_an_input_gradient_through_an_unknown_layer_is_refused():
     with pytest.raises(TypeError, match="Sigmoid"):
-        Critic(nn.Linear(3, 1), nn.Sigmoid()).slope(torch.randn(2, 3))
+        Critic(nn.Linear(3, 1), nn.Sigmoid()).input_gradient(torch.randn(2, 3))

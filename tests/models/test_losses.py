@@ -63,20 +63,20 @@ def test_gdl_is_a_sum_over_voxels_and_batch():
 def test_points_of_the_penalty_lie_between_real_and_fake_and_train_neither():
     mix = np.array([0.25, 0.8])
     real, fake = _t(REAL).requires_grad_(), _t(FAKE).requires_grad_()
-    point = losses.between(real, fake, _t(mix))
+    point = losses.interpolate(real, fake, _t(mix))
     weight = mix.reshape(2, 1, 1, 1, 1)
     np.testing.assert_allclose(point.numpy(), weight * REAL + (1 - weight) * FAKE)
     assert not point.requires_grad
 
 
-def test_gradient_penalty_is_the_mean_squared_distance_of_the_slopes_norm_from_one():
+def test_gradient_penalty_is_the_mean_squared_distance_of_the_gradients_norm_from_one():
     norms = np.sqrt((REAL**2).sum((1, 2, 3, 4)) + 1e-15)
     assert losses.gradient_penalty(_t(REAL)).item() == pytest.approx(((norms - 1) ** 2).mean())
 
 
 def test_gradient_penalty_trains_the_critic():
     weight = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
-    # the slope of weight * sum(u) is weight everywhere, its norm weight * sqrt(504)
+    # the gradient of weight * sum(u) is weight everywhere, its norm weight * sqrt(504)
     losses.gradient_penalty(weight * torch.ones(2, 1, 7, 8, 9)).backward()
     norm = 3 * np.sqrt(504)
     assert weight.grad.item() == pytest.approx(2 * (norm - 1) * np.sqrt(504))
@@ -91,9 +91,9 @@ def test_gradient_penalty_is_finite_where_the_critic_is_flat():
 
 
 def test_sums_are_made_in_full_precision():
-    slope = torch.full((1, 100_000), 1e-2, dtype=torch.bfloat16)
-    norm = (slope.double() ** 2).sum().sqrt().item()
-    assert losses.gradient_penalty(slope).item() == pytest.approx((norm - 1) ** 2, rel=1e-4)
+    gradient = torch.full((1, 100_000), 1e-2, dtype=torch.bfloat16)
+    norm = (gradient.double() ** 2).sum().sqrt().item()
+    assert losses.gradient_penalty(gradient).item() == pytest.approx((norm - 1) ** 2, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", losses.RECONSTRUCTION)

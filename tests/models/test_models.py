@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.models import MODELS, from_record, variant
+from bids_alphagan.models import MODELS, VARIANTS, load_model
 from bids_alphagan.models.alphagan.generator import (
     GENERATOR_FILE,
-    TrainedGenerator,
+    GeneratorSampler,
     draw_latent,
     for_sampling,
     generate,
@@ -24,6 +24,7 @@ from bids_alphagan.models.alphagan.generator import (
 from bids_alphagan.models.alphagan.layers import FromLatent, UpsampleConv3d
 from bids_alphagan.models.alphagan.losses import RECONSTRUCTION
 from bids_alphagan.models.alphagan.networks import Networks, build_generator, build_networks
+from bids_alphagan.models.alphagan.spec import SPECS, from_record, variant
 from bids_alphagan.training.augment import AUGMENTATIONS
 
 PARAMETERS = {
@@ -75,7 +76,7 @@ LAYERS = {
 @pytest.fixture(scope="module")
 def paper() -> dict[str, Networks]:
     with torch.device("meta"):  # shapes without weights
-        return {name: build_networks(spec, size=64, channels=64) for name, spec in MODELS.items()}
+        return {name: build_networks(spec, size=64, channels=64) for name, spec in SPECS.items()}
 
 
 def _describe(module: nn.Module) -> str:
@@ -117,14 +118,14 @@ def test_layers_are_the_papers(paper, model, network):
     weighted, spectral, following = LAYERS[model, network]
     expected = []
     for layer, after in zip(weighted, following, strict=True):
-        expected += [(layer.format(L=MODELS[model].latent), spectral), *((name, False) for name in after)]
-    found = [(_describe(m), is_parametrized(m, "weight")) for m in getattr(paper[model], network)]
-    assert [pair for pair in found if pair[0] != "flatten"] == expected
+        expected += [(layer.format(L=SPECS[model].latent), spectral), *((name, False) for name in after)]
+    layers = [(_describe(m), is_parametrized(m, "weight")) for m in getattr(paper[model], network)]
+    assert [pair for pair in layers if pair[0] != "flatten"] == expected
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_settings_are_the_papers(name):
-    spec = MODELS[name]
+    spec = SPECS[name]
     rat = ("rotate", "flip", "scale", "zoom", "noise", "rescale", "translate")
     assert {
         "adni": (1000, "Adam", 0.0, {"l1": 10}, 10, ("flip",)),
@@ -142,17 +143,23 @@ def test_settings_are_the_papers(name):
 
 @pytest.mark.parametrize("key", MODELS)
 def test_every_model_names_what_exists(key):
-    spec = MODELS[key]
+    spec = SPECS[key]
     assert spec.name == key
     assert set(spec.reconstruction) <= set(RECONSTRUCTION)
     assert set(spec.augmentations) <= set(AUGMENTATIONS)
     assert "doi:10." in spec.citation
+    entry = MODELS[key]
+    assert (entry.title, entry.citation, entry.channels) == (spec.title, spec.citation, ("scan",))
+    for which in VARIANTS:
+        model = load_model(key, which)
+        assert model.name == key
+        assert model.record() == asdict(variant(spec, which))
 
 
 @pytest.mark.parametrize("size", [16, 24, 32, 40, 56, 64])
 @pytest.mark.parametrize("name", MODELS)
 def test_shapes_at_every_size(name, size):
-    networks = build_networks(MODELS[name], size, channels=1, latent=7)
+    networks = build_networks(SPECS[name], size, channels=1, latent=7)
     volumes = networks.generator(torch.randn(2, 7))
     assert volumes.shape == (2, 1, size, size, size)
     assert volumes.abs().max() <= 1
@@ -168,11 +175,11 @@ def test_shapes_at_every_size(name, size):
 )
 def test_impossible_numbers_are_refused_when_built(numbers):
     with pytest.raises(ValueError, match=str(next(iter(numbers.values())))):
-        build_networks(MODELS["sigmarat2"], **({"size": 16, "channels": 1, "latent": 3} | numbers))
+        build_networks(SPECS["sigmarat2"], **({"size": 16, "channels": 1, "latent": 3} | numbers))
 
 
 def test_the_released_variant_is_the_notebooks():
-    for name, spec in MODELS.items():
+    for name, spec in SPECS.items():
         assert variant(spec, "paper") is spec
         released = variant(spec, "released")
         assert released.variant == "released"
@@ -185,7 +192,7 @@ def test_the_released_variant_is_the_notebooks():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_saved_generator_gives_the_same_scans(tmp_path, name):
-    network = build_generator(MODELS[name], 16, 2, 5)
+    network = build_generator(SPECS[name], 16, 2, 5)
     network(torch.randn(4, 5))  # moves the statistics of batch and spectral normalisation
     info = {"model": name, "size": 16, "channels": 2, "latent": 5, "step": 9}
     path = save_generator(tmp_path, network, info)
@@ -196,7 +203,7 @@ def test_a_saved_generator_gives_the_same_scans(tmp_path, name):
     volumes = generate(loaded, latents, batch_size=2)
     assert volumes.shape == (3, 16, 16, 16)
     assert volumes.dtype == np.float32
-    np.testing.assert_array_equal(volumes, generate(TrainedGenerator(network.eval(), 5, {}), latents, 2))
+    np.testing.assert_array_equal(volumes, generate(GeneratorSampler(network.eval(), 5, {}), latents, 2))
     # a scan depends on its latent, not on its neighbours in the batch
     np.testing.assert_allclose(volumes[1], generate(loaded, latents[1:2])[0], atol=1e-5)
     assert not np.allclose(volumes[0], volumes[1], atol=1e-3)
@@ -204,7 +211,7 @@ def test_a_saved_generator_gives_the_same_scans(tmp_path, name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_sampling_does_not_depend_on_the_codes_seen_in_training(name):
-    network = build_generator(MODELS[name], 16, 2, 5)
+    network = build_generator(SPECS[name], 16, 2, 5)
     for _ in range(50):
         network(30 * torch.randn(4, 5))  # as long as an encoder's codes may be
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
@@ -238,11 +245,27 @@ def test_a_latent_follows_from_its_seed():
     assert abs(drawn.std() - 1) < 0.06
 
 
-def test_models_are_data_that_import_nothing_heavy():
-    code = "import sys, bids_alphagan.models; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def loaded_by(program: str, *names: str) -> list[str]:
+    """Those of the packages that a new Python has loaded after the program."""
+    ask = f"import sys\n{program}\nprint(*sorted({set(names)} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("door", ["models", "segmenters", "evaluation"])
+def test_the_doors_load_nothing_heavy(door):
+    heavy = ("torch", "monai", "nipype", "bids", "ants")
+    assert loaded_by(f"import bids_alphagan.{door}", *heavy) == []
+
+
+ALL_MODULES = """
+import importlib, pkgutil
+from bids_alphagan import models, synthesis, training
+for package in (models, synthesis, training):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+"""
 
 
 def test_training_imports_neither_nipype_nor_pybids():
-    code = "import sys, bids_alphagan.training; sys.exit(bool({'nipype', 'bids'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert loaded_by(ALL_MODULES, "torch", "nipype", "bids", "ants") == ["torch"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from test_preprocess import issues
+from validator import issues
 
 from bids_alphagan.bids.names import ScanName, sidecar
 from bids_alphagan.common.files import read_json, read_tsv

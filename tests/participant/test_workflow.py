@@ -17,13 +17,14 @@ import tiny
 from bids import BIDSLayout
 from nipype.interfaces.base import BaseInterface
 from paths import SHARED
+from validator import issues
 
 from bids_alphagan.bids import raw
 from bids_alphagan.bids.names import TISSUES, ScanName, sidecar
 from bids_alphagan.cli import main as cli
 from bids_alphagan.common.errors import ScanError
 from bids_alphagan.common.files import read_json
-from bids_alphagan.participant import workflow as preprocess
+from bids_alphagan.participant import workflow
 
 NO_MASKS = ("--segmenter", "none", "--preset", "demo", "--skip-bids-validation", "--nprocs", "1")
 REAL = SHARED / "real-bids"
@@ -31,14 +32,6 @@ REAL = SHARED / "real-bids"
 
 def app(*words: object) -> int:
     return cli.main([str(word) for word in words])
-
-
-def issues(folder: Path) -> list[str]:
-    """The errors that the BIDS validator finds."""
-    program = Path(sys.executable).with_name("bids-validator-deno")
-    done = subprocess.run([program, "--json", str(folder)], capture_output=True, text=True)
-    found = json.loads(done.stdout)["issues"]["issues"]
-    return [f"{i['code']} {i.get('location')}" for i in found if i["severity"] == "error"]
 
 
 def oblique(degrees: float) -> np.ndarray:
@@ -334,7 +327,8 @@ def test_a_killed_process_fails_its_scan_and_does_not_hang(tmp_path: Path) -> No
     config = cli.parse([str(word) for word in (data, out, "participant", *NO_MASKS, "--nprocs", "2")])
     victim = Killed("sub00")
     segmenters = dict.fromkeys(labels) | {"00": victim, "04": victim}
-    results = preprocess.run(config, raw.find_scans(config), segmenters)
+    scans = raw.find_scans(config.bids_dir, config.selection)
+    results = workflow.run(workflow.Settings.of(config), scans, segmenters)
     errors = {result.scan.name.subject: result.error for result in results}
     assert "killed" in errors.pop("00")
     # The one that shared the pool may have died with it; the others have a new one.

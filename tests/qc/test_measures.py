@@ -107,7 +107,7 @@ def test_a_brain_in_two_halves_or_of_twice_the_volume_fails(limits: dict) -> Non
     assert any("largest part" in told for told in gate.reasons(measures(image, cut), limits))
     apart = (dseg > 0) | (np.arange(dseg.shape[0]) == 0)[:, None, None]  # a slab beside the brain
     soft = [(dseg == k).astype(float) for k in (1, 2, 3)]
-    m = quality.measure(image, ZOOMS, soft, dseg, dseg, INTENSITY[dseg], found=apart)
+    m = quality.measure(image, ZOOMS, soft, dseg, dseg, INTENSITY[dseg], foreground=apart)
     assert m["largest_component"] == pytest.approx((dseg > 0).sum() / apart.sum())
     twice = {**measures(image, dseg), "brain_volume": 2 * measures(image, dseg)["brain_volume"]}
     assert gate.reasons(twice, limits)[0].startswith("volume of the brain mask is high")

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.segmenters import AntsSegmenter, SpmSegmenter
+from bids_alphagan.segmenters.ants import AntsSegmenter
 from bids_alphagan.segmenters.consistency import check_alike
 from bids_alphagan.segmenters.registration import DEMO
+from bids_alphagan.segmenters.spm import SpmSegmenter
 from bids_alphagan.templates import Template
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from oracles.overlap import dice
 from paths import SHARED
 from scipy import ndimage
-from segmentation import dice
 
-from bids_alphagan.group import warn_of_headers
+from bids_alphagan.bids.prepared import warn_of_orientations
 from bids_alphagan.segmenters.base import read_ras
 from bids_alphagan.segmenters.intensities import refine
 from bids_alphagan.segmenters.pose import Volumes, find_pose, load_template, right_angles, true_size
@@ -170,9 +170,9 @@ def test_intensities_leave_maps_that_fit() -> None:
 
 def test_headers_that_disagree_are_told(caplog: pytest.LogCaptureFixture) -> None:
     records = {f"sub-{n}": {"SourceOrientation": "RAS"} for n in range(4)}
-    warn_of_headers(records)
+    warn_of_orientations(records)
     assert not caplog.records
-    warn_of_headers({**records, "sub-x": {"SourceOrientation": "LAS"}})
+    warn_of_orientations({**records, "sub-x": {"SourceOrientation": "LAS"}})
     (told,) = caplog.messages
     assert "4 scans RAS, 1 scans LAS" in told
     assert "sub-x" in told

@@ -10,9 +10,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-from segmentation import dice
+from oracles.overlap import dice
 
-from bids_alphagan.segmenters import SEGMENTERS, TISSUES, AntsSegmenter, Segmentation, resolve_segmenter
+from bids_alphagan.segmenters import SEGMENTERS, resolve_segmenter
+from bids_alphagan.segmenters.ants import AntsSegmenter
+from bids_alphagan.segmenters.base import TISSUES, Segmentation
+from bids_alphagan.segmenters.options import MaskOptions
 from bids_alphagan.segmenters.registration import Effort
 from bids_alphagan.templates import Template
 
@@ -40,7 +43,8 @@ def test_contract(
     tiny: Segmentation,
 ) -> None:
     """What holds for every entry of SEGMENTERS."""
-    segmenter = pickle.loads(pickle.dumps(resolve_segmenter(name, rat, str(fake_spm), quick=True)))
+    segmenter = resolve_segmenter(name, rat, MaskOptions(quick=True, spm_cmd=str(fake_spm)))
+    segmenter = pickle.loads(pickle.dumps(segmenter))
     assert segmenter.name == name
     assert {"Name", "Version", "Parameters", "Template", "Registration"} <= set(segmenter.describe())
     before = scan.read_bytes()
@@ -126,7 +130,7 @@ def test_oblique_and_shifted_header(rat: Template, scan: Path, truth: np.ndarray
 def test_tissue_apart_from_the_brain_is_measured_and_is_not_in_the_mask(
     rat: Template, scan: Path, fake_spm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    segmenter = resolve_segmenter("spm", rat, str(fake_spm), quick=True)
+    segmenter = resolve_segmenter("spm", rat, MaskOptions(quick=True, spm_cmd=str(fake_spm)))
     sound = run(segmenter, scan, tmp_path)
     monkeypatch.setenv("FAKE_SPM", "loose")
     loose = run(segmenter, scan, tmp_path)

@@ -9,7 +9,8 @@ import fake_spm as fake
 import nibabel as nib
 import numpy as np
 import pytest
-from segmentation import dice
+from oracles.overlap import dice
+from validator import issues
 
 from bids_alphagan.bids.derivatives import forget
 from bids_alphagan.bids.names import ScanName
@@ -18,20 +19,22 @@ from bids_alphagan.cli import main as cli
 from bids_alphagan.common.errors import ScanError
 from bids_alphagan.common.files import read_json
 from bids_alphagan.common.volume import voxels
-from bids_alphagan.group import masks_by
-from bids_alphagan.participant.workflow import scan_workflow
-from bids_alphagan.segmenters import TISSUES, Segmentation, SpmSegmenter, resolve_segmenter
+from bids_alphagan.participant.workflow import Settings, scan_workflow
+from bids_alphagan.segmenters import resolve_segmenter
+from bids_alphagan.segmenters.base import TISSUES, Segmentation
 from bids_alphagan.segmenters.folders import private_folder
+from bids_alphagan.segmenters.options import MaskOptions
 from bids_alphagan.segmenters.registration import Registration, write_transform
 from bids_alphagan.segmenters.spm import (
     BRAIN,
     PARAMETERS,
+    SpmSegmenter,
     template_tpm,
     tissue_probability_map,
     together,
     with_mixtures,
 )
-from bids_alphagan.templates import Template
+from bids_alphagan.templates import Template, find_template
 
 ODD = "a b'c,1%d[ü]"
 
@@ -56,7 +59,7 @@ def test_spm_gets_a_head_of_human_size_and_a_map_that_fits(
     rat: Template, scan: Path, fake_spm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
-    made = run(resolve_segmenter("spm", rat, str(fake_spm)), scan, tmp_path / "scratch")
+    made = run(resolve_segmenter("spm", rat, MaskOptions(spm_cmd=str(fake_spm))), scan, tmp_path / "scratch")
     given, own = nib.load(tmp_path / "seen" / "scan.nii"), nib.load(scan)
     scale = np.linalg.norm(given.affine[:3, :3], axis=0) / np.linalg.norm(own.affine[:3, :3], axis=0)
     np.testing.assert_allclose(scale, scale[0], rtol=1e-4)
@@ -87,7 +90,11 @@ class TestPrivateFolder:
         source.chmod(0o444)
         monkeypatch.setenv("SEEN", str(seen))
         monkeypatch.delenv("HOME", raising=False)
-        made = run(resolve_segmenter("spm", rat, str(fake_spm), threads=3), source, odd / "scratch")
+        made = run(
+            resolve_segmenter("spm", rat, MaskOptions(threads=3, spm_cmd=str(fake_spm))),
+            source,
+            odd / "scratch",
+        )
         assert made.brain.any()
         assert source.read_bytes() == scan.read_bytes()
         assert list((odd / "scratch").iterdir()) == []
@@ -120,7 +127,7 @@ class TestPrivateFolder:
     ) -> None:
         monkeypatch.setenv("FAKE_SPM", "error")
         with pytest.raises(ScanError):
-            run(resolve_segmenter("spm", rat, str(fake_spm)), scan, tmp_path / "scratch")
+            run(resolve_segmenter("spm", rat, MaskOptions(spm_cmd=str(fake_spm))), scan, tmp_path / "scratch")
         assert list((tmp_path / "scratch").iterdir()) == []
 
 
@@ -152,7 +159,7 @@ def test_failure_is_one_clear_line(
 ) -> None:
     monkeypatch.setenv("FAKE_SPM", mode)
     with pytest.raises(ScanError, match=FAILURES[mode]) as error:
-        run(resolve_segmenter("spm", rat, str(fake_spm)), scan, tmp_path / "scratch")
+        run(resolve_segmenter("spm", rat, MaskOptions(spm_cmd=str(fake_spm))), scan, tmp_path / "scratch")
     assert str(error.value).startswith(f"{scan}: SPM")
     assert "\n" not in str(error.value)
 
@@ -167,7 +174,7 @@ def test_spm_is_stopped_at_its_time_limit_with_its_children(
 ) -> None:
     monkeypatch.setenv("FAKE_SPM", "hang")
     monkeypatch.setenv("PID_FILE", str(tmp_path / "pid"))
-    segmenter = resolve_segmenter("spm", rat, str(fake_spm), spm_time_limit=0.04)
+    segmenter = resolve_segmenter("spm", rat, MaskOptions(spm_cmd=str(fake_spm), spm_time_limit=0.04))
     with pytest.raises(ScanError, match=r"stopped after 0.04 minutes \(--spm-time-limit\).*: Thinking"):
         run(segmenter, scan, tmp_path / "scratch")
     assert fake.is_gone((tmp_path / "pid").read_text())
@@ -187,7 +194,7 @@ def test_bias_corrected_is_spm_s_own_else_n4_s(
 ) -> None:
     image = nib.load(scan)
     data = np.asarray(image.dataobj)[..., 0]
-    segmenter = resolve_segmenter("spm", rat, str(fake_spm))
+    segmenter = resolve_segmenter("spm", rat, MaskOptions(spm_cmd=str(fake_spm)))
     made = run(segmenter, scan, tmp_path / "scratch")
     shading = np.linspace(2, 1, data.shape[0])[:, None, None]  # the fake's, in the order that it was given
     np.testing.assert_allclose(made.corrected, data / shading, rtol=1e-3, atol=1e-3)
@@ -203,10 +210,10 @@ def test_memory_and_time_limit_reach_the_scheduler(
 ) -> None:
     limit = ("--spm-cmd", str(fake_spm), "--spm-time-limit", "7", "--template", str(rat.t2w.parent))
     config = cli.parse([str(heads), str(tmp_path / "out"), "participant", *limit])
-    segmenter = masks_by(config)[1]
+    segmenter = resolve_segmenter(config.segmenter, find_template(config.template), config.mask_options)
     assert segmenter.time_limit == 7 * 60
-    scans = find_scans(config)
-    node = scan_workflow(config, scans[0], segmenter).get_node("segment")
+    scans = find_scans(config.bids_dir, config.selection)
+    node = scan_workflow(Settings.of(config), scans[0], segmenter).get_node("segment")
     assert node.mem_gb == segmenter.memory_gb(voxels(scans[0].path))
     assert segmenter.memory_gb(2 * 10**6) > 2 > segmenter.memory_gb(10**5)
     assert node.n_procs == 1
@@ -266,7 +273,7 @@ def test_bias_corrected_files(
     assert facts["Sources"] == [f"bids::sub-01/func/{reference_name(name)}"]
     assert "SPM" in facts["BiasCorrection"]
     assert facts["RepetitionTime"] == pytest.approx(float(raw.header["pixdim"][4]))
-    assert validator_errors(tmp_path / "out") == []
+    assert issues(tmp_path / "out") == []
     monkeypatch.setenv("FAKE_ONCE", str(tmp_path / "failed"))  # SPM would fail, but is not needed for this
     assert cli.main(words) == 0
     assert written() == []
@@ -278,12 +285,6 @@ def test_bias_corrected_files(
 
 def reference_name(name: str) -> str:
     return name.replace("biascorrected", "reference") + ".nii.gz"
-
-
-def validator_errors(folder: Path) -> list[str]:
-    from test_preprocess import issues
-
-    return issues(folder)
 
 
 def test_tissue_probability_map_is_built_once_for_a_content_and_a_resolution(
@@ -356,7 +357,7 @@ def test_mixtures_are_divided_as_the_registration_expects() -> None:
 @pytest.mark.slow
 def test_real_spm(rat: Template, scan: Path, truth: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / ODD).mkdir()
-    made = run(resolve_segmenter("spm", rat), scan, tmp_path / ODD)
+    made = run(resolve_segmenter("spm", rat, MaskOptions()), scan, tmp_path / ODD)
     assert dice(made.brain, truth > 0) > 0.85
     assert dice(made.dseg == 1, truth == 1) > 0.75
     assert made.provenance["BiasCorrection"].startswith("SPM")

@@ -13,8 +13,10 @@ import fake_spm as fake
 import pytest
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.segmenters import AntsSegmenter, resolve_segmenter
+from bids_alphagan.segmenters import resolve_segmenter
 from bids_alphagan.segmenters import spm_program as program
+from bids_alphagan.segmenters.ants import AntsSegmenter
+from bids_alphagan.segmenters.options import MaskOptions
 from bids_alphagan.segmenters.spm_program import call, find_spm, spm_banner, spm_version
 from bids_alphagan.templates import Template
 
@@ -93,10 +95,10 @@ def test_an_spm_home_that_is_not_there_is_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("SPM_HOME", str(tmp_path / "none"))
-    assert isinstance(resolve_segmenter("auto", rat), AntsSegmenter)
+    assert isinstance(resolve_segmenter("auto", rat, MaskOptions()), AntsSegmenter)
     assert f"SPM_HOME={tmp_path / 'none'} is not there" in caplog.text
     with pytest.raises(UserError, match="none is not there"):
-        resolve_segmenter("spm", rat)
+        resolve_segmenter("spm", rat, MaskOptions())
 
 
 def test_100_mb_of_output_take_no_memory(
@@ -225,15 +227,15 @@ class TestFindingSpm:
     def test_nothing_found(self, rat: Template, caplog: pytest.LogCaptureFixture) -> None:
         assert find_spm() is None
         with pytest.raises(UserError, match="SPM was not found"):
-            resolve_segmenter("spm", rat)
-        segmenter = resolve_segmenter("auto", rat)
+            resolve_segmenter("spm", rat, MaskOptions())
+        segmenter = resolve_segmenter("auto", rat, MaskOptions())
         assert segmenter.name == "ants"
         assert "SPM was not found" in caplog.text
         assert "SPM was not found" in segmenter.describe()["Note"]
 
     def test_wrong_command(self, rat: Template) -> None:
         with pytest.raises(UserError, match="--spm-cmd: /no/spm is not a program"):
-            resolve_segmenter("auto", rat, "/no/spm")
+            resolve_segmenter("auto", rat, MaskOptions(spm_cmd="/no/spm"))
         with pytest.raises(UserError, match="does not run"):
             spm_version(("/bin/false", "script"))
 
@@ -271,7 +273,7 @@ class TestFindingSpm:
 
     def test_unknown_name(self, rat: Template) -> None:
         with pytest.raises(UserError, match="Known are auto, none, spm, ants"):
-            resolve_segmenter("fsl", rat)
+            resolve_segmenter("fsl", rat, MaskOptions())
 
 
 real = pytest.mark.skipif(

@@ -16,12 +16,14 @@ import tiny
 import torch
 from phantoms import phantom
 from slurm_cluster import wait_for
-from test_preprocess import issues
 from training_runs import leaves
+from validator import issues
 
-from bids_alphagan.models import MODELS
-from bids_alphagan.training import TrainSettings, phases
+from bids_alphagan.common.process.threads import use_threads
+from bids_alphagan.models import load_model
 from bids_alphagan.training.data import Batches
+from bids_alphagan.training.phases import initial_networks, iteration
+from bids_alphagan.training.settings import TrainSettings
 
 pytestmark = pytest.mark.slurm
 BROKEN = "03"
@@ -53,14 +55,14 @@ def rats(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def iterations() -> int:
     """How many take `TRAINING` seconds of a core's time: never less by the clock, however busy others are."""
-    spec, settings = MODELS["sigmarat2"], TrainSettings(batch_size=2, channels=2, latent=4)
-    torch.set_num_threads(1)
-    networks = phases.initial_networks(spec, settings, 32)
-    optimisers = phases.new_optimisers(networks, spec, settings)
+    model, settings = load_model("sigmarat2"), TrainSettings(batch_size=2, channels=2, latent=4)
+    use_threads(1)
+    networks = initial_networks(model, settings, 32)
+    optimisers = model.optimisers(networks, settings)
     batches = Batches(torch.rand(4, 1, 32, 32, 32) * 2 - 1, 2, seed=0)
     began, step = time.process_time(), 0
     while time.process_time() < began + 5:
-        phases.iteration(networks, optimisers, batches, spec, settings, step)
+        iteration(networks, optimisers, batches, model, settings, step)
         step += 1
     return int(TRAINING * step / (time.process_time() - began))
 
@@ -142,10 +144,10 @@ def test_a_cancelled_training_goes_on_when_it_is_submitted_again(rats: Path) -> 
     assert cancelled["JobState"] == "CANCELLED"
     assert int(cancelled["Restarts"]) == 0
     until = time.monotonic() + 30
-    while not (found := re.search(r"iteration (\d+) by SIGTERM", log_of(out, "train", jobs["train"]))):
+    while not (match := re.search(r"iteration (\d+) by SIGTERM", log_of(out, "train", jobs["train"]))):
         assert time.monotonic() < until, log_of(out, "train", jobs["train"])
         time.sleep(0.5)
-    stopped = int(found[1])
+    stopped = int(match[1])
     assert stopped > 0
 
     done = subprocess.run([out / "code/slurm/submit.sh", "train"], capture_output=True, text=True, check=True)

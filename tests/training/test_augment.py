@@ -5,17 +5,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from torch.nn import functional as F
+from training_runs import TINY, VOLUMES
 
-from bids_alphagan.models import MODELS
-from bids_alphagan.training import TrainSettings
-from bids_alphagan.training import augment as data
-from bids_alphagan.training.augment import AUGMENTATIONS, NUMBERS, PROBABILITY, augment, random_source
-from bids_alphagan.training.data import Batches
+from bids_alphagan.models import MODELS, load_model
+from bids_alphagan.models.alphagan.model import AlphaGan
+from bids_alphagan.models.alphagan.spec import SPECS
+from bids_alphagan.training.augment import (
+    AUGMENTATIONS,
+    NUMBERS,
+    PROBABILITY,
+    ROTATION,
+    TRANSLATION,
+    TRANSLATION_GRID,
+    augment,
+)
+from bids_alphagan.training.data import Batches, random_source
 from bids_alphagan.training.phases import initial_networks, iteration
-
-VOLUMES = np.random.default_rng(0).uniform(-1, 1, (3, 1, 16, 16, 16)).astype(np.float32)
-TINY = TrainSettings(iterations=3, batch_size=2, channels=2, latent=5, log_every=1, checkpoint_every=3)
 
 
 def numbers(seed: int) -> np.ndarray:
@@ -49,7 +56,7 @@ def test_each_augmentation_acts_keeps_its_input_and_fills_with_no_signal(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_augmented_scans_stay_in_range_and_follow_from_the_source(name):
     batch = block().expand(200, -1, -1, -1, -1)
-    names = MODELS[name].augmentations
+    names = load_model(name).augmentations
     result = augment(batch, names, random_source(1, 2))
     assert result.min() >= -1
     assert result.max() <= 1 + 1e-6
@@ -105,14 +112,26 @@ def test_rotation_is_rigid_and_at_most_three_degrees_on_each_axis():
         assert 0.035 < np.abs(angles).max() < 0.058
 
 
-def test_sampling_positions_are_those_of_torch():
-    source = np.random.default_rng(3)
-    matrix, shift = source.normal(size=(2, 3, 3)), source.normal(size=(2, 3))
+def rotation(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    angles = (2 * numbers - 1) * ROTATION * (1, -1, 1)  # the second is from z to x
+    return Rotation.from_euler("xyz", angles).as_matrix(), np.zeros((len(numbers), 3))
+
+
+def translation(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    shift = (2 * numbers - 1) * np.array(TRANSLATION) / (TRANSLATION_GRID / 2)
+    return np.tile(np.eye(3), (len(numbers), 1, 1)), shift
+
+
+@pytest.mark.parametrize(("name", "pose"), [("rotate", rotation), ("translate", translation)])
+def test_sampling_positions_are_those_of_torch(name, pose):
+    function, _ = AUGMENTATIONS[name]
+    drawn = np.random.default_rng(3).random((2, NUMBERS))
+    matrix, shift = pose(drawn)
     volumes = torch.as_tensor(VOLUMES[:2])
     theta = np.concatenate([matrix[:, ::-1, ::-1], shift[:, ::-1, None]], axis=2)
     grid = F.affine_grid(torch.tensor(theta, dtype=torch.float32), [2, 1, 16, 16, 16], align_corners=False)
     expected = F.grid_sample(volumes + 1, grid, align_corners=False) - 1
-    torch.testing.assert_close(data._warp(volumes, matrix, shift, "bilinear"), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(function(volumes, drawn), expected, rtol=0, atol=1e-5)
 
 
 def test_zoom_enlarges_by_up_to_a_tenth():
@@ -154,12 +173,12 @@ def test_bf16_passes_leave_the_augmentation_in_full_precision(monkeypatch):
         return seen[-1]
 
     monkeypatch.setattr("bids_alphagan.training.phases.augment", keep)
-    spec = replace(MODELS["sigmarat2"], augmentations=("zoom", "translate") * 20)
+    model = AlphaGan(replace(SPECS["sigmarat2"], augmentations=("zoom", "translate") * 20))
     for precision in ("fp32", "bf16"):
         chosen = replace(TINY, precision=precision)
-        networks = initial_networks(spec, chosen, 16)
-        optimisers = {key: torch.optim.SGD(network.parameters()) for key, network in vars(networks).items()}
-        iteration(networks, optimisers, Batches(VOLUMES, 2, seed=0), spec, chosen, step=0)
+        networks = initial_networks(model, chosen, 16)
+        optimisers = {key: torch.optim.SGD(network.parameters()) for key, network in networks.items()}
+        iteration(networks, optimisers, Batches(VOLUMES, 2, seed=0), model, chosen, step=0)
     full, half = seen[:2], seen[2:]
     assert all(torch.equal(left, right) for left, right in zip(full, half, strict=True))
     assert not torch.equal(full[0], Batches(VOLUMES, 2, seed=0)[0])

@@ -12,8 +12,8 @@ import pytest
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.volume import read_cube
 from bids_alphagan.training import cache
-from bids_alphagan.training.augment import data_hash
 from bids_alphagan.training.cache import KEPT, prepared
+from bids_alphagan.training.data import data_hash
 
 
 def scan(path: Path, seed: int, shape: tuple[int, ...] = (16, 16, 16)) -> Path:
@@ -51,9 +51,9 @@ def expected(scans: list[Path]) -> np.ndarray:
 
 def check(scans: list[Path], folder: Path) -> None:
     volumes = prepared(scans, folder)
-    np.testing.assert_array_equal(volumes, expected(scans))
-    assert volumes.dtype == np.float32
-    assert data_hash(volumes) == data_hash(expected(scans))
+    np.testing.assert_array_equal(volumes.array, expected(scans))
+    assert volumes.array.dtype == np.float32
+    assert volumes.sha256 == data_hash(volumes.array) == data_hash(expected(scans))
 
 
 def test_scans_are_read_once_and_mapped_ever_after(scans, folder, read):
@@ -63,14 +63,14 @@ def test_scans_are_read_once_and_mapped_ever_after(scans, folder, read):
     check(scans, folder)
     assert not read
     volumes = prepared(scans, folder)
-    assert isinstance(volumes, np.memmap)
-    assert not volumes.flags.writeable
+    assert isinstance(volumes.array, np.memmap)
+    assert not volumes.array.flags.writeable
     assert [path.suffix for path in folder.iterdir()] == [".npy"]
 
 
 def test_series_of_one_volume_are_scans(tmp_path, folder):
     path = scan(tmp_path / "series.nii.gz", 0, (16, 16, 16, 1))
-    assert prepared([path], folder).shape == (1, 1, 16, 16, 16)
+    assert prepared([path], folder).array.shape == (1, 1, 16, 16, 16)
 
 
 def test_a_scan_prepared_again_is_read_again(scans, folder, read):
@@ -83,11 +83,14 @@ def test_a_scan_prepared_again_is_read_again(scans, folder, read):
 
 def test_a_change_that_size_and_time_do_not_tell_is_seen(tmp_path, folder):
     path = scan(tmp_path / "flat.nii", 0)  # not compressed: all have one size
-    before, facts = prepared([path], folder).copy(), path.stat()
+    before, facts = prepared([path], folder), path.stat()
+    values = before.array.copy()
     scan(path, 1)
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     assert path.stat().st_size == facts.st_size
-    assert not np.array_equal(prepared([path], folder), before)
+    after = prepared([path], folder)
+    assert not np.array_equal(after.array, values)
+    assert after.sha256 != before.sha256
 
 
 def test_other_scans_and_another_order_are_another_set(scans, folder):
@@ -121,7 +124,7 @@ def test_a_set_that_is_removed_stays_with_those_who_use_it(scans, folder):
     volumes = prepared(scans, folder)
     for path in folder.iterdir():
         path.unlink()
-    np.testing.assert_array_equal(volumes, expected(scans))
+    np.testing.assert_array_equal(volumes.array, expected(scans))
 
 
 def damage(path: Path, how: str) -> None:
@@ -200,7 +203,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(scans, folder):
     code = """if True:
         import resource, signal, sys
         from pathlib import Path
-        from bids_alphagan.training import prepared
+        from bids_alphagan.training.cache import prepared
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         prepared([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]))
@@ -217,11 +220,11 @@ def test_processes_that_make_it_at_once_all_get_the_same(scans, folder):
     code = """if True:
         import sys
         from pathlib import Path
-        from bids_alphagan.training import prepared
+        from bids_alphagan.training.cache import prepared
         from bids_alphagan.training.data import data_hash
         print("ready", flush=True)
         sys.stdin.read(1)
-        print(data_hash(prepared([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]))))
+        print(data_hash(prepared([Path(name) for name in sys.argv[2:]], Path(sys.argv[1])).array))
     """
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen([sys.executable, "-c", code, folder, *scans], **pipe) for _ in range(3)]

@@ -1,26 +1,27 @@
 """What the networks see: the order of the scans, and how batches reach the device."""
 
 import hashlib
+import queue
 import subprocess
 import sys
+import threading
 from contextlib import nullcontext
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from training_runs import TINY, VOLUMES, settings
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.models import MODELS
-from bids_alphagan.training import TrainSettings, train
-from bids_alphagan.training import augment as data
-from bids_alphagan.training.augment import AUGMENTATIONS, augment, batch_indices, data_hash, random_source
-from bids_alphagan.training.data import Batches, fits
+from bids_alphagan.models import MODELS, load_model
+from bids_alphagan.training import augment as augmentation
+from bids_alphagan.training.augment import AUGMENTATIONS, augment
+from bids_alphagan.training.data import Batches, batch_indices, data_hash, fits, random_source
+from bids_alphagan.training.loop import train
 from bids_alphagan.training.phases import initial_networks, iteration
 
-VOLUMES = np.random.default_rng(0).uniform(-1, 1, (3, 1, 16, 16, 16)).astype(np.float32)
-TINY = TrainSettings(iterations=3, batch_size=2, channels=2, latent=5, log_every=1, checkpoint_every=3)
+MODEL = load_model("sigmarat2")
 
 
 # Batches
@@ -62,12 +63,31 @@ def test_batches_are_the_same_gathered_ahead_and_on_the_device(n, batch_size):
 
 
 def test_the_next_batch_is_gathered_while_this_one_is_used():
-    batches = Batches(VOLUMES, 2, seed=4)
+    read: queue.Queue[tuple[int, str]] = queue.Queue()
+
+    class Disk:
+        """Volumes that note which are read, and in which thread."""
+
+        shape = VOLUMES.shape
+
+        def __len__(self) -> int:
+            return len(VOLUMES)
+
+        def __getitem__(self, index: int) -> np.ndarray:
+            read.put((index, threading.current_thread().name))
+            return VOLUMES[index]
+
+    def expected(number: int) -> list[int]:
+        return batch_indices(len(VOLUMES), 2, 4, number).tolist()
+
+    batches = Batches(Disk(), 2, seed=4)
     batches[5]
-    number, ahead = batches._ahead
-    expected = ahead.result(timeout=10)
-    assert number == 6
-    assert batches[6] is expected
+    reads = [read.get(timeout=10) for _ in range(4)]  # nobody has asked for the last two yet
+    assert [index for index, _ in reads] == expected(5) + expected(6)
+    here = threading.current_thread().name
+    assert [name == here for _, name in reads] == [True, True, False, False]
+    np.testing.assert_array_equal(batches[6], VOLUMES[expected(6)])
+    assert [read.get(timeout=10)[0] for _ in range(2)] == expected(7)
 
 
 def test_a_batch_is_not_changed_by_what_comes_after_it():
@@ -94,9 +114,9 @@ def test_training_does_not_depend_on_where_the_scans_lie(tmp_path, monkeypatch, 
     monkeypatch.setattr("bids_alphagan.training.data.fits", lambda volumes, device: resident)
     np.save(tmp_path / "scans.npy", VOLUMES)
     mapped = np.load(tmp_path / "scans.npy", mmap_mode="r")
-    train(mapped, MODELS["sigmarat2"], TINY, tmp_path / "mapped")
+    train(mapped, MODEL, TINY, tmp_path / "mapped")
     monkeypatch.undo()
-    train(VOLUMES, MODELS["sigmarat2"], TINY, tmp_path / "plain")
+    train(VOLUMES, MODEL, TINY, tmp_path / "plain")
     for name in ("losses.tsv", "generator.safetensors", "config.json"):
         assert (tmp_path / "mapped" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
 
@@ -104,7 +124,7 @@ def test_training_does_not_depend_on_where_the_scans_lie(tmp_path, monkeypatch, 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_any_number_of_scans_trains(tmp_path, n):
     volumes = np.random.default_rng(1).uniform(-1, 1, (n, 1, 16, 16, 16)).astype(np.float32)
-    assert train(volumes, MODELS["sigmarat2"], replace(TINY, batch_size=3), tmp_path).step == 3
+    assert train(volumes, MODEL, settings(iterations=3, batch_size=3), tmp_path).step == 3
 
 
 @pytest.mark.parametrize(
@@ -118,7 +138,7 @@ def test_any_number_of_scans_trains(tmp_path, n):
 )
 def test_no_scans_or_no_cubes_are_an_error_before_anything_is_written(tmp_path, shape, message):
     with pytest.raises(UserError, match=message):
-        train(np.zeros(shape, np.float32), MODELS["sigmarat2"], TINY, tmp_path / "new")
+        train(np.zeros(shape, np.float32), MODEL, TINY, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -126,12 +146,13 @@ LARGE = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from bids_alphagan.models import MODELS
-from bids_alphagan.training import TrainSettings, train
+from bids_alphagan.models import load_model
+from bids_alphagan.training.loop import train
+from bids_alphagan.training.settings import TrainSettings
 scans = np.lib.format.open_memmap(Path(sys.argv[1], "scans.npy"), "r")
 settings = TrainSettings(iterations=2, batch_size=2, channels=2, latent=5)
 def go(volumes, name):
-    train(volumes, MODELS["sigmarat2"], settings, Path(sys.argv[1], name))
+    train(volumes, load_model("sigmarat2"), settings, Path(sys.argv[1], name))
 go(scans[:4], "first")  # what torch and its threads need
 status = Path("/proc/self/status").read_text()
 (used,) = [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData")]
@@ -160,7 +181,7 @@ def test_scans_larger_than_the_memory_train(tmp_path):
 
 class NeverWaits(TorchDispatchMode):
     """Fails where the host would wait for the device "meta", which has no values to wait for: torch itself
-    refuses to read them, and a copy to it that is not told otherwise waits on a GPU.
+    refuses to read them, and a plain copy to it would wait on a GPU.
     """
 
     copies = 0
@@ -180,20 +201,20 @@ class NeverWaits(TorchDispatchMode):
 def device(monkeypatch):
     """A device without values, on which neither autocast nor random numbers are implemented."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    monkeypatch.setattr(data, "_normal", lambda like, number: torch.empty_like(like))
+    monkeypatch.setattr(augmentation, "_normal", lambda like, number: torch.empty_like(like))
     return torch.device("meta")
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_an_iteration_never_waits_for_the_device(device, monkeypatch, name):
     certain = {key: (function, 1.0) for key, (function, _) in AUGMENTATIONS.items()}
-    monkeypatch.setattr(data, "AUGMENTATIONS", certain)
-    spec = MODELS[name]
-    networks = initial_networks(spec, TINY, 16).to(device)
-    optimisers = {key: torch.optim.SGD(network.parameters()) for key, network in vars(networks).items()}
+    monkeypatch.setattr(augmentation, "AUGMENTATIONS", certain)
+    model = load_model(name)
+    networks = {key: network.to(device) for key, network in initial_networks(model, TINY, 16).items()}
+    optimisers = {key: torch.optim.SGD(network.parameters()) for key, network in networks.items()}
     batches = Batches(VOLUMES, 2, seed=0, device=device)
     with NeverWaits() as mode:
-        terms = iteration(networks, optimisers, batches, spec, TINY, step=0)
+        terms = iteration(networks, optimisers, batches, model, TINY, step=0)
     assert all(term.device == device for term in terms.values())
     assert mode.copies >= 2 + 3 + 3  # batches, codes, mixes
 

@@ -19,16 +19,18 @@ from safetensors.torch import load_file
 from bids_alphagan.cli import main as cli
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.files import read_json, read_tsv, write_json
-from bids_alphagan.common.process.lock import alone_in
-from bids_alphagan.models import MODELS, variant
-from bids_alphagan.models.alphagan.networks import build_networks
-from bids_alphagan.training import Interrupted, TrainSettings, checkpoint, distributed, loop, train
+from bids_alphagan.common.process.interrupt import Interrupted
+from bids_alphagan.common.process.lock import lock
+from bids_alphagan.models import load_model
+from bids_alphagan.training import checkpoint, distributed, loop
 from bids_alphagan.training.launch import launch
-from bids_alphagan.training.phases import iteration
+from bids_alphagan.training.loop import train
+from bids_alphagan.training.phases import initial_networks, iteration
+from bids_alphagan.training.settings import TrainSettings
 
 VOLUMES = np.random.default_rng(0).uniform(-1, 1, (5, 1, 16, 16, 16)).astype(np.float32)
 STEPS = 2
-RUNS = {  # name: model, variant, whether slopes and layers are torch's own
+RUNS = {  # name: model, variant, whether input gradients and layers are torch's own
     "adni": ("adni", "paper", False),
     "adni-plain": ("adni", "paper", True),
     "sigmarat1": ("sigmarat1", "paper", False),
@@ -44,13 +46,10 @@ def settings(**changes: object) -> TrainSettings:
     return TrainSettings(**({"iterations": STEPS} | tiny | changes))  # type: ignore[arg-type]
 
 
-RUNS["resumed"] = ("sigmarat1", "paper", None)
-
-
 def run(folder: Path, name: str, **changes: object) -> None:
     model, which, plain = RUNS[name]
     changes |= {"speedups": ()} if plain else {}
-    train(VOLUMES, variant(MODELS[model], which), settings(**changes), folder / name)
+    train(VOLUMES, load_model(model, which), settings(**changes), folder / name)
 
 
 def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
@@ -58,16 +57,16 @@ def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
     return {name: tensor.double().clone() for name, tensor in load_file(path).items()}
 
 
-def assert_same_step(one: Path, several: Path, model: str) -> None:
+def assert_same_step(alone: Path, shared: Path, model: str) -> None:
     """What one iteration makes of networks and optimisers, of which Adam's averages are the gradients.
 
-    Weights are compared where their gradient is above rounding (test_released.told_from_noise says why).
+    Weights are compared where their gradient is above rounding (test_released.above_rounding says why).
     """
-    left, right = state(one, 1), state(several, 1)
+    left, right = state(alone, 1), state(shared, 1)
     assert left.keys() == right.keys()
     difference = {name: (left[name] - right[name]).abs() for name in left}
-    told = everything = 0
-    for network, module in vars(build_networks(MODELS[model], 16, 2, 5)).items():
+    compared = everything = 0
+    for network, module in initial_networks(load_model(model), settings(), 16).items():
         averages = [f"optimiser.{network}.{index}.exp_avg" for index, _ in enumerate(module.parameters())]
         largest = max(left[name].abs().max() for name in averages)
         for average, (name, _) in zip(averages, module.named_parameters(), strict=True):
@@ -75,30 +74,30 @@ def assert_same_step(one: Path, several: Path, model: str) -> None:
             assert difference[average + "_sq"].max() < 1e-5 * largest**2, average
             sound = left[average].abs() > 1e-5 * largest
             assert (difference[f"network.{network}.{name}"] * sound).max() < 1e-5, f"{network} {name}"
-            told, everything = told + sound.sum(), everything + sound.numel()
+            compared, everything = compared + sound.sum(), everything + sound.numel()
         for name, _ in module.named_buffers():
             buffer = f"network.{network}.{name}"
             # a bias before a normalisation moves by noise, and the running mean with it
             noise = settings().learning_rate if name.endswith("running_mean") else 0
             assert difference[buffer].max() < 1e-5 * left[buffer].abs().max() + noise, buffer
-    assert told > 0.8 * everything
+    assert compared > 0.8 * everything
 
 
-def assert_same_run(one: Path, several: Path, step: int = STEPS) -> None:
+def assert_same_run(alone: Path, shared: Path, step: int = STEPS) -> None:
     """Losses and gradients so far: the noise of the weights above reaches them from the second step on."""
-    rows, others = read_tsv(one / "losses.tsv"), read_tsv(several / "losses.tsv")
+    rows, others = read_tsv(alone / "losses.tsv"), read_tsv(shared / "losses.tsv")
     assert len(rows) == len(others) == step
     for row, other in zip(rows, others, strict=True):
         losses = {name: float(value) for name, value in row.items()}
         assert losses == pytest.approx({n: float(value) for n, value in other.items()}, rel=1e-3, abs=1e-3)
-    left, right = state(one, step), state(several, step)
+    left, right = state(alone, step), state(shared, step)
     for name in (name for name in left if name.endswith("exp_avg")):
         average = left[name]
         assert (average - right[name]).abs().max() < 1e-3 * average.abs().max() + 1e-4, name
 
 
-def watched(place: Path, function: Callable[..., None], *arguments: object) -> None:
-    """Call the function; note in place/RANK.json which paths below `place` Python writes or changes."""
+def watched(folder: Path, function: Callable[..., None], *arguments: object) -> None:
+    """Call the function; note in folder/RANK.json which paths below `folder` Python writes or changes."""
     changed: set[str] = set()
 
     def watch(event: str, facts: tuple[object, ...]) -> None:
@@ -108,54 +107,54 @@ def watched(place: Path, function: Callable[..., None], *arguments: object) -> N
 
     sys.addaudithook(watch)
     function(*arguments)
-    below = sorted(name for name in changed if name.startswith(str(place)))
-    write_json(place / f"{torch.distributed.get_rank()}.json", below)
+    below = sorted(name for name in changed if name.startswith(str(folder)))
+    write_json(folder / f"{torch.distributed.get_rank()}.json", below)
 
 
-def all_runs(place: Path) -> None:
+def all_runs(folder: Path) -> None:
     for name in RUNS:
-        run(place, name)
+        run(folder, name)
 
 
 @pytest.fixture(scope="module")
-def teams(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes make of all runs, and of one that one process began."""
-    place = tmp_path_factory.mktemp("two")
-    run(place, "resumed", iterations=1)
-    launch(2, "cpu", watched, place, all_runs, place)
-    return place
+    folder = tmp_path_factory.mktemp("two")
+    run(folder, "resumed", iterations=1)
+    launch(2, "cpu", watched, folder, all_runs, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def ones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process makes of them."""
-    place = tmp_path_factory.mktemp("one")
-    all_runs(place)
-    return place
+    folder = tmp_path_factory.mktemp("one")
+    all_runs(folder)
+    return folder
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_two_devices_with_half_the_batch_each_equal_one_device(ones, teams, name):
-    assert_same_step(ones / name, teams / name, RUNS[name][0])
-    assert_same_run(ones / name, teams / name)
-    assert read_json(ones / name / "config.json") == read_json(teams / name / "config.json")
+def test_two_devices_with_half_the_batch_each_equal_one_device(alone, shared, name):
+    assert_same_step(alone / name, shared / name, RUNS[name][0])
+    assert_same_run(alone / name, shared / name)
+    assert read_json(alone / name / "config.json") == read_json(shared / name / "config.json")
 
 
-def test_a_run_goes_on_with_another_number_of_devices(ones, teams, caplog):
-    assert_same_run(ones / "resumed", teams / "resumed")
+def test_a_run_goes_on_with_another_number_of_devices(alone, shared, caplog):
+    assert_same_run(alone / "resumed", shared / "resumed")
     with caplog.at_level("INFO"):
-        for place in (ones, teams):
-            run(place, "resumed", iterations=STEPS + 1)
+        for folder in (alone, shared):
+            run(folder, "resumed", iterations=STEPS + 1)
     assert caplog.text.count(f"from its checkpoint at iteration {STEPS}") == 2
-    assert_same_run(ones / "resumed", teams / "resumed", STEPS + 1)
+    assert_same_run(alone / "resumed", shared / "resumed", STEPS + 1)
 
 
-def test_the_leader_alone_writes(ones, teams):
-    files = [{p.name.split(".")[0] for p in (place / "resumed").rglob("*")} for place in (ones, teams)]
+def test_rank_0_alone_writes(alone, shared):
+    files = [{p.name.split(".")[0] for p in (folder / "resumed").rglob("*")} for folder in (alone, shared)]
     # samples of the end are kept, and that run first ended after one iteration
     assert files[0] | {"step-000001"} == files[1]
-    assert any("checkpoints" in path for path in read_json(teams / "0.json"))
-    assert read_json(teams / "1.json") == []
+    assert any("checkpoints" in path for path in read_json(shared / "0.json"))
+    assert read_json(shared / "1.json") == []
 
 
 # When it ends early
@@ -170,7 +169,7 @@ def ends(folder: Path, model: str, rank: int, number: signal.Signals) -> None:
         return iteration(*arguments)
 
     loop.iteration = signalled
-    train(VOLUMES, MODELS[model], settings(iterations=9), folder)
+    train(VOLUMES, load_model(model), settings(iterations=9), folder)
 
 
 def test_a_signal_to_one_process_stops_all_at_the_same_iteration_with_the_state_saved(tmp_path):
@@ -182,25 +181,25 @@ def test_a_signal_to_one_process_stops_all_at_the_same_iteration_with_the_state_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_where_one_is_killed_the_others_end_and_the_run_goes_on_from_its_checkpoint(ones, tmp_path, rank):
+def test_where_one_is_killed_the_others_end_and_the_run_goes_on_from_its_checkpoint(alone, tmp_path, rank):
     began = time.monotonic()
     with pytest.raises(UserError, match=rf"process {rank} of 2 .* killed by SIGKILL.*goes on from the last"):
         launch(2, "cpu", ends, tmp_path, "adni", rank, signal.SIGKILL)
     assert time.monotonic() - began < 45
     assert checkpoint.newest(tmp_path / "checkpoints").step == 1
-    train(VOLUMES, MODELS["adni"], settings(), tmp_path)
-    assert_same_run(ones / "adni", tmp_path)
+    train(VOLUMES, load_model("adni"), settings(), tmp_path)
+    assert_same_run(alone / "adni", tmp_path)
 
 
-def fails(place: Path) -> None:
+def fails(folder: Path) -> None:
     """One process finds other data, then one a fault in the program."""
-    volumes = VOLUMES + (torch.distributed.get_rank() == 1 and place.name == "data")
-    train(volumes, MODELS["sigmarat2"], settings(iterations=1), place)
+    volumes = VOLUMES + (torch.distributed.get_rank() == 1 and folder.name == "data")
+    train(volumes, load_model("sigmarat2"), settings(iterations=1), folder)
     raise ArithmeticError("a fault")
 
 
 @pytest.mark.slow
-def test_what_a_process_has_to_say_is_told(tmp_path):
+def test_the_error_of_a_process_is_raised(tmp_path):
     with pytest.raises(UserError, match="The processes differ in options, data"):
         launch(2, "cpu", fails, tmp_path / "data")
     assert not (tmp_path / "data").exists()
@@ -217,13 +216,13 @@ SIZES = ["--grid", "16", "--segmenter", "none", "--nprocs", "1"]
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two animals of a few voxels in data/, prepared in out/."""
-    place = tmp_path_factory.mktemp("prepared")
-    data = tiny.dataset(place / "data")
+    folder = tmp_path_factory.mktemp("prepared")
+    data = tiny.dataset(folder / "data")
     for label in ("01", "02"):
         tiny.scan(data / f"sub-{label}" / "anat" / f"sub-{label}_T2w.nii.gz", tiny.values(int(label)))
-    words = [str(data), str(place / "out"), "participant", "--skip-bids-validation", *SIZES]
+    words = [str(data), str(folder / "out"), "participant", "--skip-bids-validation", *SIZES]
     assert cli.main(words) == 0
-    return place
+    return folder
 
 
 @pytest.fixture
@@ -277,7 +276,7 @@ def by_srun(words: list[str]) -> list[subprocess.Popen]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [by_torchrun, by_srun])
-def test_under_a_launcher_the_leader_does_all_that_is_not_training(words, tmp_path, start):
+def test_under_a_launcher_rank_0_does_all_that_is_not_training(words, tmp_path, start):
     words += ["--devices", "2", "--iterations", "2", "--steps", "train", "synthesise"]
     processes = start(words)
     said = "".join(process.communicate(timeout=120)[1] for process in processes)
@@ -290,24 +289,24 @@ def test_under_a_launcher_the_leader_does_all_that_is_not_training(words, tmp_pa
 
 
 def test_waiting_for_the_others_ends_on_request(words):
-    leader, other = by_srun([*words, "--devices", "2"])
+    first, other = by_srun([*words, "--devices", "2"])
     other.kill()
     other.communicate()
     line = ""
     while "waiting for all 2 processes at localhost" not in line:
-        line = leader.stderr.readline()
-        assert line, "the leader ended"
-    leader.terminate()
-    leader.communicate(timeout=20)
-    assert leader.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)  # the latter just before it waits
+        line = first.stderr.readline()
+        assert line, "rank 0 ended"
+    first.terminate()
+    first.communicate(timeout=20)
+    assert first.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)  # the latter just before it waits
 
 
-def test_a_leader_that_cannot_be_found_is_an_error_at_once(monkeypatch):
+def test_a_host_of_rank_0_that_cannot_be_found_is_an_error_at_once(monkeypatch):
     for name, value in (SRUN | {"SLURM_STEP_NODELIST": "nowhere.invalid"}).items():
         monkeypatch.setenv(name, value)
     with (
         pytest.raises(distributed.LostError, match=r"did not meet at nowhere\.invalid .*MASTER_ADDR"),
-        distributed.joined("cpu"),
+        distributed.process_group("cpu"),
     ):
         pass
 
@@ -317,7 +316,9 @@ def test_a_leader_that_cannot_be_found_is_an_error_at_once(monkeypatch):
 
 def test_what_cannot_be_shared_is_an_error_before_anything_is_written(words, tmp_path, monkeypatch, capsys):
     before = tiny.snapshot(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    words += ["--precision", "fp32"]  # else the GPU is asked what it can
     cases = [
         (["--devices", "3"], "--batch-size 4 is shared by all devices and cannot be divided by 3"),
         (["--num-nodes", "2"], "by torchrun (--nnodes 2 --nproc-per-node 1) or srun (--ntasks-per-node 1)"),
@@ -337,7 +338,7 @@ def test_what_cannot_be_shared_is_an_error_before_anything_is_written(words, tmp
 @pytest.mark.parametrize("resume", ["auto", "never"])
 def test_a_second_command_leaves_a_run_alone_that_is_still_at_it(words, tmp_path, capsys, resume):
     folder = tmp_path / "out" / "models" / "sigmarat2"
-    with alone_in(folder):
+    with lock(folder):
         (folder / "losses.tsv").write_text("of the first run")
         assert cli.main([*words, "--iterations", "1", "--steps", "train", "--resume", resume]) == 2
         assert f"Another run is training in {folder}" in capsys.readouterr().err
@@ -352,7 +353,7 @@ SRUN |= {"SLURM_STEP_ID": "2"}
 
 
 @pytest.mark.parametrize(
-    ("environment", "place"),
+    ("environment", "process"),
     [
         ({}, None),
         (BATCH, None),  # a batch script is not one of its job's tasks
@@ -367,5 +368,5 @@ SRUN |= {"SLURM_STEP_ID": "2"}
         (SRUN | {"SLURM_STEP_NODELIST": "b"} | TORCHRUN, (3, 4, 1, 2, "env://")),
     ],
 )
-def test_where_a_launcher_put_this_process(environment, place):
-    assert distributed.started_by(environment) == place
+def test_where_a_launcher_put_this_process(environment, process):
+    assert distributed.started_by(environment) == process

@@ -1,4 +1,4 @@
-"""Time and memory are told before they run out, and running out is one clear line."""
+"""Time and memory are logged before they run out, and running out is one clear line."""
 
 import logging
 import re
@@ -9,12 +9,13 @@ import torch
 from training_runs import VOLUMES, settings
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.models import MODELS
-from bids_alphagan.models.alphagan.networks import build_networks
-from bids_alphagan.training import loop, train
-from bids_alphagan.training import resources as means
+from bids_alphagan.models import load_model
+from bids_alphagan.training import loop, resources
+from bids_alphagan.training.loop import train
+from bids_alphagan.training.phases import initial_networks
 
 CPU = torch.device("cpu")
+MODEL = load_model("sigmarat2")
 
 
 @pytest.mark.parametrize(
@@ -27,14 +28,14 @@ CPU = torch.device("cpu")
     ],
 )
 def test_durations_read_well(seconds, words):
-    assert means.duration(timedelta(seconds=seconds)) == words
+    assert resources.duration(timedelta(seconds=seconds)) == words
 
 
 def test_the_forecast_is_one_line_from_a_few_iterations(caplog, monkeypatch):
     clock = iter([100.0, 100.3])  # after the first iteration, and after five more
-    monkeypatch.setattr(means.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(means, "memory", lambda device: (2.1e9, 2.2e9))
-    forecast = means.Forecast("sigmarat2", CPU)
+    monkeypatch.setattr(resources.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(resources, "memory", lambda device: (2.1e9, 2.2e9))
+    forecast = resources.Forecast("sigmarat2", CPU)
     with caplog.at_level(logging.INFO):
         for done in range(1, 20):
             forecast.advance(200_000 - done)
@@ -47,29 +48,29 @@ def test_the_forecast_is_one_line_from_a_few_iterations(caplog, monkeypatch):
 
 def test_a_run_says_what_it_will_take(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
-        train(VOLUMES, MODELS["sigmarat2"], settings(iterations=7), tmp_path)
+        train(VOLUMES, MODEL, settings(iterations=7), tmp_path)
     assert caplog.text.count("the next 1 iterations will take about") == 1
 
 
 def test_the_memory_of_this_machine_and_process():
     held = torch.ones(2**25)  # 128 MiB
-    used, there = means.memory(CPU)
+    used, there = resources.memory(CPU)
     assert held.nbytes < used < there < 1e14
 
 
-def test_networks_beyond_the_memory_are_told_of_at_once(caplog, monkeypatch):
+def test_networks_beyond_the_memory_are_a_warning_at_once(caplog, monkeypatch):
     caplog.set_level(logging.INFO)
-    large = settings(channels=64, batch_size=4)
-    networks = build_networks(MODELS["sigmarat2"], 64, 64, 500)
+    large = settings(channels=64, batch_size=4, latent=500)
+    networks = initial_networks(MODEL, large, 64)
     for there, words in (
         (3e9, "needs about 2.2 GB of memory\n"),
         (2e9, "and there are 2.0: a smaller --batch"),
     ):
-        monkeypatch.setattr(means, "memory", lambda device, there=there: (0, there))
-        means.tell_memory("sigmarat2", networks, 500, 64, large, CPU)
+        monkeypatch.setattr(resources, "memory", lambda device, there=there: (0, there))
+        resources.log_memory(MODEL, networks, 64, large, CPU)
         assert words in caplog.text
     # python benchmarks/training.py --preset paper --device cpu: peak_memory_gb 2.15
-    assert means.estimate(networks, 500, 64, large) == pytest.approx(2.15e9, rel=0.1)
+    assert resources.estimate(MODEL, networks, 64, large) == pytest.approx(2.15e9, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_running_out_of_memory_is_one_line_of_advice(tmp_path, monkeypatch, fail
     with pytest.raises(
         UserError, match=r"not enough memory \(.*\): a smaller --batch-size, --channels or"
     ) as e:
-        train(VOLUMES, MODELS["sigmarat2"], settings(), tmp_path)
+        train(VOLUMES, MODEL, settings(), tmp_path)
     assert "\n" not in str(e.value)
 
 
@@ -95,4 +96,4 @@ def test_other_errors_are_left_alone(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "iteration", fails)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        train(VOLUMES, MODELS["sigmarat2"], settings(), tmp_path)
+        train(VOLUMES, MODEL, settings(), tmp_path)

@@ -354,6 +354,6 @@ def test_choosing_needs_enough() -> None:
 
 
 def test_it_needs_neither_torch_nor_pybids_nor_nipype() -> None:
-    code = "import sys, bids_alphagan.turing_cli; print(*sys.modules)"
+    code = "import sys, bids_alphagan.cli.turing; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"torch", "nipype", "bids", "ants", "matplotlib"} & set(loaded.split())

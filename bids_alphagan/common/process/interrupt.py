@@ -1,4 +1,4 @@
-"""Ending a run on request: the iteration under way is finished and saved first."""
+"""Stopping a run by a signal: the current iteration is finished and saved first."""
 
 import signal
 import threading
@@ -10,28 +10,28 @@ from typing import Any
 
 from bids_alphagan.common.errors import Stopped
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # a cluster's warning before the wall time is USR1
-AT_ONCE = 2.0  # s
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # USR1: a cluster's warning before the time limit
+AT_ONCE = 2.0  # seconds in which a repeated signal counts as one
 
 
 class Interrupted(Stopped):
-    """The run was asked to stop (`by` a signal); all iterations so far are in its last checkpoint."""
+    """The run was stopped by the signal `by`; its last checkpoint holds all iterations so far."""
 
 
 class Request:
-    """by: the signal that asked to stop, None while there is none."""
+    """by: the first signal that was received, None until then."""
 
     by: signal.Signals | None = None
 
 
 @contextmanager
 def requests() -> Iterator[Request]:
-    """Collect the first of `SIGNALS` in a `Request`; the second acts as it did before.
+    """Collect the first of `SIGNALS` in a `Request`; a second one acts as it did before.
 
-    The same one again within `AT_ONCE` seconds is no second request: Slurm signals all processes of a job,
-    and apptainer hands on to the app what it gets itself. Ctrl-C comes from a hand, and counts each time.
+    The same signal within `AT_ONCE` seconds does not count as a second one: Slurm signals all processes of a job,
+    and apptainer forwards its own signals to the app. Ctrl-C is typed, and counts each time.
 
-    Only the main thread can take signals: elsewhere nothing is collected.
+    Only the main thread receives signals; in other threads nothing is collected.
     """
     request = Request()
     before: dict[signal.Signals, Any] = {}

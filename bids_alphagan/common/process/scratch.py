@@ -1,6 +1,6 @@
-"""Temporary files and other libraries' caches, where their usual places cannot be written.
+"""Temporary files and the caches of other libraries, if their usual folders cannot be written.
 
-A container with a read-only root may have no /tmp, and a user whom the system does not know has no home.
+A container with a read-only root may have no /tmp, and a user unknown to the system has no home.
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bids_alphagan.common.errors import unwritable
 
-# Each library's variable, and its place below the home where the variable is not set.
+# Each library's environment variable, and its default folder below the home.
 CACHES = {
     "XDG_CACHE_HOME": ".cache",
     "MPLCONFIGDIR": ".config/matplotlib",
@@ -18,34 +18,36 @@ CACHES = {
     "CUDA_CACHE_PATH": ".nv/ComputeCache",
 }
 TEMPORARY = ("/tmp", "/var/tmp")
-CONTAINER = "BIDS_ALPHAGAN_CONTAINER"  # set in our images
+CONTAINER = "BIDS_ALPHAGAN_CONTAINER"  # set in this project's container images
 
 
 def use_scratch(folder: Path) -> None:
-    """Send to folders below `folder` what has no place to be written to. What has one is left alone.
+    """Redirect temporary files and caches that have no writable folder to `folder`; others stay where they are.
 
-    In our images all caches go there, but those whose variable the user has set: a home that is mounted is
-    not the container's to write to. To be called before nipype, matplotlib and the like are imported: they
-    look for their places only once.
+    In this project's container images all caches are redirected, except those whose variable the user has set: the
+    container must not write to a mounted home. Call this before nipype, matplotlib and the like are imported,
+    because they look up their folders only once.
 
-    Raises UserError where `folder` is needed and cannot be written.
+    Raises UserError if `folder` is needed and cannot be written.
     """
-    wanted = os.environ.get("TMPDIR")
-    usual = [wanted, *map(os.environ.get, ("TEMP", "TMP")), *TEMPORARY]
-    usable = next((place for place in usual if place and _tried(Path(place)) is None), None)
+    tmpdir = os.environ.get("TMPDIR")
+    candidates = [tmpdir, *map(os.environ.get, ("TEMP", "TMP")), *TEMPORARY]
+    usable = next(
+        (candidate for candidate in candidates if candidate and _tried(Path(candidate)) is None), None
+    )
     if usable is None:
         temporary = _within(folder, "tmp")
         temporary.mkdir(parents=True, exist_ok=True)
-        usable = wanted = str(temporary)
-    if wanted:  # other programs do not look for another place
+        usable = tmpdir = str(temporary)
+    if tmpdir:  # other programs use TMPDIR as it is
         os.environ["TMPDIR"] = usable
-        tempfile.tempdir = None  # it is looked for anew
+        tempfile.tempdir = None  # looked up again on the next use
     home = user_home()
     if home is None or not _searchable(home):
         home = _within(folder, "cache/home")
         os.environ["HOME"] = str(home)
     templates = Path(os.environ.get("XDG_CACHE_HOME") or home / CACHES["XDG_CACHE_HOME"]) / "templateflow"
-    if os.access(templates, os.R_OK | os.X_OK):  # a home that can only be read may have them
+    if os.access(templates, os.R_OK | os.X_OK):  # a read-only home may have templates
         os.environ.setdefault("TEMPLATEFLOW_HOME", str(templates))
     for variable, below in CACHES.items():
         given = os.environ.get(variable)
@@ -55,21 +57,21 @@ def use_scratch(folder: Path) -> None:
 
 
 def user_home() -> Path | None:
-    """The user's home; None where HOME is not set and the system does not know the user."""
+    """The user's home; None if HOME is not set and the system does not know the user."""
     try:
         return Path.home()
     except RuntimeError:
         return None
 
 
-def trouble(place: Path) -> OSError | None:
-    """Why `place` is no folder to write to, nor can be made one; None where it can. Nothing is left of it."""
-    place = place.absolute()
-    return _tried(next(path for path in (place, *place.parents) if os.path.lexists(path)))
+def trouble(folder: Path) -> OSError | None:
+    """The error that prevents writing to `folder` or creating it; None if there is none. Leaves nothing behind."""
+    folder = folder.absolute()
+    return _tried(next(path for path in (folder, *folder.parents) if os.path.lexists(path)))
 
 
 def _tried(folder: Path) -> OSError | None:
-    """What comes of writing a file there: permissions alone do not tell it of every kind of disk."""
+    """The error of writing a file there. On some file systems permissions alone do not tell."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return None
@@ -78,7 +80,7 @@ def _tried(folder: Path) -> OSError | None:
 
 
 def _searchable(folder: Path) -> bool:
-    """Whether one can look for files in a folder, which need not be there."""
+    """Whether files in a folder, which need not exist, can be looked up."""
     try:
         (folder / CACHES["XDG_CACHE_HOME"]).stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -89,9 +91,9 @@ def _searchable(folder: Path) -> bool:
 
 
 def _within(folder: Path, name: str) -> Path:
-    """A place below the work folder. Raises UserError where it cannot be written."""
-    place = (folder / name).absolute()
-    for path in (folder, place):
+    """A subfolder of the work folder. Raises UserError if it cannot be written."""
+    subfolder = (folder / name).absolute()
+    for path in (folder, subfolder):
         if error := trouble(path):
             raise unwritable(path, error)
-    return place
+    return subfolder

@@ -1,8 +1,8 @@
-"""How many threads this process computes with."""
+"""The number of CPU threads of this process."""
 
 
 def use_threads(n: int) -> None:
-    """Have torch compute with `n` threads from now on: in this process, and the only place that sets it."""
+    """Set the number of torch's CPU threads in this process. Nothing else in the package sets it."""
     import torch
 
     torch.set_num_threads(n)

@@ -1,1 +1,1 @@
-"""Are brain and tissues of synthetic scans as large, and as varied, as real ones?"""
+"""Do the brain and tissues of synthetic scans have the same volumes, and the same variation, as real ones?"""

@@ -1,4 +1,4 @@
-"""Volumes of brain and tissues, real against synthetic: means, spread, and how sure the difference is."""
+"""Volumes of brain and tissues, synthetic versus real: means, spread, and intervals of the differences."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from bids_alphagan.evaluation.bootstrap import RESAMPLES, Interval, Labels, boot
 
 TISSUES = {"gm": 1, "wm": 2, "csf": 3}
 STRUCTURES = ("brain", *TISSUES)
-ROUNDING = 1e-12  # of the mean; a spread below that is none
+ROUNDING = 1e-12  # of the mean; a smaller spread counts as zero
 _Comparison = Callable[[np.ndarray, np.ndarray], float]
 
 
@@ -19,8 +19,8 @@ _Comparison = Callable[[np.ndarray, np.ndarray], float]
 class VolumeComparison:
     """One structure's volumes in mL: means, standard deviations over scans, and the comparison.
 
-    difference: synthetic less real mean, mL. effect: Hedges' g, the difference in standard deviations.
-    spread_ratio: standard deviation of synthetic over real; 1 where the cohort is as varied as the animals.
+    difference: synthetic minus real mean, mL. effect: Hedges' g, the difference in standard deviations.
+    spread_ratio: standard deviation of synthetic over real; 1 if the cohort varies as much as the animals.
     """
 
     structure: str
@@ -46,8 +46,8 @@ def tissue_volumes(dseg: np.ndarray, zooms: Sequence[float] | np.ndarray) -> dic
     if not np.isin(labels, (0, 1, 2, 3)).all():
         raise UserError(f"Tissue labels must be 0, 1 (GM), 2 (WM) or 3 (CSF), not {labels.tolist()}.")
     voxel = float(np.prod(zooms)) / 1000
-    found = {name: float((dseg == label).sum()) * voxel for name, label in TISSUES.items()}
-    return {"brain": sum(found.values()), **found}
+    volumes = {name: float((dseg == label).sum()) * voxel for name, label in TISSUES.items()}
+    return {"brain": sum(volumes.values()), **volumes}
 
 
 def compare_volumes(
@@ -61,7 +61,7 @@ def compare_volumes(
 ) -> list[VolumeComparison]:
     """Compare the volumes of two sets of scans (`tissue_volumes`), with BCa intervals over animals.
 
-    real_animals, synthetic_animals: the animal of each scan; None: each its own.
+    real_animals, synthetic_animals: the animal of each scan; None: each scan is an animal.
 
     Raises
     ------
@@ -69,8 +69,8 @@ def compare_volumes(
     """
     if min(len(real), len(synthetic)) < 2:
         raise UserError(
-            f"Volumes can be compared where each set has two scans or more, not {len(real)} real and "
-            f"{len(synthetic)} synthetic."
+            f"Volumes need two or more scans in each set, but there are {len(real)} real and "
+            f"{len(synthetic)} synthetic scans."
         )
     animals = (units(real_animals, len(real)), units(synthetic_animals, len(synthetic)))
     rows = []
@@ -98,10 +98,10 @@ def compare_volumes(
 
 
 def hedges_g(real: np.ndarray, synthetic: np.ndarray) -> float:
-    """Standardised difference of means, synthetic less real, without the bias of small samples.
+    """Standardised difference of means, synthetic minus real, corrected for the bias of small samples.
 
     Cohen's d with the pooled standard deviation, times gamma(f / 2) / (sqrt(f / 2) gamma((f - 1) / 2)) with
-    f = n + m - 2. NaN where neither set varies or f < 2.
+    f = n + m - 2. NaN if neither set varies or f < 2.
 
     Source: Hedges 1981 (doi:10.3102/10769986006002107).
     """
@@ -117,7 +117,7 @@ def hedges_g(real: np.ndarray, synthetic: np.ndarray) -> float:
 
 
 def spread_ratio(real: np.ndarray, synthetic: np.ndarray) -> float:
-    """Standard deviation of synthetic over that of real; NaN where the real set does not vary."""
+    """Standard deviation of synthetic over that of real; NaN if the real set does not vary."""
     if min(len(real), len(synthetic)) < 2:
         return float("nan")
     spread = real.std(ddof=1)

@@ -1,4 +1,4 @@
-"""The group report's section on anatomy: volumes of brain and tissues, real beside synthetic."""
+"""The report's section on anatomy: volumes of brain and tissues, real and synthetic."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +16,11 @@ METHODS = (
 )
 
 _STRUCTURES = {"brain": "Brain", "gm": "Grey matter", "wm": "White matter", "csf": "CSF"}
-_SIZES = ((0.2, "hardly any"), (0.5, "small"), (0.8, "middling"))  # Cohen 1988: of effects below that
+_SIZES = ((0.2, "hardly any"), (0.5, "small"), (0.8, "medium"))  # names of smaller effects (Cohen 1988)
 
 
 def view(answer: Answer, labels: Mapping[str, str]) -> dict[str, Any]:
-    """A chart, and a line of the table for each model and structure."""
+    """A chart, and a row of the table for each model and structure."""
     shown = {"notes": answer.notes, "reason": answer.reason}
     if answer.reason:
         return shown
@@ -38,7 +38,7 @@ def view(answer: Answer, labels: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _size(row: Mapping[str, Any]) -> str:
-    """How large an effect is, in words; that it may be nothing, where its interval holds 0."""
+    """The size of an effect in words, and "may be chance" if its interval contains 0."""
     effect, low, high = row["effect"], row["effect_low"], row["effect_high"]
     if effect is None:
         return "volumes do not vary"
@@ -48,14 +48,14 @@ def _size(row: Mapping[str, Any]) -> str:
 
 
 def _chart(sets: Mapping[str, Sequence[Mapping[str, float]]], labels: Mapping[str, str]) -> str:
-    """A panel for each structure, a strip for each set: a dot for each scan, a bar for mean and spread."""
+    """A panel per structure, a strip per set: a dot for each scan, a bar for mean and spread."""
     height = 0.9 + 0.5 * len(sets)
     figure = Figure(figsize=(9, height))
     panels = figure.subplots(1, len(_STRUCTURES), sharey=True)
     figure.subplots_adjust(left=0.15, right=0.985, top=1 - 0.3 / height, bottom=0.5 / height, wspace=0.1)
     for axes, (structure, title) in zip(panels, _STRUCTURES.items(), strict=True):
-        for place, (name, scans) in enumerate(sets.items()):
-            _strip(axes, place, np.array([scan[structure] for scan in scans]), charts.colour(name))
+        for position, (name, scans) in enumerate(sets.items()):
+            _strip(axes, position, np.array([scan[structure] for scan in scans]), charts.colour(name))
         axes.axvline(
             np.mean([scan[structure] for scan in sets["real"]]),
             color=charts.INK,
@@ -72,11 +72,13 @@ def _chart(sets: Mapping[str, Sequence[Mapping[str, float]]], labels: Mapping[st
     return charts.svg(figure)
 
 
-def _strip(axes: Axes, place: int, values: np.ndarray, colour: str) -> None:
+def _strip(axes: Axes, position: int, values: np.ndarray, colour: str) -> None:
     """Dots over a light bar of one standard deviation to each side, and a line at the mean."""
-    heights = place + np.random.default_rng(0).uniform(-0.26, 0.26, len(values))  # for the eye only
+    heights = position + np.random.default_rng(0).uniform(
+        -0.26, 0.26, len(values)
+    )  # jitter, for visibility only
     mean, sd = values.mean(), values.std(ddof=1)
-    axes.barh(place, 2 * sd, 0.72, left=mean - sd, color=colour, alpha=0.16, linewidth=0)
-    axes.plot([mean] * 2, [place - 0.36, place + 0.36], color=colour, linewidth=2)
+    axes.barh(position, 2 * sd, 0.72, left=mean - sd, color=colour, alpha=0.16, linewidth=0)
+    axes.plot([mean] * 2, [position - 0.36, position + 0.36], color=colour, linewidth=2)
     dots: dict[str, Any] = {"s": 14, "alpha": 0.8, "linewidths": 0, "rasterized": len(values) > 200}
     axes.scatter(values, heights, color=colour, **dots)

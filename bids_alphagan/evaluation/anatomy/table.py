@@ -1,4 +1,4 @@
-"""Volumes of brain and tissues, real against synthetic: group_anatomy.tsv."""
+"""Volumes of brain and tissues, synthetic versus real: group_anatomy.tsv."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,21 +13,21 @@ from bids_alphagan.evaluation.question import AGAINST, Answer, Columns, Question
 from bids_alphagan.evaluation.scans import REAL, Scans
 
 COMPARISONS = {
-    "difference": "synthetic less real mean, mL",
+    "difference": "synthetic minus real mean, mL",
     "effect": "Hedges' g, the difference in standard deviations (doi:10.3102/10769986006002107)",
-    "spread_ratio": "standard deviation of synthetic over that of real scans; 1: as varied as the animals",
+    "spread_ratio": "standard deviation of synthetic over that of real scans; 1: equal variation",
 }
 _ENDS = {"": "", "_low": "Lower bound of the 95 % interval over animals: ", "_high": "Its upper bound: "}
 COLUMNS: Columns = {
     "model": {
-        "Description": "What made the synthetic scans.",
+        "Description": "The model of the synthetic scans.",
         "Levels": {
-            REAL: "Nothing: training scans in place of synthetic ones, so what other animals reach: the "
-            "ceiling. Where animals are held out."
+            REAL: "No model: training scans in place of synthetic ones, the values of other animals (the "
+            "ceiling); only if animals are held out."
         },
     },
     "structure": {
-        "Description": "What was measured, as the masks have it.",
+        "Description": "The structure whose volume in the masks was measured.",
         "Levels": {"brain": "GM, WM and CSF", "gm": "grey matter", "wm": "white matter", "csf": "fluid"},
     },
     "against": AGAINST,
@@ -46,7 +46,7 @@ COLUMNS: Columns = {
 
 
 class Anatomy(Question):
-    """Are brain and tissues as large, and as varied, as real animals'?"""
+    """Do brain and tissues have the same volumes, and the same variation, as in real animals?"""
 
     version = 2
     template = "evaluation/anatomy/section.html.j2"
@@ -65,10 +65,10 @@ class Anatomy(Question):
 
 
 def compare_all(scans: Scans) -> Answer:
-    """Rows of group_anatomy.tsv; the report draws each scan's volumes. UserError where there are no masks."""
+    """Rows of group_anatomy.tsv, and each scan's volumes for the report. Raises UserError without masks."""
     every = scans.segmented()
-    wanted = set(animals_of(scans.reference))
-    segmented = [one for one in every if one[0] in wanted]
+    reference_animals = set(animals_of(scans.reference))
+    segmented = [scan for scan in every if scan[0] in reference_animals]
     if not segmented:
         raise UserError("The real scans have no masks (--segmenter none), so volumes cannot be compared.")
     animals = [animal for animal, *_ in segmented]
@@ -76,30 +76,35 @@ def compare_all(scans: Scans) -> Answer:
     rows, drawn, notes = [], {REAL: real}, scans.notes()
     sets = {model: scans.segmented(model) for model in scans.cohorts}
     if scans.against == "held-out":
-        sets = {REAL: [one for one in every if one[0] not in wanted], **sets}
-    for model, found in sets.items():
-        made = _volumes(found)
-        missing = len(scans.paths[model]) - len(made) if model in scans.cohorts else 0
+        sets = {REAL: [scan for scan in every if scan[0] not in reference_animals], **sets}
+    for model, cohort_scans in sets.items():
+        volumes = _volumes(cohort_scans)
+        missing = len(scans.paths[model]) - len(volumes) if model in scans.cohorts else 0
         if missing:
             notes.append(
                 f"{model}: {missing} of {len(scans.paths[model])} scans have no masks and are left out."
             )
-        own = [animal for animal, *_ in found] if model == REAL else None
+        own = [animal for animal, *_ in cohort_scans] if model == REAL else None
         try:
-            compared = compare_volumes(real, made, animals, own, seed=scans.seed)
+            compared = compare_volumes(real, volumes, animals, own, seed=scans.seed)
         except UserError as error:
             notes.append(f"{model}: {error}")
             continue
         if model != REAL:
-            drawn[model] = made
-        for one in compared:
-            row: dict[str, Any] = {"model": model, "structure": one.structure, "against": scans.against}
-            row |= {"n_real": len(real), "n_synthetic": len(made)}
+            drawn[model] = volumes
+        for comparison in compared:
+            row: dict[str, Any] = {
+                "model": model,
+                "structure": comparison.structure,
+                "against": scans.against,
+            }
+            row |= {"n_real": len(real), "n_synthetic": len(volumes)}
             row |= {
-                key: getattr(one, key) for key in ("real_mean", "real_sd", "synthetic_mean", "synthetic_sd")
+                key: getattr(comparison, key)
+                for key in ("real_mean", "real_sd", "synthetic_mean", "synthetic_sd")
             }
             for name in COMPARISONS:
-                interval = getattr(one, name)
+                interval = getattr(comparison, name)
                 row |= {name: number(interval.value)}
                 row |= {f"{name}_low": number(interval.low), f"{name}_high": number(interval.high)}
             rows.append(row)
@@ -109,5 +114,5 @@ def compare_all(scans: Scans) -> Answer:
 
 
 def _volumes(segmented: Sequence[tuple[Any, ...]]) -> list[dict[str, float]]:
-    found = [tissue_volumes(dseg, zooms) for _, _, dseg, zooms in segmented]
-    return [{name: round(one[name], 6) for name in STRUCTURES} for one in found]
+    rows = [tissue_volumes(dseg, zooms) for _, _, dseg, zooms in segmented]
+    return [{name: round(row[name], 6) for name in STRUCTURES} for row in rows]

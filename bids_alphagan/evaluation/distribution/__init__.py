@@ -1,1 +1,1 @@
-"""Do synthetic scans, as a set, spread as real animals do?"""
+"""Do synthetic scans, as a set, vary like real animals?"""

@@ -1,7 +1,7 @@
-"""Scans as short lists of numbers, in which sets of scans can be compared: feature spaces without downloads.
+"""Feature spaces, without downloads, in which sets of scans are compared.
 
 `anatomy_features` needs tissue masks, `Appearance` only the scans; a trained encoder's features or any other
-(n, d) array go the same way, through `feature_space`, which gives all features one scale.
+(n, d) array are used in the same way, through `feature_space`, which gives all features one scale.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from bids_alphagan.evaluation.anatomy.measures import TISSUES, tissue_volumes
 from bids_alphagan.evaluation.distribution.measures import check_features
 
 SURROUND = 2.0  # mm
-TAPER = 1.5  # mm; within half of it, the brain's border does not count
+TAPER = 1.5  # mm; voxels within half of it from the brain's border get no weight
 SLABS = ("posterior", "middle", "anterior")
 ANATOMY: dict[str, tuple[str, str]] = {
     "brain_volume": ("mL", "volume of the brain"),
@@ -37,17 +37,17 @@ ANATOMY: dict[str, tuple[str, str]] = {
     "csf_gm_contrast": ("1", "difference of CSF and GM means over their pooled standard deviation"),
     "surround_intensity": ("1", "mean of the 2 mm around the brain over the mean of the brain"),
     "gradient": ("1/mm", "mean length of the gradient in the brain over the mean of the brain"),
-    "roughness": ("1", "share of the brain's variance that is left beside the neighbours' mean"),
+    "roughness": ("1", "share of the brain's variance that the mean of the neighbours does not explain"),
     "spectral_slope": ("1", "slope of log power over log frequency, in the brain"),
 }
 """Name of each anatomical feature: unit, description. The order is that of `anatomy_features`."""
 
 
 def anatomy_features(scan: np.ndarray, dseg: np.ndarray, zooms: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Volumes, shape, where the tissues are, their contrast and texture: (len(ANATOMY),) in their units.
+    """Volumes, shape, tissue positions, contrast and texture of a scan: (len(ANATOMY),) in their units.
 
-    NaN where a feature is undefined, as the intensity of a tissue that is not there; `feature_space` takes
-    the real scans' median for it, and the tissue's volume tells of it.
+    NaN if a feature is undefined, such as the intensity of an absent tissue; `feature_space` replaces it by the real
+    scans' median, and the tissue's volume shows the absence.
 
     Parameters
     ----------
@@ -66,46 +66,46 @@ def anatomy_features(scan: np.ndarray, dseg: np.ndarray, zooms: Sequence[float] 
             f"A scan of {scan.shape} voxels with masks of {dseg.shape}, {int(brain.sum())} of them in the "
             "brain: scan and masks must have one grid, and the brain must not be empty."
         )
-    found = {f"{name}_volume": value for name, value in tissue_volumes(dseg, zooms).items()}
-    found |= _shape(dseg, zooms) | _contrast(scan, dseg) | _texture(scan, brain, zooms)
-    return np.array([found[name] for name in ANATOMY])
+    features = {f"{name}_volume": value for name, value in tissue_volumes(dseg, zooms).items()}
+    features |= _shape(dseg, zooms) | _contrast(scan, dseg) | _texture(scan, brain, zooms)
+    return np.array([features[name] for name in ANATOMY])
 
 
 def _shape(dseg: np.ndarray, zooms: np.ndarray) -> dict[str, float]:
-    """Size, asymmetry and tissue fractions in thirds of the brain, which are its own and not the grid's."""
-    places = np.argwhere(dseg > 0) * zooms
+    """Size, asymmetry and tissue fractions in thirds of the brain (of the brain, not of the grid)."""
+    positions = np.argwhere(dseg > 0) * zooms
     tissue = dseg[dseg > 0]
-    spread = places.std(axis=0)
-    found = dict(zip(("brain_width", "brain_length", "brain_height"), map(float, spread), strict=True))
-    middle = np.median(places[:, 0])
-    found["asymmetry"] = float((places[:, 0].mean() - middle) / spread[0]) if spread[0] > 0 else 0.0
-    order = np.argsort(places[:, 1], kind="stable")
+    spread = positions.std(axis=0)
+    features = dict(zip(("brain_width", "brain_length", "brain_height"), map(float, spread), strict=True))
+    middle = np.median(positions[:, 0])
+    features["asymmetry"] = float((positions[:, 0].mean() - middle) / spread[0]) if spread[0] > 0 else 0.0
+    order = np.argsort(positions[:, 1], kind="stable")
     for slab, part in zip(SLABS, np.array_split(order, len(SLABS)), strict=True):
         for name, label in TISSUES.items():
             share = float((tissue[part] == label).mean()) if len(part) else float("nan")
-            found[f"{name}_fraction_{slab}"] = share
-    return found
+            features[f"{name}_fraction_{slab}"] = share
+    return features
 
 
 def _contrast(scan: np.ndarray, dseg: np.ndarray) -> dict[str, float]:
     brain = scan[dseg > 0]
     mean = brain.mean() if brain.mean() > 0 else float("nan")
     parts = {name: scan[dseg == label] for name, label in TISSUES.items()}
-    found = {}
+    features = {}
     for name, part in parts.items():
-        found[f"{name}_intensity"] = float(part.mean() / mean) if len(part) else float("nan")
-        found[f"{name}_spread"] = float(part.std() / mean) if len(part) else float("nan")
+        features[f"{name}_intensity"] = float(part.mean() / mean) if len(part) else float("nan")
+        features[f"{name}_spread"] = float(part.std() / mean) if len(part) else float("nan")
     for first, second in (("gm", "wm"), ("csf", "gm")):
         a, b = parts[first], parts[second]
         pooled = np.sqrt((a.var() + b.var()) / 2) if len(a) and len(b) else 0.0
-        found[f"{first}_{second}_contrast"] = (
+        features[f"{first}_{second}_contrast"] = (
             float((a.mean() - b.mean()) / pooled) if pooled > 0 else float("nan")
         )
-    return found
+    return features
 
 
 def _texture(scan: np.ndarray, brain: np.ndarray, zooms: np.ndarray) -> dict[str, float]:
-    """Surround, gradient, roughness and spectrum, of the brain alone: what lies outside does not leak in."""
+    """Surround, gradient, roughness and spectrum of the brain, without an influence of other tissue."""
     values = scan[brain]
     mean, variance = values.mean(), values.var()
     mean = mean if mean > 0 else float("nan")
@@ -124,7 +124,7 @@ def _texture(scan: np.ndarray, brain: np.ndarray, zooms: np.ndarray) -> dict[str
 
 
 def _taper(brain: np.ndarray, zooms: np.ndarray) -> np.ndarray:
-    """0 outside the brain to 1 deep in it: a hard edge would have a spectrum of its own."""
+    """A weight from 0 outside the brain to 1 deep inside, because a sharp edge would have its own spectrum."""
     depth = ndimage.distance_transform_edt(np.pad(brain, 1), sampling=zooms)[1:-1, 1:-1, 1:-1]
     return np.asarray(np.sin(np.pi / 2 * np.clip(depth / TAPER - 0.5, 0, 1)) ** 2)
 
@@ -147,13 +147,13 @@ def _spectral_slope(image: np.ndarray, zooms: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Appearance:
-    """What scans look like, without masks: main directions of the coarse part of the training scans.
+    """The coarse appearance of scans, without masks: principal components of the training scans.
 
-    A scan's lowest spatial frequencies (a cosine transform of the field of view), projected on the principal
-    components that the training scans' have. Fitted on training scans only, so that held-out and synthetic
-    scans are strangers to it alike.
+    A scan's lowest spatial frequencies (a cosine transform of the field of view) are projected on the principal
+    components of those of the training scans. It is fitted to training scans only, so that held-out and synthetic
+    scans are equally new to it.
 
-    mean: (f,), components: (d, f), explained: the share of the training scans' variance in each, (d,).
+    mean: (f,), components: (d, f), explained: the share of the training scans' variance per component, (d,).
     """
 
     frequencies: tuple[int, int, int]
@@ -168,23 +168,25 @@ class Appearance:
         components: int | None = None,
         frequencies: tuple[int, int, int] = (8, 8, 8),
     ) -> "Appearance":
-        """Fit on training scans (n, x, y, z) in [0, 1].
+        """Fit to training scans (n, x, y, z) in [0, 1].
 
-        components: default a third of the scans, at most 16: those of few scans are chance.
-        frequencies: how many cosines along each axis, at most as many as it has voxels.
+        components: default a third of the scans, at most 16, because those of few scans are random.
+        frequencies: number of cosines along each axis, at most its number of voxels.
 
         Raises
         ------
         UserError: fewer than three scans, or scans that are all equal.
         """
         if len(training) < 3:
-            raise UserError(f"{len(training)} training scans are too few to learn what scans look like: 3.")
+            raise UserError(
+                f"{len(training)} training scans are too few to learn the appearance of scans: it needs 3."
+            )
         low = _low_frequencies(training, frequencies)
         mean = low.mean(axis=0)
         _, lengths, directions = np.linalg.svd(low - mean, full_matrices=False)
         real = int((lengths > 1e-6 * max(float(np.abs(low).max()), 1e-12)).sum())
         if not real:
-            raise UserError("The training scans are all equal: there is nothing to compare others by.")
+            raise UserError("The training scans are all equal, so that appearance cannot be compared.")
         d = min(components or min(max(len(training) // 3, 1), 16), real)
         explained = lengths**2 / (lengths**2).sum()
         return cls(frequencies, mean, directions[:d], explained[:d])
@@ -195,9 +197,9 @@ class Appearance:
 
 
 def _low_frequencies(scans: np.ndarray, frequencies: tuple[int, int, int]) -> np.ndarray:
-    """(n, f) lowest coefficients of an orthonormal DCT-II, over the root of the number of voxels.
+    """(n, f) lowest coefficients of an orthonormal DCT-II, divided by the root of the number of voxels.
 
-    So the squared distance of two scans' coefficients is the mean squared difference of their coarse parts.
+    The squared distance between two scans' coefficients is the mean squared difference of their coarse parts.
     """
     whole = fft.dctn(np.asarray(scans, float), axes=(1, 2, 3), norm="ortho")
     a, b, c = frequencies
@@ -208,8 +210,8 @@ def _low_frequencies(scans: np.ndarray, frequencies: tuple[int, int, int]) -> np
 class FeatureSpace:
     """Sets of scans in one feature space, on the real set's scale.
 
-    real: (n, d). synthetic: per model (m, d). names: of the d features. dropped: features that do not vary
-    over the real set and so have no scale.
+    real: (n, d). synthetic: per model (m, d). names: of the d features. dropped: features without variation in the
+    scaling set, which therefore have no scale.
     """
 
     name: str
@@ -226,10 +228,10 @@ def feature_space(
     names: Sequence[str] | None = None,
     scale_by: np.ndarray | None = None,
 ) -> FeatureSpace:
-    """Give features one scale: less the real set's median, over its robust standard deviation.
+    """Put features on one scale: minus the real set's median, over its robust standard deviation.
 
-    That is 1.4826 times the median absolute deviation, or the plain standard deviation where that is 0 (as of
-    features that are mostly one value). Undefined values (NaN) become 0, the median.
+    That is 1.4826 times the median absolute deviation, or the plain standard deviation if that is 0 (for
+    features with mostly one value). Undefined values (NaN) become 0, the median.
 
     Parameters
     ----------
@@ -243,15 +245,19 @@ def feature_space(
     """
     like = real if scale_by is None else scale_by
     labels = np.array(names if names is not None else [f"{name} {i + 1}" for i in range(real.shape[-1])])
-    check_features(*(np.where(np.isnan(one), 0.0, one) for one in (real, like, *synthetic.values())))
-    known = [column[np.isfinite(column)] for column in np.asarray(like, float).T]
-    middle = np.array([np.median(column) if len(column) else 0.0 for column in known])
-    mads = [1.4826 * np.median(np.abs(c - m)) if len(c) else 0.0 for c, m in zip(known, middle, strict=True)]
-    sds = [column.std(ddof=1) if len(column) > 1 else 0.0 for column in known]
+    check_features(
+        *(np.where(np.isnan(features), 0.0, features) for features in (real, like, *synthetic.values()))
+    )
+    finite = [column[np.isfinite(column)] for column in np.asarray(like, float).T]
+    middle = np.array([np.median(column) if len(column) else 0.0 for column in finite])
+    mads = [1.4826 * np.median(np.abs(c - m)) if len(c) else 0.0 for c, m in zip(finite, middle, strict=True)]
+    sds = [column.std(ddof=1) if len(column) > 1 else 0.0 for column in finite]
     spread = np.where(np.array(mads) > 0, mads, sds)
     kept = spread > 1e-9 * np.maximum(np.abs(middle), 1e-9)
     if not kept.any():
-        raise UserError(f"No feature of '{name}' varies over the real scans: there is nothing to compare by.")
+        raise UserError(
+            f"No feature of '{name}' varies over the real scans, so that sets cannot be compared by it."
+        )
 
     def scaled(values: np.ndarray) -> np.ndarray:
         return np.nan_to_num((np.asarray(values, float)[:, kept] - middle[kept]) / spread[kept], nan=0.0)

@@ -1,4 +1,4 @@
-"""How far apart two sets of scans lie."""
+"""Distances between two sets of scans."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from scipy.spatial.distance import cdist
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.evaluation.bootstrap import Labels, units
 
-FRECHET_ANIMALS = 5  # per dimension; with fewer, noise alone gives over a tenth of the features' variance
+FRECHET_ANIMALS = 5  # per dimension; with fewer, noise contributes over a tenth of the features' variance
 
 
 @dataclass(frozen=True)
 class KernelMMD:
     """value: unbiased squared MMD, which may be slightly below 0. p: of the permutation test.
 
-    bandwidth: of the Gaussian kernel, in units of the features. animals: in each set.
+    bandwidth: of the Gaussian kernel, in units of the features. animals: number in each set.
     """
 
     value: float
@@ -27,10 +27,10 @@ class KernelMMD:
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """Precision, recall, density and coverage with the k-th nearest neighbour as radius.
+    """Precision, recall and coverage in [0, 1], and density, with the k-th nearest neighbour as radius.
 
-    expected_coverage: what a synthetic set from the real scans' own distribution would reach on average with
-    these numbers of scans; the expected density is 1.
+    expected_coverage: mean coverage of a synthetic set from the real scans' own distribution, with these numbers of
+    scans; the expected density is 1.
     """
 
     precision: float
@@ -43,7 +43,7 @@ class Neighbourhoods:
 
 @dataclass(frozen=True)
 class Frechet:
-    """value: squared Fréchet distance, or None and the `reason` why these scans do not allow it."""
+    """value: squared Fréchet distance, or None with the `reason` why these scans do not allow it."""
 
     value: float | None
     reason: str | None
@@ -59,18 +59,18 @@ def kernel_mmd(
     permutations: int = 1000,
     seed: int = 0,
 ) -> KernelMMD:
-    r"""Unbiased squared maximum mean discrepancy with a Gaussian kernel, and whether it may be chance.
+    r"""Unbiased squared maximum mean discrepancy with a Gaussian kernel, and its permutation test.
 
     :math:`k(x, y) = \exp(-\|x - y\|^2 / 2\sigma^2)`, where sigma is the median distance of pooled scans of
-    different animals. An animal counts once: of several scans, the kernel is averaged. For the test, each
-    permutation draws one scan of each animal and compares these as they are labelled with the same ones
-    labelled at random (within-cluster resampling), since scans of one animal cannot be exchanged for others.
-    p is the share of permutations that differ as much, both counting as one more, and is valid for any n.
+    different animals. An animal counts once: over several scans, the kernel is averaged. For the test, each
+    permutation draws one scan of each animal and compares their true labels with random ones (within-cluster
+    resampling), since scans of one animal are not exchangeable with others.
+    p is the share of permutations with at least the same difference, plus one in both counts, and is valid for any n.
 
     Parameters
     ----------
-    real, synthetic: (n, d) and (m, d) features, standardised so that none rules by its unit.
-    real_animals, synthetic_animals: the animal of each scan; None: each its own.
+    real, synthetic: (n, d) and (m, d) features, standardised so that none dominates by its unit.
+    real_animals, synthetic_animals: the animal of each scan; None: each scan is an animal.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def kernel_mmd(
 def _mmd(kernel: np.ndarray, first: np.ndarray) -> np.ndarray:
     """Equation 3 for each row of labels (b, n + m), True in the first set: (b,).
 
-    Means over pairs of different members within each set, less twice the mean between them.
+    Means over pairs of different members within each set, minus twice the mean between them.
     """
     own = kernel - np.diag(np.diag(kernel))
     x, y = first.astype(float), (~first).astype(float)
@@ -121,22 +121,22 @@ def _mmd(kernel: np.ndarray, first: np.ndarray) -> np.ndarray:
 def neighbourhoods(
     real: np.ndarray, synthetic: np.ndarray, real_animals: Labels | None = None, k: int | None = None
 ) -> Neighbourhoods:
-    """Does each synthetic scan lie among the real ones, and each real one among the synthetic?
+    """Precision, recall, density and coverage of a synthetic set.
 
     A scan's neighbourhood reaches to the k-th nearest other animal of its own set, and an animal counts
     once. Precision: the share of synthetic scans in some real neighbourhood. Recall: the share of real ones
-    in some synthetic neighbourhood. Density: in how many real neighbourhoods a synthetic scan lies, over k.
-    Coverage: the share of real neighbourhoods that hold a synthetic scan.
+    in some synthetic neighbourhood. Density: the number of real neighbourhoods that contain a synthetic scan, over k.
+    Coverage: the share of real neighbourhoods that contain a synthetic scan.
 
     Parameters
     ----------
     real, synthetic: (n, d) and (m, d) standardised features.
-    real_animals: the animal of each real scan; None: each its own.
+    real_animals: the animal of each real scan; None: each scan is an animal.
     k: default `choose_k`.
 
     Raises
     ------
-    UserError: a set has no k other scans.
+    UserError: a set has no more than k animals or scans.
 
     Sources: Kynkäänniemi et al. 2019 (arXiv:1904.06991), Naeem et al. 2020 (arXiv:2002.09797), equations 3-4
     and 6.
@@ -147,17 +147,17 @@ def neighbourhoods(
     k = choose_k(n, m) if k is None else k
     if k < 1 or min(n, m) <= k:
         raise UserError(
-            f"Neighbourhoods of {k} scans need more than that of other animals in each set, not {n} real "
+            f"Neighbourhoods of {k} scans need more than {k} animals or scans in each set, not {n} real "
             f"animals and {m} synthetic scans."
         )
     radii = _radii(cdist(real, real), animals, k)
-    theirs = _radii(cdist(synthetic, synthetic), np.arange(m), k)
+    synthetic_radii = _radii(cdist(synthetic, synthetic), np.arange(m), k)
     between = cdist(real, synthetic)
     inside = between <= radii[:, None]
     weight = 1 / np.bincount(animals)[animals]
     return Neighbourhoods(
         precision=float(inside.any(axis=0).mean()),
-        recall=float(weight @ (between <= theirs[None, :]).any(axis=1) / n),
+        recall=float(weight @ (between <= synthetic_radii[None, :]).any(axis=1) / n),
         density=float((weight @ inside).mean() / k),
         coverage=float(weight @ inside.any(axis=1) / n),
         expected_coverage=expected_coverage(n, m, k),
@@ -166,7 +166,7 @@ def neighbourhoods(
 
 
 def _radii(distances: np.ndarray, animals: np.ndarray, k: int) -> np.ndarray:
-    """Each scan's distance to the k-th nearest other animal, which is as near as its nearest scan: (n,)."""
+    """Each scan's distance to the k-th nearest other animal, represented by its nearest scan: (n,)."""
     order = np.argsort(animals, kind="stable")
     first = np.searchsorted(animals[order], np.arange(animals.max() + 1))
     nearest = np.minimum.reduceat(distances[:, order], first, axis=1)  # of each animal
@@ -175,9 +175,9 @@ def _radii(distances: np.ndarray, animals: np.ndarray, k: int) -> np.ndarray:
 
 
 def expected_coverage(real: int, synthetic: int, k: int) -> float:
-    """Coverage to expect where both sets come from one distribution: Naeem et al. 2020, lemma 2.
+    """Expected coverage if both sets come from one distribution: Naeem et al. 2020, lemma 2.
 
-    A real scan is not covered when its k nearest, of all other real and all synthetic scans, are real.
+    A real scan is not covered if its k nearest, of all other real and all synthetic scans, are real.
     """
     missed = 1.0
     for i in range(k):
@@ -186,10 +186,10 @@ def expected_coverage(real: int, synthetic: int, k: int) -> float:
 
 
 def choose_k(real: int, synthetic: int) -> int:
-    """The smallest k, from 3 on, that lets an ideal synthetic set cover 95 % of the real scans.
+    """The smallest k, from 3 on, for which an ideal synthetic set covers 95 % of the real scans.
 
-    3 is what Kynkäänniemi et al. use; 95 % is how Naeem et al. came to 5 for large sets of equal size.
-    At most half of the smaller set, for larger neighbourhoods would hold everything.
+    Kynkäänniemi et al. use 3; 95 % is the criterion by which Naeem et al. chose 5 for large sets of equal size.
+    At most half of the smaller set, because larger neighbourhoods would contain everything.
     """
     most = max((min(real, synthetic) - 1) // 2, 1)
     enough = (k for k in range(3, most) if expected_coverage(real, synthetic, k) >= 0.95)
@@ -203,10 +203,10 @@ def frechet_distance(
     *,
     per_dimension: int = FRECHET_ANIMALS,
 ) -> Frechet:
-    r"""Squared Fréchet distance of Gaussians: :math:`|a - b|^2 + tr(A + B - 2 (A^{1/2} B A^{1/2})^{1/2})`.
+    """Squared Fréchet distance of Gaussians: :math:`|a - b|^2 + tr(A + B - 2 (A^{1/2} B A^{1/2})^{1/2})`.
 
-    Covariances of few scans in many dimensions are mostly noise, and the distance of two sets from one
-    distribution then is far above 0. So it is refused where a set has fewer than 5 animals per dimension.
+    Covariances of few scans in many dimensions are mostly noise, and two sets from one distribution are then far
+    apart. So no distance is given if a set has fewer than 5 animals per dimension.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def frechet_distance(
         return Frechet(
             None,
             f"{n} real animals and {m} synthetic scans are too few for {d} features: the covariances would "
-            f"be noise, and the distance far from 0 even for new real animals. It takes {need} of each.",
+            f"be noise, and the distance far from 0 even for new real animals. At least {need} of each are needed.",
         )
     a, b = np.atleast_2d(np.cov(real, rowvar=False)), np.atleast_2d(np.cov(synthetic, rowvar=False))
     values, vectors = np.linalg.eigh(a)
@@ -233,15 +233,15 @@ def frechet_distance(
 
 def check_features(*sets: np.ndarray) -> None:
     """Raise UserError unless the sets are finite (n, d) arrays of one d, with at least one scan each."""
-    for number, one in enumerate(sets):
-        if one.ndim != 2 or not one.size or one.shape[1] != sets[0].shape[1]:
+    for number, features in enumerate(sets):
+        if features.ndim != 2 or not features.size or features.shape[1] != sets[0].shape[1]:
             shapes = " and ".join(str(s.shape) for s in sets)
             raise UserError(
                 f"Features must be (scans, features) with the same features in each set: {shapes}."
             )
-        bad = np.flatnonzero(~np.isfinite(one).all(axis=1))
+        bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
         if len(bad):
             raise UserError(
-                f"Features of scan {bad[0]} of set {number} are not numbers ({len(bad)} such scans): look at "
+                f"Features of scan {bad[0]} of set {number} are not finite ({len(bad)} such scans). Check "
                 "that scan, or leave it out."
             )

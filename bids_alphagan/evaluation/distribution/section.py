@@ -1,4 +1,4 @@
-"""The group report's section on the distribution: do synthetic scans spread where real ones do?"""
+"""The report's section on the distribution: do synthetic scans vary like real ones?"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from bids_alphagan.evaluation.question import BAD, CHANCE, GOOD, OPEN, Answer, H
 from bids_alphagan.report import charts
 from bids_alphagan.report.numbers import number
 
-_ENOUGH = 8  # animals; that fewer show no difference says little
+_ENOUGH = 8  # animals; with fewer, the absence of a difference means little
 _NAMES = {"real": "Other real animals", "real+noise": "The same with noise"}
 _MEASURES = {
     "precision": "Precision: are they real?",
@@ -20,7 +20,7 @@ _MEASURES = {
 
 
 def view(answer: Answer, labels: Mapping[str, str]) -> dict[str, Any]:
-    """A chart, and a line of the table for each space and model."""
+    """A chart, and a row of the table for each space and model."""
     shown = {"notes": answer.notes, "reason": answer.reason}
     if answer.reason:
         return shown
@@ -46,7 +46,7 @@ def methods(answer: Answer) -> str:
 
 
 def headline(model: str, answer: Answer | None) -> Headline:
-    """By the permutation tests: each way to compare that finds a difference counts."""
+    """The result of the permutation tests; a difference in any space counts."""
     question, section = "Is it real?", "distribution"
     if answer is None:
         return unasked(question, "evaluate")
@@ -73,7 +73,7 @@ def headline(model: str, answer: Answer | None) -> Headline:
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
-    """What the permutation test says, in words."""
+    """The result of the permutation test, in words."""
     if row["mmd_p"] is None:
         return "too few to tell"
     if row["mmd_p"] < 0.05:
@@ -82,7 +82,7 @@ def _verdict(row: Mapping[str, Any]) -> str:
 
 
 def _chart(lines: Sequence[Mapping[str, Any]]) -> str | None:
-    """A panel for each measure, dot and interval for each space and set, a tick for a perfect model."""
+    """A panel per measure: a dot and interval for each space and set, and a tick for a perfect model."""
     shown = [line for line in lines if line["precision"] is not None]
     if not shown:
         return None
@@ -91,15 +91,15 @@ def _chart(lines: Sequence[Mapping[str, Any]]) -> str | None:
     panels = figure.subplots(1, len(_MEASURES), sharey=True)
     figure.subplots_adjust(left=0.2, right=0.985, top=1 - 0.3 / height, bottom=0.3 / height, wspace=0.12)
     for axes, (measure, title) in zip(panels, _MEASURES.items(), strict=True):
-        for place, line in enumerate(shown):
+        for position, line in enumerate(shown):
             perfect = {"density": 1.0, "coverage": line["expected_coverage"]}.get(measure)
             if perfect is not None:
-                axes.plot([perfect] * 2, [place - 0.32, place + 0.32], color=charts.INK, linewidth=1.2)
+                axes.plot([perfect] * 2, [position - 0.32, position + 0.32], color=charts.INK, linewidth=1.2)
             colour = charts.colour(line["model"])
             low, high = line.get(f"{measure}_low"), line.get(f"{measure}_high")
             if low is not None:
-                axes.plot([low, high], [place] * 2, color=colour, linewidth=2, alpha=0.35, zorder=1)
-            axes.plot([line[measure]], [place], "o", color=colour, markersize=5.5)
+                axes.plot([low, high], [position] * 2, color=colour, linewidth=2, alpha=0.35, zorder=1)
+            axes.plot([line[measure]], [position], "o", color=colour, markersize=5.5)
         axes.set_title(title)
         axes.set_xlim(
             -0.04, max(1.08, 1.05 * max(line.get(f"{measure}_high") or line[measure] for line in shown))

@@ -1,4 +1,4 @@
-"""How far apart cohorts and real scans lie as sets: group_distribution.tsv."""
+"""Distances between cohorts and real scans as sets: group_distribution.tsv."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ from bids_alphagan.evaluation.distribution.measures import frechet_distance, ker
 from bids_alphagan.evaluation.question import AGAINST, Answer, Columns, Headline, Question, number
 from bids_alphagan.evaluation.scans import NOISE, NOISY, REAL, Scans
 
-LEARNED = 2 / 3  # of the training animals: appearance is learned from these, the others make the ceiling
-BOUNDS = {  # of each measure with an interval
+LEARNED = 2 / 3  # of the training animals: appearance is fitted to these, the others are the ceiling
+BOUNDS = {  # range of each measure that has an interval
     "mmd": (-np.inf, np.inf),
     "precision": (0.0, 1.0),
     "recall": (0.0, 1.0),
@@ -32,16 +32,16 @@ BOUNDS = {  # of each measure with an interval
 }
 COLUMNS: Columns = {
     "model": {
-        "Description": "What made the scans.",
+        "Description": "The origin of the scans.",
         "Levels": {
-            REAL: "Nothing: training scans in place of synthetic ones, so what other animals reach: the "
-            "ceiling. Of appearance, those that it is not learned from. Where animals are held out.",
-            NOISY: f"The same with Gaussian noise, standard deviation {NOISE} of the range: the floor. By "
-            "anatomy, with the masks of the scans without it.",
+            REAL: "No model: training scans in place of synthetic ones, the values of other animals (the "
+            "ceiling); for appearance, those that it is not fitted to. Only if animals are held out.",
+            NOISY: f"The same with Gaussian noise, standard deviation {NOISE} of the range: the floor. For "
+            "anatomy, with the masks of the scans without noise.",
         },
     },
     "space": {
-        "Description": "By what scans are compared; each feature on the training scans' scale.",
+        "Description": "The features by which scans are compared, each on the training scans' scale.",
         "Levels": {
             "anatomy": "Volumes, shape, tissue contrast and texture, from scan and tissue masks.",
             "appearance": "Principal components of the lowest spatial frequencies, of training scans.",
@@ -49,32 +49,34 @@ COLUMNS: Columns = {
     },
     "against": AGAINST,
     "n_real": {"Description": "Number of real scans."},
-    "n_real_animals": {"Description": "Number of animals that they are of."},
+    "n_real_animals": {"Description": "Number of their animals."},
     "n_synthetic": {"Description": "Number of synthetic scans."},
     "n_features": {"Description": "Number of features in the space."},
     "mmd": {
         "LongName": "Kernel maximum mean discrepancy",
-        "Description": "Squared, unbiased, Gaussian kernel; about 0 where both sets are of one distribution. "
+        "Description": "Squared, unbiased, Gaussian kernel; about 0 if both sets come from one distribution. "
         "Gretton et al. 2012, JMLR 13:723-773.",
     },
-    "mmd_p": {"Description": "Chance of so large an mmd for sets of one distribution: permutation test."},
+    "mmd_p": {
+        "Description": "Probability of at least this mmd for sets from one distribution: permutation test."
+    },
     "precision": {
-        "Description": "Share of synthetic scans that lie among the real ones. Kynkäänniemi et al. 2019, "
+        "Description": "Share of synthetic scans in a neighbourhood of real ones. Kynkäänniemi et al. 2019, "
         "arXiv:1904.06991."
     },
-    "recall": {"Description": "Share of real scans that lie among the synthetic ones. As precision."},
+    "recall": {"Description": "Share of real scans in a neighbourhood of synthetic ones. See precision."},
     "density": {
-        "Description": "How densely real scans lie around synthetic ones; 1 for a perfect model. Naeem et "
+        "Description": "Density of real scans around synthetic ones; 1 for a perfect model. Naeem et "
         "al. 2020, arXiv:2002.09797."
     },
     "coverage": {
-        "Description": "Share of real scans with a synthetic one in their neighbourhood. As density."
+        "Description": "Share of real scans with a synthetic one in their neighbourhood. See density."
     },
     "expected_coverage": {"Description": "Coverage of a perfect model with these numbers of scans."},
     "k": {"Description": "Neighbourhoods reach to the k-th nearest other animal."},
     "frechet": {
         "LongName": "Squared Fréchet distance",
-        "Description": "Between Gaussians fitted to the two sets; n/a where there are too few scans.",
+        "Description": "Between Gaussians fitted to the two sets; n/a if there are too few scans.",
     },
     **{
         f"{name}_{end}": {"Description": f"{words} of the 95 % interval of {name}: jackknife over animals."}
@@ -91,11 +93,11 @@ class _Sets:
 
     real: np.ndarray
     animals: Sequence[str]
-    others: Mapping[str, tuple[np.ndarray, Sequence[str] | None]]
+    compared: Mapping[str, tuple[np.ndarray, Sequence[str] | None]]
 
 
 class Distribution(Question):
-    """Do the synthetic scans, as a set, spread as real animals do?"""
+    """Do the synthetic scans, as a set, vary like real animals?"""
 
     version = 2
     template = "evaluation/distribution/section.html.j2"
@@ -117,7 +119,7 @@ class Distribution(Question):
 
 
 def compare_sets(scans: Scans) -> Answer:
-    """Rows of group_distribution.tsv. UserError where there is no space to compare in."""
+    """Rows of group_distribution.tsv. Raises UserError if the sets cannot be compared in any space."""
     rows, notes = [], scans.notes()
     for name, space in {"anatomy": _anatomy, "appearance": _appearance}.items():
         try:
@@ -125,7 +127,7 @@ def compare_sets(scans: Scans) -> Answer:
         except UserError as error:
             notes.append(f"Not compared by {name}: {error}")
             continue
-        for model, (features, animals) in sets.others.items():
+        for model, (features, animals) in sets.compared.items():
             row = {"model": model, "space": name, "against": scans.against}
             rows.append(row | _compare(sets.real, features, sets.animals, animals, scans.seed))
     if not rows:
@@ -134,17 +136,17 @@ def compare_sets(scans: Scans) -> Answer:
 
 
 def _anatomy(scans: Scans) -> _Sets:
-    """Scans with masks, by `evaluation.features.ANATOMY`."""
+    """The scans with masks, in the features of `evaluation.distribution.features.ANATOMY`."""
     real = scans.segmented()
     sides = {"training": scans.study.training, "held-out": scans.study.held_out}
-    parts = {side: [one for one in real if one[0] in set(animals_of(of))] for side, of in sides.items()}
+    parts = {side: [row for row in real if row[0] in set(animals_of(of))] for side, of in sides.items()}
     if not parts[scans.against] or not parts["training"]:
         raise UserError("The real scans have no masks.")
-    made = {model: scans.segmented(model) for model in scans.cohorts}
-    made = {model: found for model, found in made.items() if found}
-    if not made:
+    cohorts = {model: scans.segmented(model) for model in scans.cohorts}
+    cohorts = {model: cohort for model, cohort in cohorts.items() if cohort}
+    if not cohorts:
         raise UserError("The synthetic scans have no masks.")
-    features = {side: _features(found) for side, found in (parts | made).items() if found}
+    features = {name: _features(rows) for name, rows in (parts | cohorts).items() if rows}
     if scans.against == "held-out":
         rng = np.random.default_rng(scans.seed)
         noisy = [(animal, with_noise(scan, rng), *more) for animal, scan, *more in parts["training"]]
@@ -153,17 +155,17 @@ def _anatomy(scans: Scans) -> _Sets:
 
 
 def _features(segmented: Sequence[tuple[Any, ...]]) -> np.ndarray:
-    return np.stack([anatomy_features(*one) for _, *one in segmented])
+    return np.stack([anatomy_features(*arrays) for _, *arrays in segmented])
 
 
 def with_noise(scan: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A scan (x, y, z) with as much noise as makes the floor, in its own range."""
+    """A scan (x, y, z) with the floor's noise, clipped to the scan's range."""
     low, high = float(scan.min()), float(scan.max())
     return np.clip(scan + NOISE * (high - low) * rng.standard_normal(scan.shape, dtype=np.float32), low, high)
 
 
 def _appearance(scans: Scans) -> _Sets:
-    """All scans, by what is learned from training scans; the ceiling's are strangers to that, too."""
+    """All scans, in features that are fitted to training scans; those of the ceiling are not used for the fit."""
     animals = animals_of(scans.study.training)
     learned = np.ones(len(animals), bool)
     if scans.against == "held-out":
@@ -173,16 +175,16 @@ def _appearance(scans: Scans) -> _Sets:
     appearance = Appearance.fit(scans.training[learned])
     features = {"training": appearance(scans.training[learned])}
     features |= {model: appearance(cohort) for model, cohort in scans.synthetic.items()}
-    others = [animal for animal, is_learned in zip(animals, learned, strict=True) if not is_learned]
+    ceiling_animals = [animal for animal, is_learned in zip(animals, learned, strict=True) if not is_learned]
     of = {"training": [animal for animal, is_learned in zip(animals, learned, strict=True) if is_learned]}
     if scans.against == "held-out" and scans.held_out is not None:
         features["held-out"], of["held-out"] = appearance(scans.held_out), animals_of(scans.study.held_out)
-        if others:
+        if ceiling_animals:
             rng = np.random.default_rng(scans.seed)
             noisy = np.stack([with_noise(scan, rng) for scan in scans.training[~learned]])
             ceiling = {REAL: appearance(scans.training[~learned]), NOISY: appearance(noisy)}
             features = ceiling | features
-    return _sets("appearance", scans, features, of, others)
+    return _sets("appearance", scans, features, of, ceiling_animals)
 
 
 def _sets(
@@ -192,13 +194,13 @@ def _sets(
     animals: Mapping[str, Sequence[str]],
     ceiling: Sequence[str] | None = None,
 ) -> _Sets:
-    """Put features on the training scans' scale; `ceiling`: the animals of REAL, default all for training."""
+    """Put features on the training scans' scale. `ceiling`: the animals of REAL, all training animals by default."""
     names = list(ANATOMY) if name == "anatomy" else None
-    others = {model: values for model, values in features.items() if model not in ("training", "held-out")}
-    space = feature_space(name, features[scans.against], others, names, scale_by=features["training"])
+    compared = {model: values for model, values in features.items() if model not in ("training", "held-out")}
+    space = feature_space(name, features[scans.against], compared, names, scale_by=features["training"])
     own = dict.fromkeys((REAL, NOISY), animals["training"] if ceiling is None else ceiling)
-    found = {model: (values, own.get(model)) for model, values in space.synthetic.items()}
-    return _Sets(space.real, animals[scans.against], found)
+    by_model = {model: (values, own.get(model)) for model, values in space.synthetic.items()}
+    return _Sets(space.real, animals[scans.against], by_model)
 
 
 def _compare(
@@ -208,7 +210,7 @@ def _compare(
     synthetic_animals: Sequence[str] | None,
     seed: int,
 ) -> dict[str, Any]:
-    """All measures of one set in one space; None and a reason where one cannot be had."""
+    """All measures of one set in one space; None and a reason for a measure that cannot be computed."""
     row: dict[str, Any] = {
         "n_real": len(real),
         "n_real_animals": len(set(animals)),
@@ -236,9 +238,11 @@ def _compare(
     second = np.arange(len(synthetic)) if synthetic_animals is None else np.asarray(synthetic_animals)
 
     def measures(i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        again = kernel_mmd(real[i], synthetic[j], first[i], second[j], bandwidth=bandwidth, permutations=0)
+        resampled = kernel_mmd(
+            real[i], synthetic[j], first[i], second[j], bandwidth=bandwidth, permutations=0
+        )
         close = neighbourhoods(real[i], synthetic[j], first[i], k)
-        return np.array([again.value, close.precision, close.recall, close.density, close.coverage])
+        return np.array([resampled.value, close.precision, close.recall, close.density, close.coverage])
 
     if bandwidth is not None and k is not None:
         for (name, (least, most)), low, high in zip(

@@ -1,4 +1,4 @@
-"""Which scans each segmentation network is trained on: the arms of the experiment, as a table."""
+"""The training sets of the segmentation networks: the arms of the experiment."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -10,15 +10,18 @@ import numpy as np
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.evaluation.downstream import DEFAULT_ARMS
 
-MIN_HELD_OUT = 2  # animals; one says nothing about others
-MIN_TRAINING = 2  # animals; half of them is one
+MIN_HELD_OUT = 2  # animals; one would say nothing about others
+MIN_TRAINING = 2  # animals, so that half of them is one
 _RATIOS = {0.5: "half as many", 1: "as many", 2: "twice as many"}
 _SHARES = {0: "", 0.5: "half of the real scans", 1: "all real scans"}
 
 
 class Arm(NamedTuple):
-    """A training set: `real`, the share of the real training animals; `synthetic`, how many synthetic scans
-    for each scan of all real training animals; `augment`, with conventional augmentation or without."""
+    """A training set.
+
+    real: share of the real training animals. synthetic: number of synthetic scans per scan of all real training
+    animals. augment: whether to use conventional augmentation.
+    """
 
     real: float
     synthetic: float = 0
@@ -41,16 +44,16 @@ class Arm(NamedTuple):
 
 
 def read_arm(name: str) -> Arm:
-    """The arm that `Arm.name` calls so; UserError where there is no such arm."""
+    """The arm with this `Arm.name`. Raises UserError if there is none."""
     parts = re.fullmatch(r"(?:r([\d.]+))?\+?(?:s([\d.]+))?(\+a)?", name)
-    with suppress(ValueError):  # of a number
+    with suppress(ValueError):  # not a number
         real, synthetic = (float(parts[i] or 0) for i in (1, 2)) if parts else (0.0, 0.0)
         arm = Arm(real, synthetic, bool(parts and parts[3]))
         if real <= 1 and (real or synthetic) and arm.name == name:
             return arm
     raise UserError(
-        f"--downstream-arms {name}: no training set. Write r and the share of the real scans (up to 1), s "
-        "and how many synthetic scans for each real one, a for augmentation: r1, r0.5+s1, s2, r1+a ..."
+        f"--downstream-arms {name}: is not a training set. Give r and the share of the real scans (up to "
+        "1), s and the number of synthetic scans per real one, a for augmentation: r1, r0.5+s1, s2, r1+a ..."
     )
 
 
@@ -71,7 +74,7 @@ ARMS = tuple(map(read_arm, DEFAULT_ARMS))
 
 
 def references(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
-    """Which arm is compared with which: each with real alone, and with the same without synthetic scans."""
+    """The comparisons: each arm with real scans alone, and with the same arm without synthetic scans."""
     pairs = []
     for arm in arms:
         without = arm._replace(synthetic=0)
@@ -94,13 +97,13 @@ def check_split(animals: Collection[str], held_out: Collection[str], trained_on:
     if seen := sorted(set(held_out) & set(trained_on)):
         raise UserError(
             f"downstream: the generator was trained on held-out animals ({_named(seen)}), so a test on them "
-            "proves nothing. Train it again without them: --steps train synthesise downstream."
+            "proves nothing. Retrain it without them: --steps train synthesise downstream."
         )
     training = set(animals) - set(held_out)
     if len(set(held_out)) < MIN_HELD_OUT or len(training) < MIN_TRAINING:
         raise UserError(
-            f"downstream: animals with masks that are held out: {len(set(held_out))}, left to train with: "
-            f"{len(training)}; at least {MIN_HELD_OUT} and {MIN_TRAINING} are needed. Take more animals, or "
+            f"downstream: of the animals with masks, {len(set(held_out))} are held out and {len(training)} are "
+            f"left for training; at least {MIN_HELD_OUT} and {MIN_TRAINING} are needed. Use more animals, or "
             "change --held-out, for all steps: --steps train synthesise downstream."
         )
 
@@ -110,16 +113,16 @@ def _named(animals: Sequence[str]) -> str:
 
 
 def possible(arms: Sequence[Arm], n_real: int, n_synthetic: int) -> tuple[list[Arm], dict[str, str]]:
-    """The arms that so many scans allow, and why each of the others is left out, by its name.
+    """The arms that these numbers of scans allow, and the reason for each other arm, by its name.
 
     n_real: scans of all real training animals.
 
-    Raises UserError where no arm with synthetic scans remains.
+    Raises UserError if no arm with synthetic scans remains.
     """
     needed = {arm: round(arm.synthetic * n_real) for arm in arms}
     kept = [arm for arm in arms if needed[arm] <= n_synthetic]
     left_out = {
-        arm.name: f"needs {n} synthetic scans, there are {n_synthetic}"
+        arm.name: f"needs {n} synthetic scans, but there are {n_synthetic}"
         for arm, n in needed.items()
         if n > n_synthetic
     }
@@ -128,8 +131,8 @@ def possible(arms: Sequence[Arm], n_real: int, n_synthetic: int) -> tuple[list[A
     if not any(arm.synthetic for arm in kept):
         least = min(n for arm, n in needed.items() if arm.synthetic)
         raise UserError(
-            f"downstream: there are {n_synthetic} synthetic scans with masks, and the smallest test takes "
-            f"{least}. Draw more: --steps synthesise downstream --n-synthetic {max(needed.values())}."
+            f"downstream: there are {n_synthetic} synthetic scans with masks, but the smallest training "
+            f"set needs {least}. Draw more: --steps synthesise downstream --n-synthetic {max(needed.values())}."
         )
     return kept, left_out
 
@@ -137,8 +140,8 @@ def possible(arms: Sequence[Arm], n_real: int, n_synthetic: int) -> tuple[list[A
 def choose(arm: Arm, animals: Sequence[str], n_synthetic: int, seed: int) -> tuple[list[int], list[int]]:
     """Draw an arm's training scans: indices into the real training scans and into the synthetic ones.
 
-    animals: of each real training scan. Shares are of animals, for scans of one animal resemble each other.
-    With one seed, smaller shares are parts of larger ones.
+    animals: of each real training scan. Shares are of animals, because scans of one animal are similar.
+    With the same seed, smaller shares are subsets of larger ones.
     """
     labels = sorted(set(animals))
     order = np.random.default_rng([seed, 0]).permutation(len(labels))

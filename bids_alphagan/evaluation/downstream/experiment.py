@@ -24,18 +24,18 @@ from bids_alphagan.evaluation.downstream.scans import Scan
 from bids_alphagan.evaluation.downstream.summary import sentences, summarise
 from bids_alphagan.training.resources import duration
 
-WARM_UP, TIMED = 2, 10  # steps of the first training, by which it says how long all will take
+WARM_UP, TIMED = 2, 10  # steps of the first training that are timed to estimate the duration of all
 
 log = logging.getLogger(__name__)
 
 
 class Result(NamedTuple):
-    """What the experiment found.
+    """The result of the experiment.
 
     rows: of each scan, columns as in `scan_columns`. summary: columns as in `summary_columns`. sentences: one
-    for each gain in `summary`, {"arm", "compared_with", "tissue", "measure", "text"}. left_out: why, by the
-    arm's name. record: settings, animals and numbers of scans, JSON-able; its "sizes": of real and of
-    synthetic scans that each arm was trained on, by its name, means over seeds.
+    for each gain in `summary`, {"arm", "compared_with", "tissue", "measure", "text"}. left_out: the reason, by
+    arm name. record: settings, animals and numbers of scans, as JSON; its "sizes": numbers of real and
+    synthetic scans of each arm, by name, means over seeds.
     """
 
     rows: list[dict[str, Any]]
@@ -46,7 +46,7 @@ class Result(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One training: real and synthetic are indices into the training scans of each kind."""
+    """One training. real, synthetic: indices into the training scans of each kind."""
 
     arm: Arm
     seed: int
@@ -66,22 +66,22 @@ def run(
 ) -> Result:
     """Train segmentation networks on each arm's scans and test them on the real scans of held-out animals.
 
-    Every arm takes the same number of steps, and with one seed all begin with the same weights. Each
-    finished training is a file in `folder`, by which a run that was stopped goes on; one that was made with
-    other scans or settings is made anew. Several generators may share a folder, one after the other: the arms
-    without synthetic scans are then trained once.
+    Every arm gets the same number of steps, and with the same seed all networks start from the same weights. Each
+    finished training is a file in `folder`, so that a stopped run can resume; a training with other scans or settings
+    is repeated. Several generators may use a folder one after the other: the arms without synthetic scans are then
+    trained only once.
 
     Parameters
     ----------
-    real: all real scans with masks, the held-out animals' too. synthetic: the generator's. All of one shape.
+    real: all real scans with masks, including those of held-out animals. synthetic: the generator's. All of one shape.
     held_out: labels of the animals to test on; all other real animals are for training.
     trained_on: labels of the animals whose scans the generator was trained on.
     seed: the first of settings.seeds seeds.
 
     Raises
     ------
-    UserError: the generator saw held-out animals, there are too few animals or synthetic scans, a training
-    diverged, or another run is in `folder`. Interrupted: after SIGINT, SIGTERM or SIGUSR1.
+    UserError: the generator was trained on held-out animals, there are too few animals or synthetic scans, a training
+    diverged, or another run uses `folder`. Interrupted: after SIGINT, SIGTERM or SIGUSR1.
     """
     check_split({scan.animal for scan in real}, held_out, trained_on)
     arrays.check([*real, *synthetic])
@@ -89,7 +89,7 @@ def run(
     test = [scan for scan in real if scan.animal in held_out]
     arms, left_out = possible(settings.arms, len(train), len(synthetic))
     for name, why in left_out.items():
-        log.warning("downstream: the arm %s is left out: it %s", name, why)
+        log.warning("downstream: the training set %s is left out: it %s", name, why)
     animals = [scan.animal for scan in train]
     jobs = [
         Job(arm, s, *choose(arm, animals, len(synthetic), s))
@@ -115,7 +115,7 @@ def run(
 
 
 def sizes(jobs: Sequence[Job]) -> dict[str, list[int]]:
-    """Numbers of real and synthetic scans by the arm's name; rounded means over seeds."""
+    """Numbers of real and synthetic scans by arm name; rounded means over seeds."""
     return {
         arm.name: [
             round(np.mean([len(kind) for kind in kinds]))
@@ -146,14 +146,14 @@ class Experiment:
         self.first_test = len(everything) - len(test)
 
     def rows(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
-        """The rows of all jobs; what is in the folder is not done again."""
-        found = {self.file(job): self.kept(job) for job in jobs}
-        left = [job for job in jobs if found[self.file(job)] is None]
+        """The rows of all jobs; finished jobs in the folder are not repeated."""
+        results = {self.file(job): self.kept(job) for job in jobs}
+        left = [job for job in jobs if results[self.file(job)] is None]
         if len(left) < len(jobs):
-            log.info("downstream: %d of %d trainings are there", len(jobs) - len(left), len(jobs))
+            log.info("downstream: %d of %d trainings are already done", len(jobs) - len(left), len(jobs))
         began = time.perf_counter()
         for done, job in enumerate(left, start=1):
-            found[self.file(job)] = rows = self.work(job, trainings=len(left) - done + 1, told=done > 1)
+            results[self.file(job)] = rows = self.work(job, trainings=len(left) - done + 1, logged=done > 1)
             overall = [row["dice"] for row in rows if row["tissue"] == GLOBAL and row["dice"] is not None]
             to_come = (time.perf_counter() - began) / done * (len(left) - done)
             log.info(
@@ -161,30 +161,33 @@ class Experiment:
                 *(job.arm.name, job.seed, sum(overall) / max(len(overall), 1)),
                 *(len(jobs) - len(left) + done, len(jobs), duration(timedelta(seconds=to_come))),
             )
-        return [row for job in jobs for row in found[self.file(job)] or []]
+        return [row for job in jobs for row in results[self.file(job)] or []]
 
     def file(self, job: Job) -> Path:
-        """Named by the synthetic scans, too: several generators share a folder."""
+        """The job's file; its name includes the synthetic scans, because several generators share a folder."""
         _, synthetic, _ = self.content
         drawn = f"_synthetic-{synthetic[:8]}" if job.synthetic else ""
         return self.folder / f"{job.arm.name}_seed-{job.seed}{drawn}.json"
 
     def kept(self, job: Job) -> list[dict[str, Any]] | None:
-        """The rows that a former run wrote, None where it did not, or of other scans or settings."""
-        with suppress(OSError, ValueError, KeyError, TypeError):  # not there, or damaged
+        """The rows of an earlier run; None if there are none, or if scans or settings differ."""
+        with suppress(OSError, ValueError, KeyError, TypeError):  # missing, or damaged
             record = read_json(self.file(job))
             if record["fingerprint"] == self.fingerprint(job):
                 return list(record["rows"])
         return None
 
     def fingerprint(self, job: Job) -> str:
-        """Changes where anything does that the rows of a job depend on."""
+        """Digest of everything that the rows of a job depend on."""
         settings = {k: v for k, v in asdict(self.settings).items() if k not in ("arms", "seeds")}
         real, synthetic, test = self.content
         return digest([*job, settings, real, synthetic if job.synthetic else None, test])
 
-    def work(self, job: Job, trainings: int, told: bool) -> list[dict[str, Any]]:
-        """Train and test; write the job's file. `trainings`, this one included, are to come."""
+    def work(self, job: Job, trainings: int, logged: bool) -> list[dict[str, Any]]:
+        """Train, test, and write the job's file.
+
+        trainings: number that remain, including this one. logged: whether the duration was logged before.
+        """
         steps, began, warm = 0, time.perf_counter(), 0.0
 
         def after_step() -> None:
@@ -194,7 +197,7 @@ class Experiment:
             if self.request.by:
                 done = f"finished trainings are in {self.folder}"
                 raise Interrupted(f"downstream stopped in {job.arm.name}; {done}", self.request.by)
-            if steps == WARM_UP + TIMED and not told:
+            if steps == WARM_UP + TIMED and not logged:
                 seconds = (time.perf_counter() - warm) / TIMED * self.settings.steps * trainings
                 log.info(
                     "downstream: %d trainings of %d steps will take about %s",

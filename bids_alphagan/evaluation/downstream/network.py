@@ -1,4 +1,4 @@
-"""The segmentation network: a MONAI UNet, trained for a fixed number of steps, and what it makes of scans."""
+"""The segmentation network: a MONAI UNet, its training for a fixed number of steps, and its output."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +20,11 @@ CLASSES = len(TISSUES) + 1
 
 @dataclass(frozen=True)
 class Settings:
-    """How the networks are trained; the same for every arm.
+    """The settings of the trainings, the same for every arm.
 
-    steps: of the optimiser. seeds: trainings of each arm. channels: of the network's levels; the first two
-    work at full resolution, for white matter may be one voxel thick, each other at half of the former's.
-    residual_units: per level; 0: plain convolutions. learning_rate: of Adam at the first step, from where it
-    falls to 0 along a cosine.
+    steps: of the optimiser. seeds: trainings per arm. channels: of the network's levels; the first two
+    work at full resolution, because white matter may be one voxel thick, each further one at half the resolution.
+    residual_units: per level; 0: plain convolutions. learning_rate: of Adam at the first step, with cosine decay to 0.
     """
 
     arms: tuple[Arm, ...] = ARMS
@@ -38,23 +37,23 @@ class Settings:
 
     def __post_init__(self) -> None:
         if len(self.channels) < 2:
-            raise UserError("--downstream-channels: at least two numbers, the network's levels, are needed.")
+            raise UserError("--downstream-channels: give at least two numbers, one per level of the network.")
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of the steps from level to level."""
+        """Strides from level to level."""
         return (1, *(2,) * (len(self.channels) - 2))
 
     @property
     def multiple(self) -> int:
-        """Scans are padded to multiples of so many voxels."""
+        """Scans are padded to multiples of this number of voxels."""
         return math.prod(self.strides)
 
 
 class Data:
-    """Scans on the device where they fit in half of its free memory, else on the host.
+    """Scans, on the device if they fit into half of its free memory, else on the host.
 
-    images: float32 (n, 1, X, Y, Z), padded with 0 behind the last voxels; labels: uint8 alike.
+    images: float32 (n, 1, X, Y, Z), padded with 0 after the last voxels; labels: uint8, in the same way.
     """
 
     def __init__(self, scans: Sequence[Scan], multiple: int, device: torch.device) -> None:
@@ -69,20 +68,20 @@ class Data:
         )
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Images and labels of these scans, on the device."""
+        """Images (b, 1, X, Y, Z) and labels of these scans, on the device."""
         which = torch.as_tensor(list(indices), device=self.images.device)
         return self.images[which].to(self.device), self.labels[which].to(self.device)
 
 
 def fits(images: Tensor, device: torch.device) -> bool:
-    """Whether the scans, and their labels, take no more than half of what is free on a GPU."""
+    """Whether scans and labels take at most half of the free memory of a GPU."""
     if device.type != "cuda":
         return True
     return images.nbytes * 1.25 < 0.5 * torch.cuda.mem_get_info(device)[0]
 
 
 def new_network(settings: Settings, seed: int) -> nn.Module:
-    """A network with the weights of `seed`; torch's own random state stays as it was."""
+    """A network with weights from `seed`; torch's random state is unchanged."""
     from monai.networks.nets.unet import UNet
 
     with torch.random.fork_rng(devices=[]):
@@ -100,7 +99,7 @@ def new_network(settings: Settings, seed: int) -> nn.Module:
 def augmentation(seed: int) -> Callable[[dict[str, Any]], Any]:
     """Conventional augmentation of {"image", "labels"}, each (1, x, y, z) with x from left to right.
 
-    Flip left-right, turn by up to 6 degrees, zoom by up to 10 %, shift by up to 2 voxels; gamma, noise, coil
+    Flip left-right, rotate by up to 6 degrees, zoom by up to 10 %, shift by up to 2 voxels; gamma, noise, coil
     shading.
     """
     from monai.transforms.compose import Compose
@@ -112,7 +111,7 @@ def augmentation(seed: int) -> Callable[[dict[str, Any]], Any]:
     from monai.transforms.spatial.dictionary import RandAffined, RandFlipd
 
     both = ("image", "labels")
-    made = Compose(
+    transform = Compose(
         [
             RandFlipd(both, prob=0.5, spatial_axis=0),
             RandAffined(
@@ -129,13 +128,15 @@ def augmentation(seed: int) -> Callable[[dict[str, Any]], Any]:
             RandGaussianNoised("image", prob=0.3, std=0.03),
         ]
     )
-    made.set_random_state(seed)
-    return lambda pair: made(pair)  # not the Compose itself: its truth value, its length, seeds it anew
+    transform.set_random_state(seed)
+    return lambda pair: transform(
+        pair
+    )  # not the Compose itself: evaluating its truth value (its length) reseeds it
 
 
 @contextmanager
 def plain_tensors() -> Iterator[None]:
-    """MONAI's transforms give tensors without headers, as they were put in."""
+    """Make MONAI's transforms return plain tensors, without metadata."""
     from monai.data.meta_obj import get_track_meta, set_track_meta
 
     before = get_track_meta()
@@ -147,7 +148,7 @@ def plain_tensors() -> Iterator[None]:
 
 
 def draw_batches(pool: Sequence[int], size: int, steps: int, seed: int) -> Iterator[list[int]]:
-    """`steps` batches of `size` members of the pool, which is gone through in ever new orders."""
+    """`steps` batches of `size` members of the pool, which is traversed in a new order each time."""
     source, waiting = np.random.default_rng([seed, 2]), list[int]()
     for _ in range(steps):
         while len(waiting) < size:
@@ -166,10 +167,10 @@ def train_network(
 ) -> nn.Module:
     """Train a network on the scans `pool` of `data` for settings.steps steps, whatever their number.
 
-    Nothing is chosen by how it fits: the network after the last step is the result. On a CPU with as many
-    threads the same arguments give the same network. Loss: Dice and cross-entropy, in equal parts.
+    There is no model selection: the network after the last step is the result. On a CPU with the same number of
+    threads the same arguments give the same network. Loss: Dice plus cross-entropy, with equal weights.
 
-    Raises UserError where the loss is not finite at the end.
+    Raises UserError if the loss is not finite at the end.
     """
     from monai.losses.dice import DiceCELoss
 
@@ -194,13 +195,13 @@ def train_network(
     if not torch.isfinite(loss):
         raise UserError(
             f"downstream: the segmentation network diverged at a learning rate of {settings.learning_rate:g}."
-            " Take a smaller one."
+            " Give a smaller one."
         )
     return network.eval()
 
 
 def segment(network: nn.Module, data: Data, index: int) -> np.ndarray:
-    """The labels that a network gives to one scan: uint8 (x, y, z)."""
+    """The labels that a network predicts for one scan: uint8 (x, y, z)."""
     with torch.inference_mode():
         scores = network(data.batch([index])[0])[0]
     inside = tuple(slice(0, n) for n in data.shape)

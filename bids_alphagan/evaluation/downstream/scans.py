@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class Scan(NamedTuple):
-    """A scan to train with or to test on.
+    """A scan for training or testing.
 
     image: float32 (x, y, z) in [0, 1]. labels: uint8 (x, y, z): 0 background, 1 GM, 2 WM, 3 CSF.
-    spacing: of the voxels, mm.
+    spacing: voxel size, mm.
     """
 
     name: str
@@ -34,8 +34,8 @@ class Scan(NamedTuple):
 
 
 def real_scans(prepared: Sequence[PreparedScan], box: tuple[slice, ...]) -> list[Scan]:
-    """Those prepared scans that have masks; `box` as of `volumes.common_field_of_view`."""
-    found = []
+    """The prepared scans with masks; `box`: of `volumes.common_field_of_view`."""
+    result = []
     for scan in prepared:
         if "dseg" not in scan.masks:
             log.warning("downstream: %s has no masks and is left out", scan.name.stem)
@@ -43,38 +43,38 @@ def real_scans(prepared: Sequence[PreparedScan], box: tuple[slice, ...]) -> list
         labels = _tissues(scan.masks["dseg"], read_labels(scan.masks["dseg"], scan.record)[box])
         image = real_arrays([scan.preproc], box)[0]
         spacing = tuple(float(mm) for mm in voxel_sizes(load(scan.preproc).affine))
-        found.append(Scan(scan.name.stem, scan.name.subject, image, labels, spacing))
-    return found
+        result.append(Scan(scan.name.stem, scan.name.subject, image, labels, spacing))
+    return result
 
 
 def synthetic_scans(
     cohort: Path, box: tuple[slice, ...], grid: int, upper_percentile: float, most: int | None = None
 ) -> list[Scan]:
-    """The scans of a synthetic cohort (the first `most`) that have masks, prepared as the real ones were."""
-    found: list[Scan] = []
+    """The scans of a synthetic cohort (the first `most`) with masks, prepared like the real ones."""
+    result: list[Scan] = []
     for path in scans_of_cohort(cohort):
         name = ScanName.parse(path.name)
         dseg = scan_masks(cohort, name, "synthetic").get("dseg")
-        if dseg is None or len(found) == most:
+        if dseg is None or len(result) == most:
             continue
-        made = conform(read_reference(path)[0], grid, upper_percentile)
-        labels = _tissues(dseg, read_labels(dseg, made.record)[box])
-        spacing = tuple(float(mm) for mm in voxel_sizes(made.affine))
-        found.append(Scan(name.stem, name.subject, (made.data[box] + 1) / 2, labels, spacing))
-    return found
+        conformed = conform(read_reference(path)[0], grid, upper_percentile)
+        labels = _tissues(dseg, read_labels(dseg, conformed.record)[box])
+        spacing = tuple(float(mm) for mm in voxel_sizes(conformed.affine))
+        result.append(Scan(name.stem, name.subject, (conformed.data[box] + 1) / 2, labels, spacing))
+    return result
 
 
 def _tissues(path: Path, labels: np.ndarray) -> np.ndarray:
     if labels.max(initial=0) > len(TISSUES):
         raise UserError(
-            f"{path}: holds the label {labels.max()}, and tissues are 1 GM, 2 WM, 3 CSF. Make the masks "
-            "again by running participant for this scan."
+            f"{path}: has the label {labels.max()}, but tissues are 1 GM, 2 WM, 3 CSF. Make the masks "
+            "again: run participant for this scan."
         )
     return labels
 
 
 def check(scans: Sequence[Scan]) -> None:
-    """Raise ValueError unless all scans are as `Scan` says, and of one shape."""
+    """Raise ValueError unless all scans are valid and of one shape."""
     for scan in scans:
         if scan.image.shape != scans[0].image.shape or scan.labels.shape != scan.image.shape:
             raise ValueError(f"{scan.name}: {scan.image.shape}, {scan.labels.shape}: all must have one shape")
@@ -83,7 +83,7 @@ def check(scans: Sequence[Scan]) -> None:
 
 
 def fingerprint(scans: Sequence[Scan]) -> str:
-    """SHA-256 of all that `scans` hold, in their order."""
+    """SHA-256 of the content of `scans`, in their order."""
     digest = hashlib.sha256()
     for scan in scans:
         digest.update(f"{scan.name} {scan.animal} {scan.image.shape} {scan.spacing}".encode())

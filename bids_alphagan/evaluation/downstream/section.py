@@ -1,4 +1,4 @@
-"""The group report's section on the downstream experiment: does a network gain from synthetic scans?"""
+"""The report's section on the downstream experiment: does a network gain from synthetic scans?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,81 +12,81 @@ from bids_alphagan.report import charts
 from bids_alphagan.report.figures import TISSUES
 from bids_alphagan.report.numbers import decimals
 
-REAL_ALONE = "r1"  # the arm that all are compared with
+REAL_ALONE = "r1"  # the arm with which all are compared
 _MEASURE = "dice"
 _PANELS = {"global": "all three"} | {tissue: tissue for tissue in TISSUES}
-_LINE, _EDGES = 0.23, 0.62  # inches: of a training set, and above and below the panels
+_LINE, _EDGES = 0.23, 0.62  # inches: per training set, and above and below the panels
 
 
 @dataclass(frozen=True)
 class DownstreamSection:
-    """What the group report says about the downstream experiment.
+    """The content of the report's section on the downstream experiment.
 
     Attributes
     ----------
-    rows: those of group_downstream.tsv with numbers as such, None where there is none.
-    told: by the model's key in `rows`, what its experiment says of itself: "headline" and "sentences" as of
-        `evaluation.downstream.summary.sentences`, "sizes" (real and synthetic scans by arm), "left_out" (why,
-        by arm), "settings" ("steps", "residual_units"), "notes" (what limits the numbers).
-    models: the models' names in print.
+    rows: those of group_downstream.tsv with numbers as such, None if missing.
+    experiments: by the model's key in `rows`, the record of its experiment: "headline" and "sentences" of
+        `evaluation.downstream.summary.sentences`, "sizes" (real and synthetic scans by arm), "left_out" (the
+        reason, by arm), "settings" ("steps", "residual_units"), "notes" (limitations of the numbers).
+    models: the models' printed names.
     descriptions: of the table's columns, for its foot.
     """
 
     rows: Sequence[Mapping[str, Any]]
-    told: Mapping[str, Mapping[str, Any]]
+    experiments: Mapping[str, Mapping[str, Any]]
     models: Mapping[str, str]
     descriptions: Mapping[str, str] = field(default_factory=dict)
 
 
 def section_of(answer: Answer, labels: Mapping[str, str], columns: Mapping[str, Any]) -> DownstreamSection:
-    """The section from the answer; columns: of group_downstream.tsv."""
+    """The section from the answer. columns: of group_downstream.tsv."""
     descriptions = {name: column["Description"] for name, column in columns.items()}
     return DownstreamSection(answer.tables["downstream"], answer.more["models"], labels, descriptions)
 
 
 def methods(section: DownstreamSection) -> str:
-    """A paragraph for the methods section of a manuscript, citing as `report.methods.compose` says."""
+    """A paragraph for the methods section of a manuscript, with citations as in `report.methods.compose`."""
     settings, n_animals, n_seeds = _facts(section)
     kind = "residual U-Nets [@unet]" if settings["residual_units"] else "U-Nets"
     return (
-        f"To see whether synthetic scans help, {kind} of MONAI [@monai] learned to segment grey matter, "
+        f"To test whether synthetic scans help, {kind} of MONAI [@monai] were trained to segment grey matter, "
         "white matter and cerebrospinal fluid from real scans, from synthetic scans and from both, by Dice "
         f"and cross-entropy loss with Adam [@Adam]: for each training set {n_seeds} networks of "
-        f"{settings['steps']} steps. They were tested on {n_animals} real animals that no model had seen. "
+        f"{settings['steps']} steps. They were tested on {n_animals} held-out real animals. "
         "Gains in Dice are paired, with 95 % bootstrap intervals over animals [@hesterberg]; a gain was "
-        "called resolved where this interval and a t interval over networks excluded 0."
+        "called resolved if this interval and a t interval over networks excluded 0."
     )
 
 
 def headline(model: str, section: DownstreamSection | None) -> Headline:
-    """By the gain of as many synthetic scans as real ones over real scans alone."""
+    """The gain over real scans alone by as many synthetic scans as real ones."""
     question = "Does it help?"
-    if section is None or model not in section.told:
+    if section is None or model not in section.experiments:
         return unasked(question, "downstream")
-    found = verdict(section, model)
-    mark = {"ok": GOOD, "failed": BAD, "warned": OPEN}[found["tone"]]
-    gain = found["gain"]
+    result = verdict(section, model)
+    mark = {"ok": GOOD, "failed": BAD, "warned": OPEN}[result["tone"]]
+    gain = result["gain"]
     places = decimals(gain)
     ends = "" if gain["low"] is None else f", {gain['low']:+.{places}f} to {gain['high']:+.{places}f}"
     text = f"Dice {gain['value']:+.{places}f}{ends} against real scans alone".replace("-", "−")
-    if notes(section.told[model]):
+    if notes(section.experiments[model]):
         mark, text = OPEN, f"{text}, by networks that have hardly learned a tissue"
-    return Headline(question, mark, f"{found['word']}: {text}.", "downstream")
+    return Headline(question, mark, f"{result['word']}: {text}.", "downstream")
 
 
 def _facts(section: DownstreamSection) -> tuple[Mapping[str, Any], int, int]:
-    """The networks' settings, the number of held-out animals and of seeds."""
-    settings = next(iter(section.told.values()))["settings"]
+    """The networks' settings, and the numbers of held-out animals and of seeds."""
+    settings = next(iter(section.experiments.values()))["settings"]
     animals, seeds = (max(row[key] for row in section.rows) for key in ("n_animals", "n_seeds"))
     return settings, animals, seeds
 
 
 def view(section: DownstreamSection) -> dict[str, Any]:
-    """All that the page shows: verdicts, a chart, a table and the comparisons in words."""
+    """The content of the page: results, a chart, a table and the comparisons in words."""
     lines = _lines(section)
     settings, n_animals, n_seeds = _facts(section)
     return {
-        "verdicts": [verdict(section, model) for model in section.told],
+        "verdicts": [verdict(section, model) for model in section.experiments],
         "chart": _chart(lines),
         "panels": _PANELS.values(),
         "lines": lines,
@@ -94,32 +94,38 @@ def view(section: DownstreamSection) -> dict[str, Any]:
         "n_seeds": n_seeds,
         "steps": settings["steps"],
         "sentences": [
-            (section.models.get(model, model) if len(section.told) > 1 else "", one["text"])
-            for model, told in section.told.items()
-            for one in told["sentences"]
-            if (one["tissue"], one["measure"]) == ("global", _MEASURE)
+            (section.models.get(model, model) if len(section.experiments) > 1 else "", sentence["text"])
+            for model, experiment in section.experiments.items()
+            for sentence in experiment["sentences"]
+            if (sentence["tissue"], sentence["measure"]) == ("global", _MEASURE)
         ],
-        "left_out": {name: why for told in section.told.values() for name, why in told["left_out"].items()},
-        "notes": list(dict.fromkeys(note for told in section.told.values() for note in notes(told))),
+        "left_out": {
+            name: why
+            for experiment in section.experiments.values()
+            for name, why in experiment["left_out"].items()
+        },
+        "notes": list(
+            dict.fromkeys(note for experiment in section.experiments.values() for note in notes(experiment))
+        ),
         "descriptions": section.descriptions,
     }
 
 
-def notes(told: Mapping[str, Any]) -> list[str]:
-    """What limits the numbers of one model's experiment."""
-    return list(told.get("notes", []))
+def notes(experiment: Mapping[str, Any]) -> list[str]:
+    """Limitations of the numbers of one model's experiment."""
+    return list(experiment.get("notes", []))
 
 
 def _lines(section: DownstreamSection) -> list[dict[str, Any]]:
-    """For each training set: its name in print, colour, and Dice and gain of each panel (None: unknown)."""
-    sizes = {model: told["sizes"] for model, told in section.told.items()}
+    """For each training set: its printed name, colour, and Dice and gain per panel (None: missing)."""
+    sizes = {model: experiment["sizes"] for model, experiment in section.experiments.items()}
     lines: dict[tuple[str | None, str], dict[str, Any]] = {}
     for row in section.rows:
         if row["measure"] != _MEASURE:
             continue
         model, arm = row["model"], row["arm"]
         name = training_set(arm, *sizes[model or next(iter(sizes))][arm])
-        if model and len(section.told) > 1:
+        if model and len(section.experiments) > 1:
             name += f" ({section.models.get(model, model)})"
         line = lines.setdefault(
             (model, arm),
@@ -138,15 +144,15 @@ def _lines(section: DownstreamSection) -> list[dict[str, Any]]:
 
 
 def training_set(arm: str, n_real: int, n_synthetic: int) -> str:
-    """An arm by its scans, in words: 10 real + 5 synthetic."""
+    """The scans of an arm, in words: 10 real + 5 synthetic."""
     kinds = ((n_real, "real"), (n_synthetic, "synthetic"))
     parts = [f"{n} {kind}" for n, kind in kinds if n]
     return " + ".join(parts) + (", augmented" if arm.endswith("+a") else "")
 
 
 def verdict(section: DownstreamSection, model: str) -> dict[str, Any]:
-    """The answer of the comparison that the report leads with."""
-    headline = section.told[model]["headline"]
+    """The result of the comparison that leads the report."""
+    headline = section.experiments[model]["headline"]
     keys = ("arm", "compared_with", "tissue", "measure")
     row = next(
         row for row in section.rows if row["model"] == model and all(row[k] == headline[k] for k in keys)
@@ -161,7 +167,7 @@ def verdict(section: DownstreamSection, model: str) -> dict[str, Any]:
 
 
 def _chart(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Dice above, gain over real scans alone below: a panel for each tissue, a line for each training set."""
+    """Dice above, gain over real scans alone below: a panel per tissue, a row per training set."""
     shown = {"dice": lines, "gain": [line for line in lines if any(line["gain"].values())]}
     inches = [_LINE * len(rows) for rows in shown.values()]
     total = sum(inches) + 2 * _EDGES
@@ -194,10 +200,12 @@ def _panel(
     """A dot and its interval for each cell; real scans `alone` as a dotted line. Hollow: not resolved."""
     if alone is not None:
         axes.axvline(alone, color=charts.INK, linewidth=0.9, linestyle=":")
-    for place, (cell, colour) in enumerate(zip(cells, colours, strict=True)):
+    for position, (cell, colour) in enumerate(zip(cells, colours, strict=True)):
         if not cell:
             continue
         if cell["low"] is not None:
-            axes.plot([cell["low"], cell["high"]], [place, place], color=colour, linewidth=2.2, alpha=0.55)
+            axes.plot(
+                [cell["low"], cell["high"]], [position, position], color=colour, linewidth=2.2, alpha=0.55
+            )
         face = colour if cell.get("resolved", True) else "none"
-        axes.plot([cell["value"]], [place], "o", color=colour, markerfacecolor=face, markersize=5.5)
+        axes.plot([cell["value"]], [position], "o", color=colour, markerfacecolor=face, markersize=5.5)

@@ -1,4 +1,4 @@
-"""From Dice per scan to gains with intervals over animals, and the sentences that say what is resolved."""
+"""From Dice per scan to gains with intervals over animals, and sentences on which gains are resolved."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,13 @@ from bids_alphagan.evaluation.downstream.measures import GLOBAL
 
 LEVEL = 0.95
 RESAMPLES = 10_000
-# By chance alone, n animals all agree on the direction of a gain in 2 of 2^n cases: 1 in 16 for five animals.
+# By chance, all of n animals agree on the sign of a gain in 2 of 2^n cases: 1 in 16 for five animals.
 MIN_RESOLVED = 6
-LEAST_DICE = 0.3  # of real scans alone; below it a network has hardly learned a tissue
+LEAST_DICE = 0.3  # with real scans alone; below it a network has hardly learned a tissue
 
 
 class Measure(NamedTuple):
-    """label: in a sentence. unit: as in the table. sign: of its difference when it gets better. more, less:
-    what a gain and a loss are called."""
+    """label: in a sentence. unit: as in the table. sign: of an improvement. more, less: words for a gain and a loss."""
 
     label: str
     unit: str
@@ -38,7 +37,7 @@ MEASURES = {
 
 
 class Interval(NamedTuple):
-    """Both None where there are too few values."""
+    """low, high: both None if there are too few values."""
 
     low: float | None
     high: float | None
@@ -52,21 +51,21 @@ def over_animals(values: Sequence[float], seed: int = 0) -> Interval:
     """95 % bootstrap interval of the mean of one value per animal; animals are drawn with replacement.
 
     The expanded percentile interval of Hesterberg 2015 (doi 10.1080/00031305.2015.1089789): percentile
-    intervals of few values are too narrow, so the percentiles are moved out to where a normal distribution
-    would give the t interval. For three values that is their range.
+    intervals of few values are too narrow, so the percentiles are expanded to those with which a normal
+    distribution gives the t interval. For three values that is their range.
     """
-    found = np.asarray(values, dtype=np.float64)
-    n = len(found)
+    sample = np.asarray(values, dtype=np.float64)
+    n = len(sample)
     if n < MIN_INTERVAL:
         return Interval(None, None)
     drawn = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
     far = np.sqrt(n / (n - 1)) * stats.t.ppf((1 + LEVEL) / 2, n - 1)
-    low, high = np.quantile(found[drawn].mean(axis=1), [stats.norm.cdf(-far), stats.norm.cdf(far)])
+    low, high = np.quantile(sample[drawn].mean(axis=1), [stats.norm.cdf(-far), stats.norm.cdf(far)])
     return Interval(float(low), float(high))
 
 
 def over_seeds(values: Sequence[float]) -> Interval:
-    """95 % t interval of the mean of one value per seed: what another training might give."""
+    """95 % t interval of the mean of one value per seed, which covers other trainings."""
     n = len(values)
     if n < 2:
         return Interval(None, None)
@@ -77,15 +76,15 @@ def over_seeds(values: Sequence[float]) -> Interval:
 def table(rows: Sequence[Mapping[str, Any]], arm: str, tissue: str, measure: str) -> dict[str, np.ndarray]:
     """Each animal's values by seed, the mean over its scans: {animal: (seeds,)}.
 
-    An animal whose truth lacks the tissue is left out.
+    Animals whose truth lacks the tissue are left out.
     """
-    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    by_animal: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row["arm"] == arm and row["tissue"] == tissue and row[measure] is not None:
-            found[row["animal"]][row["seed"]].append(row[measure])
+            by_animal[row["animal"]][row["seed"]].append(row[measure])
     return {
         animal: np.array([np.mean(by_seed[seed]) for seed in sorted(by_seed)])
-        for animal, by_seed in sorted(found.items())
+        for animal, by_seed in sorted(by_animal.items())
     }
 
 
@@ -93,8 +92,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], arms: Sequence[Arm]) -> list[di
     """Mean and gain of each arm, tissue and measure, with intervals; columns as in `summary_columns`.
 
     Seeds are averaged within an animal first; the intervals are over animals, paired. A gain is resolved
-    where its interval over animals excludes 0, so does the interval over seeds, and there are at least
-    `MIN_RESOLVED` animals: the animals alone cannot tell a better training set from a lucky training.
+    if its intervals over animals and over seeds both exclude 0 and there are at least `MIN_RESOLVED` animals; an
+    interval over animals alone cannot distinguish a better training set from a lucky training.
     """
     pairs: list[tuple[Arm, Arm | None]] = []
     for arm in arms:
@@ -142,9 +141,9 @@ def _gain(
 
 
 def headline(arms: Sequence[Arm]) -> Arm:
-    """The arm whose gain over real scans alone the report leads with, whatever came out.
+    """The arm whose gain over real scans alone leads the report, whatever the result.
 
-    All real scans and as many synthetic ones without augmentation, or what of `arms` comes nearest to it.
+    All real scans and as many synthetic ones without augmentation, or the nearest to it among `arms`.
     """
     with_synthetic = [arm for arm in arms if arm.synthetic]
     return min(
@@ -164,9 +163,9 @@ def sentences(summary: Sequence[Mapping[str, Any]], arms: Sequence[Arm]) -> list
 
 
 def hardly_learned(summary: Sequence[Mapping[str, Any]], steps: int) -> list[str]:
-    """A note where the networks that learned from all real scans alone hardly find a tissue; else nothing.
+    """A note if the networks trained on all real scans alone hardly find a tissue; else empty.
 
-    summary: of `summarise`. steps: that each network took.
+    summary: of `summarise`. steps: of each network.
     """
     alone = {row["tissue"]: row["mean"] for row in summary if (row["arm"], row["measure"]) == ("r1", "dice")}
     names = {GLOBAL: "all tissues together"}
@@ -174,16 +173,16 @@ def hardly_learned(summary: Sequence[Mapping[str, Any]], steps: int) -> list[str
     if not poor:
         return []
     return [
-        f"Networks that learned from real scans alone hardly find {', '.join(poor)}: a Dice below "
-        f"{LEAST_DICE} after {steps} steps. What they gain or lose from synthetic scans says little. Give "
+        f"Networks trained on real scans alone hardly find {', '.join(poor)}: a Dice below "
+        f"{LEAST_DICE} after {steps} steps. Their gains and losses from synthetic scans mean little. Give "
         "more --downstream-steps."
     ]
 
 
 def sentence(row: Mapping[str, Any], label: str, other: str) -> str:
-    """Say whether a gain is resolved, and why not.
+    """A sentence on whether a gain is resolved, and why not.
 
-    row: of `summarise`, with a gain. label, other: of the arms that are compared.
+    row: of `summarise`, with a gain. label, other: of the compared arms.
     """
     measure = MEASURES[row["measure"]]
     gain, ends = row["gain"], [row["gain_low"], row["gain_high"]]
@@ -191,8 +190,10 @@ def sentence(row: Mapping[str, Any], label: str, other: str) -> str:
     if gain < 0:
         gain, ends = -gain, [-end if end is not None else None for end in reversed(ends)]
     tissue = "overall" if row["tissue"] == GLOBAL else row["tissue"]
-    told = " [{:.3f}, {:.3f}]".format(*ends) if None not in ends else ""
-    start = f"Trained on {label}, the network's {tissue} {measure.label} is {gain:.3f}{told} {word} than on "
+    interval = " [{:.3f}, {:.3f}]".format(*ends) if None not in ends else ""
+    start = (
+        f"Trained on {label}, the network's {tissue} {measure.label} is {gain:.3f}{interval} {word} than on "
+    )
     return f"{start}{other}: {_verdict(row)}."
 
 
@@ -203,15 +204,17 @@ def _verdict(row: Mapping[str, Any]) -> str:
     if row["n_animals"] >= MIN_INTERVAL and not Interval(row["gain_low"], row["gain_high"]).excludes_0:
         return f"the interval includes 0, not resolved with {animals}"
     if row["n_animals"] < MIN_RESOLVED:
-        return f"{animals} are too few to resolve any gain, which takes {MIN_RESOLVED}"
+        return f"{animals} are too few to resolve any gain; {MIN_RESOLVED} are needed"
     if row["n_seeds"] < 2:
-        return "not resolved, for one training of each may be luck"
-    return f"not resolved, for trainings differ as much from seed to seed ({seeds})"
+        return "not resolved, because a single training of each may be luck"
+    return f"not resolved, because trainings differ as much between seeds ({seeds})"
 
 
 def summary_columns() -> dict[str, Any]:
     """Describe the columns of `summarise`, in the form of a BIDS sidecar."""
-    tissues = {tissue: f"{tissue} alone" for tissue in TISSUES} | {GLOBAL: "All three, each by its voxels"}
+    tissues = {tissue: f"{tissue} alone" for tissue in TISSUES} | {
+        GLOBAL: "All three, weighted by their voxels"
+    }
     interval = "95 % bootstrap interval over animals, seeds averaged first (Hesterberg 2015, "
     interval += "doi:10.1080/00031305.2015.1089789)"
     return {
@@ -219,20 +222,20 @@ def summary_columns() -> dict[str, Any]:
             "LongName": "Training set",
             "Description": "r: share of the real training animals. s: synthetic scans for each scan of all "
             "real training animals. a: conventional augmentation. r1+s0.5 is all real scans and half as many "
-            "synthetic ones. All arms take the same number of optimisation steps.",
+            "synthetic ones. All arms get the same number of optimisation steps.",
         },
-        "tissue": {"Description": "What was segmented.", "Levels": tissues},
-        "measure": {"Description": "What was measured.", "Levels": measure_levels()},
-        "unit": {"Description": "Of mean, gain and their intervals; 1 for a pure number."},
-        "n_animals": {"Description": "Held-out real animals that the means and intervals are over."},
-        "n_seeds": {"Description": "Trainings, averaged within each animal."},
+        "tissue": {"Description": "The segmented tissue.", "Levels": tissues},
+        "measure": {"Description": "The measured quantity.", "Levels": measure_levels()},
+        "unit": {"Description": "Unit of mean, gain and their intervals; 1 for a pure number."},
+        "n_animals": {"Description": "Number of held-out real animals."},
+        "n_seeds": {"Description": "Number of trainings, averaged within each animal."},
         "mean": {"Description": "Mean over animals."},
         "low": {"Description": f"Lower end of the mean's {interval}."},
         "high": {"Description": f"Upper end of the mean's {interval}."},
-        "compared_with": {"Description": "The arm that the gain is over."},
+        "compared_with": {"Description": "The arm with which the gain compares."},
         "gain": {
-            "Description": "Mean over animals of the difference to the arm that it is compared with, in the "
-            "same animal and seed; above 0 is better, for distances too."
+            "Description": "Mean over animals of the difference from the compared arm, in the same animal "
+            "and seed; above 0 is better, for distances too."
         },
         "gain_low": {"Description": f"Lower end of the gain's {interval}, paired."},
         "gain_high": {"Description": f"Upper end of the gain's {interval}, paired."},
@@ -251,7 +254,7 @@ def scan_columns() -> dict[str, Any]:
     levels = measure_levels()
     return {
         "arm": shared["arm"],
-        "seed": {"Description": "Of the network's weights, the choice of scans and their order."},
+        "seed": {"Description": "Seed of the network's weights, the choice of scans and their order."},
         "animal": {"Description": "Label of the held-out animal."},
         "scan": {"Description": "Name of its scan."},
         "tissue": shared["tissue"],
@@ -261,9 +264,9 @@ def scan_columns() -> dict[str, Any]:
 
 
 def measure_levels() -> dict[str, str]:
-    """What is measured, by its column."""
+    """Description of the measures, by column."""
     return {
-        "dice": "Dice overlap with the scan's own masks: 2 |A and B| / (|A| + |B|). 1 where they agree.",
-        "surface_distance": "Average symmetric surface distance, mm: how far, on average, the border of one "
-        "lies from that of the other. Where nothing of the tissue is found, the scan's diagonal.",
+        "dice": "Dice overlap with the scan's own masks: 2 |A and B| / (|A| + |B|). 1 if they agree.",
+        "surface_distance": "Average symmetric surface distance, mm: the mean distance between the "
+        "surfaces. If nothing of the tissue is found, the scan's diagonal.",
     }

@@ -39,7 +39,7 @@ _MODEL = {
 class Gain(Question):
     """Does a segmentation network gain from synthetic scans?
 
-    Finished networks' results stay in models/downstream: a run that was stopped goes on from there.
+    The results of finished networks are kept in models/downstream, from where a stopped run resumes.
     """
 
     depends = ("settings", "content", "held out", "trained on", "grid", "intensity percentile", "seed")
@@ -58,7 +58,7 @@ class Gain(Question):
         settings_of(settings)
         if not any("dseg" in scan.masks for scan in study.scans):
             raise UserError(
-                "downstream: no real scan has tissue masks, from which the networks learn. Make them first: run "
+                "downstream: no real scan has tissue masks, which the networks need. Make them first: run "
                 "participant with --segmenter ants or spm."
             )
         if not study.held_out:
@@ -97,7 +97,7 @@ class Gain(Question):
                 "notes": limits,
             }
             results[model] = result
-        # real scans alone are the same for all models: their limits are named once
+        # real scans alone are the same for all models, so their notes are listed once
         notes = list(dict.fromkeys(note for record in models.values() for note in record["notes"]))
         return Answer(tables_of(results), notes, {"models": models})
 
@@ -117,7 +117,7 @@ class Gain(Question):
 
 
 def settings_of(options: Mapping[str, Any]) -> Settings:
-    """The options of the step (downstream_...) as the experiment knows them."""
+    """The experiment's settings from the options of the step (downstream_...)."""
     return Settings(
         arms=tuple(dict.fromkeys([Arm(1), *map(read_arm, options["downstream_arms"])])),
         steps=options["downstream_steps"],
@@ -130,47 +130,47 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
 
 
 def with_masks(scans: Sequence[PreparedScan]) -> set[str]:
-    """The animals of those scans that have labels."""
+    """The animals of the scans that have labels."""
     return set(animals_of([scan for scan in scans if "dseg" in scan.masks]))
 
 
 def seen(study: Study, model: str) -> list[PreparedScan]:
     """The scans that a model was fitted to: those whose content its training record names.
 
-    Raises UserError where that is neither all scans nor those that are for training: it may have seen any.
+    Raises UserError unless they are all scans or the current training scans; otherwise it may have seen any scan.
     """
     path = study.model_folder(model) / "config.json"
-    retrain = f"train it again: --steps train synthesise downstream --model {model}."
+    retrain = f"retrain it: --steps train synthesise downstream --model {model}."
     try:
-        known = read_json(path)["data"]["sha256"]
+        sha256 = read_json(path)["data"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path}: does not say on which scans {model} was trained ({error}). To know, {retrain}"
+            f"{path}: does not say on which scans {model} was trained ({error}). To be sure, {retrain}"
         ) from error
     for scans in (study.training, study.scans):
-        if prepared_volumes(scans, study.work_dir / "scans", MODELS[model].channels).sha256 == known:
+        if prepared_volumes(scans, study.work_dir / "scans", MODELS[model].channels).sha256 == sha256:
             return scans
     raise UserError(
-        f"{path}: {model} was trained on other scans than those that are for training now. It may have seen "
-        "held-out animals, and a test on them would prove nothing. Use the labels and the --held-out of its "
-        f"training, or {retrain}"
+        f"{path}: {model} was trained on other scans than the current training scans. They may include "
+        "held-out animals, and a test on these would prove nothing. Use the original labels and --held-out, "
+        f"or {retrain}"
     )
 
 
 def check_masks(model: str, cohort: Path) -> None:
-    """Raise UserError where none of a cohort's scans has labels."""
+    """Raise UserError if none of a cohort's scans has labels."""
     scans = scans_of_cohort(cohort)
     if not any("dseg" in scan_masks(cohort, ScanName.parse(path.name), "synthetic") for path in scans):
         raise UserError(
-            f"{cohort}: the {len(scans)} synthetic scans of {model} have no tissue masks, from which the "
-            f"networks learn. Make them: --steps synthesise downstream --segmenter ants --model {model}."
+            f"{cohort}: the {len(scans)} synthetic scans of {model} have no tissue masks, which the "
+            f"networks need. Make them: --steps synthesise downstream --segmenter ants --model {model}."
         )
 
 
 def tables_of(results: Mapping[str, Result]) -> dict[str, list[dict[str, Any]]]:
     """The gains, every scan's numbers, and the paper's table.
 
-    results: by model, all of the same real scans and settings. What takes no synthetic scans is told once.
+    results: by model, all with the same real scans and settings. Arms without synthetic scans appear once.
     """
     summary = joined((model, result.summary) for model, result in results.items())
     scans = joined((model, result.rows) for model, result in results.items())
@@ -192,7 +192,7 @@ def joined(tables: Iterable[tuple[str, Sequence[Mapping[str, Any]]]]) -> list[di
 def paper_rows(summary: Sequence[Mapping[str, Any]], results: Mapping[str, Result]) -> list[dict[str, Any]]:
     """Table 4 of Ferreira et al. 2022 (doi 10.3390/app12104844): mean Dice of each training set.
 
-    summary: of `joined`. Four decimals, as there.
+    summary: of `joined`. Four decimals, as in the paper.
     """
     tests = {arm.name: number for number, arm in enumerate(PAPER_TESTS, start=1)}
     sizes = {model: result.record["sizes"] for model, result in results.items()}
@@ -216,7 +216,7 @@ def paper_rows(summary: Sequence[Mapping[str, Any]], results: Mapping[str, Resul
 
 
 def training_set(arm: str, n_real: int, n_synthetic: int) -> str:
-    """An arm by its numbers of scans, as the paper writes it: r174 + s87."""
+    """An arm by its numbers of scans, as in the paper: r174 + s87."""
     parts = [f"{letter}{n}" for letter, n in (("r", n_real), ("s", n_synthetic)) if n]
     return " + ".join(parts) + (", augmented" if read_arm(arm).augment else "")
 
@@ -225,13 +225,13 @@ def paper_columns() -> dict[str, Any]:
     """Describe the columns of `paper_rows`, in the form of a BIDS sidecar."""
     dice = "Mean Dice over held-out real animals (seeds and scans averaged within each)"
     return {
-        "test": {"Description": "Number of the test in table 4 of doi:10.3390/app12104844; n/a: not there."},
+        "test": {"Description": "Number of the test in table 4 of doi:10.3390/app12104844; n/a: not in it."},
         **_MODEL,
         "training_set": {
-            "Description": "Numbers of real (r) and synthetic (s) scans; means over seeds where they differ."
+            "Description": "Numbers of real (r) and synthetic (s) scans; means over seeds if they differ."
         },
-        GLOBAL: {"Description": f"{dice}, of all three tissues by their voxels."},
+        GLOBAL: {"Description": f"{dice}, of all three tissues, weighted by their voxels."},
         **{tissue: {"Description": f"{dice}, of {tissue}."} for tissue in TISSUES},
-        "n_animals": {"Description": "Held-out animals."},
-        "n_seeds": {"Description": "Trainings, averaged."},
+        "n_animals": {"Description": "Number of held-out animals."},
+        "n_seeds": {"Description": "Number of trainings, averaged."},
     }

@@ -1,10 +1,10 @@
-"""Scans brought to one pose and size at one resolution, so that their likeness is that of the animals.
+"""Scans aligned in pose and size at one resolution, so that their similarity is that of the animals.
 
 Two scans are compared by Pearson's correlation inside a region (the common brain, or the field of view), both
-blurred alike, after one of them was shifted, turned, enlarged (as training's augmentation does) and, where
-that fits better, flipped. To do that with each pair would take hours. Each scan is moved once on the mean of
-the real ones, which puts a copy where its original is; only the pairs that are most alike are then moved on
-each other.
+with the same blur, after one of them was shifted, rotated, scaled (as by training's augmentation) and, if
+that fits better, flipped. Aligning every pair would take hours. Instead, each scan is aligned once with the mean of
+the real ones, which puts a copy where its original is; only the most similar pairs are then aligned with each
+other.
 """
 
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BLUR = 0.05  # Gaussian, in widths of the region (cube root of its volume): 0.6 mm in a rat's brain
-COARSE = 2.0  # times that for the first steps, which have the farthest to go
-STEPS = (8, 8)  # Gauss-Newton steps on the mean at the coarse and at the fine blur
+COARSE = 2.0  # times that for the first steps, which move farthest
+STEPS = (8, 8)  # Gauss-Newton steps to the mean, at the coarse and at the fine blur
 PAIR_STEPS = 5
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class Region:
-    """Where scans are compared.
+    """The voxels in which scans are compared.
 
-    mask: (x, y, z) bool. zooms: voxel sizes in mm. centre: of what movements turn about, in voxels.
-    points: (v, 3) places of the mask's voxels in mm from the centre.
+    mask: (x, y, z) bool. zooms: voxel sizes in mm. centre: of rotation and scaling, in voxels.
+    points: (v, 3) positions of the mask's voxels in mm from the centre.
     """
 
     mask: np.ndarray
@@ -37,7 +37,7 @@ class Region:
 
     @classmethod
     def of(cls, mask: np.ndarray, zooms: np.ndarray, centre: np.ndarray | None = None) -> "Region":
-        """`mask` must hold at least one voxel; its own centre is the default."""
+        """`mask` must have at least one voxel; `centre` is its own centre by default."""
         zooms, where = np.asarray(zooms, float), np.argwhere(mask)
         centre = where.mean(axis=0) if centre is None else centre
         points = torch.from_numpy(((where - centre) * zooms).astype(np.float32))
@@ -50,7 +50,7 @@ class Region:
 
 
 def blur(scans: np.ndarray, region: Region, times: float = 1.0) -> Tensor:
-    """(n, x, y, z) smoothed by the Gaussian that all scans are compared at, so that none has finer detail."""
+    """(n, x, y, z) with the Gaussian blur at which all scans are compared, so that none has finer detail."""
     sigma = times * BLUR * region.width / region.zooms
     smooth = [ndimage.gaussian_filter(np.asarray(s, np.float32), sigma, mode="nearest") for s in scans]
     return torch.from_numpy(np.stack(smooth))
@@ -60,7 +60,7 @@ def sample(volumes: Tensor, moves: Tensor, region: Region) -> Tensor:
     """Values (b, v) of `volumes` (b, x, y, z) at the region's points after `moves` (b, 3, 4), in mm."""
     points = region.points @ moves[:, :, :3].mT + moves[:, None, :, 3]
     size = np.array(volumes.shape[1:], float)
-    # grid_sample wants the last axis first, and -1 and 1 for the first and last voxel's centre.
+    # grid_sample needs the last axis first, and -1 and 1 at the centres of the first and last voxel.
     scale = torch.tensor(2 / np.maximum(size - 1, 1) / region.zooms, dtype=torch.float32)
     shift = torch.tensor(2 * region.centre / np.maximum(size - 1, 1) - 1, dtype=torch.float32)
     grid = (points * scale + shift).flip(-1)[:, None, None]
@@ -73,46 +73,46 @@ def standardise(values: Tensor) -> Tensor:
 
 
 def identity(n: int) -> Tensor:
-    """(n, 3, 4): no movement."""
+    """(n, 3, 4): the identity."""
     return torch.eye(3, 4).repeat(n, 1, 1)
 
 
-def compose(first: Tensor, then: Tensor) -> Tensor:
-    """The movement x -> first(then(x)), each (b, 3, 4)."""
-    turn = first[:, :, :3] @ then[:, :, :3]
-    shift = (first[:, :, :3] @ then[:, :, 3:]) + first[:, :, 3:]
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """The movement x -> outer(inner(x)), each (b, 3, 4)."""
+    turn = outer[:, :, :3] @ inner[:, :, :3]
+    shift = (outer[:, :, :3] @ inner[:, :, 3:]) + outer[:, :, 3:]
     return torch.cat([turn, shift], dim=2)
 
 
 def inverse(moves: Tensor) -> Tensor:
-    """Of movements (b, 3, 4)."""
+    """The inverse of movements (b, 3, 4)."""
     back = torch.linalg.inv(moves[:, :, :3])
     return torch.cat([back, -back @ moves[:, :, 3:]], dim=2)
 
 
 def movement(parameters: Tensor) -> Tensor:
-    """(b, 7): shift in mm, rotation vector in radians, log of the size -> (b, 3, 4)."""
+    """(b, 7): shift in mm, rotation vector in radians, log of the scale -> (b, 3, 4)."""
     x, y, z, size = parameters[:, 3:].T
     cross = torch.stack([size, -z, y, z, size, -x, -y, x, size], dim=1).reshape(-1, 3, 3)
     return torch.cat([torch.linalg.matrix_exp(cross), parameters[:, :3, None]], dim=2)
 
 
 def derivatives(volumes: Tensor, region: Region) -> Tensor:
-    """How the region's values (b, v) change with shift (mm), rotation (radians), log size: (b, v, 7)."""
+    """Derivatives of the region's values (b, v) by shift (mm), rotation (radians) and log scale: (b, v, 7)."""
     spacing = tuple(float(zoom) for zoom in region.zooms)
     slopes = torch.stack(torch.gradient(volumes, spacing=spacing, dim=(1, 2, 3)), dim=-1)
     slope = slopes[:, torch.from_numpy(region.mask)]
-    places = region.points.expand_as(slope)
-    outwards = (places * slope).sum(dim=2, keepdim=True)
-    return torch.cat([slope, torch.linalg.cross(places, slope), outwards], dim=2)
+    positions = region.points.expand_as(slope)
+    outwards = (positions * slope).sum(dim=2, keepdim=True)
+    return torch.cat([slope, torch.linalg.cross(positions, slope), outwards], dim=2)
 
 
 def align(moving: Tensor, fixed: Tensor, moves: Tensor, region: Region, steps: int) -> Tensor:
-    """Move each of `moving` (b, x, y, z) on `fixed` (b or 1, x, y, z), beginning with `moves` (b, 3, 4).
+    """Align each of `moving` (b, x, y, z) with `fixed` (b or 1, x, y, z), starting from `moves` (b, 3, 4).
 
-    Gauss-Newton steps on the difference that gain and offset leave, the inverse compositional way (Baker and
-    Matthews 2004, doi:10.1023/B:VISI.0000011205.11775.fd): the derivatives are those of `fixed` and are taken
-    once. A movement that made the pair less alike than at the start is dropped.
+    Gauss-Newton steps on the residual after gain and offset, in the inverse compositional form (Baker and
+    Matthews 2004, doi:10.1023/B:VISI.0000011205.11775.fd): the derivatives are those of `fixed` and are computed
+    once. The best of all steps is returned, so that a pair never becomes less similar than at the start.
     """
     target = fixed[:, torch.from_numpy(region.mask)]
     length = (target - target.mean(dim=1, keepdim=True)).norm(dim=1).clamp(min=1e-6)[:, None, None]
@@ -122,18 +122,18 @@ def align(moving: Tensor, fixed: Tensor, moves: Tensor, region: Region, steps: i
     slopes = slopes - target[:, :, None] * (target[:, :, None] * slopes).sum(dim=1, keepdim=True)
     normal = slopes.mT @ slopes
     damped = normal + 1e-4 * torch.diag_embed(normal.diagonal(dim1=1, dim2=2)) + 1e-8 * torch.eye(7)
-    best, likeness = moves, torch.full((len(moving),), -2.0)
+    best, best_correlation = moves, torch.full((len(moving),), -2.0)
     for step in range(steps + 1):
         values = standardise(sample(moving, moves, region))
-        found = (values * target).sum(dim=1)
-        better = found > likeness
+        correlation = (values * target).sum(dim=1)
+        better = correlation > best_correlation
         best = torch.where(better[:, None, None], moves, best)
-        likeness = torch.where(better, found, likeness)
+        best_correlation = torch.where(better, correlation, best_correlation)
         if step == steps:
             break
-        left = values / found.clamp(min=0.1)[:, None] - target
+        left = values / correlation.clamp(min=0.1)[:, None] - target
         change = torch.linalg.solve(damped, slopes.mT @ left[:, :, None])[..., 0]
-        # No step beyond a tenth of the region's width, which blurred scans cannot tell the way over.
+        # Steps are limited to a tenth of the region's width, the range in which blurred scans show the direction.
         reach = torch.tensor([0.1 * region.width] * 3 + [0.1] * 4)
         change = change.clamp(-reach, reach)
         moves = compose(moves, inverse(movement(change)))
@@ -157,7 +157,7 @@ class Aligned:
 
 
 def to_mean(scans: np.ndarray, reference: np.ndarray, region: Region) -> Aligned:
-    """Bring scans (n, x, y, z) to the pose of `reference` (x, y, z)."""
+    """Align scans (n, x, y, z) with `reference` (x, y, z)."""
     moves = identity(len(scans))
     for times, steps in zip((COARSE, 1.0), STEPS, strict=True):
         volumes, fixed = blur(scans, region, times), blur(reference[None], region, times)
@@ -171,9 +171,9 @@ def to_mean(scans: np.ndarray, reference: np.ndarray, region: Region) -> Aligned
 
 @dataclass(frozen=True)
 class Library:
-    """Scans that others are compared with.
+    """The scans that others are compared with.
 
-    aligned: n scans. whole, softer: (n, x, y, z) in the mean's pose, as they are and blurred once more.
+    aligned: n scans. whole, softer: (n, x, y, z) in the mean's pose, and the same blurred once more.
     animals: (n,) numbers.
     """
 
@@ -184,7 +184,7 @@ class Library:
 
     @classmethod
     def of(cls, scans: np.ndarray, reference: np.ndarray, region: Region, animals: np.ndarray) -> "Library":
-        """Of scans (n, x, y, z), brought to the pose of `reference` (x, y, z)."""
+        """A library of scans (n, x, y, z), aligned with `reference` (x, y, z)."""
         aligned = to_mean(scans, reference, region)
         everywhere = Region.of(np.ones_like(region.mask), region.zooms, region.centre)
         parts = range(0, len(scans), BATCH)
@@ -198,10 +198,10 @@ class Library:
 def on_pairs(
     moving: Aligned, library: Library, pairs: np.ndarray, region: Region
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Move scans on single others: correlations (p,) in [0, 1], movements (p, 3, 4) from the mean's points.
+    """Align scans with single others: correlations (p,) in [0, 1], movements (p, 3, 4) from the mean's points.
 
-    The correlation is the multiple one of the moved scan with the other and the other's detail, so that gain,
-    offset and sharpness are free: a generator's scans are smoother than real ones, and copies are, too.
+    The correlation is the multiple one of the moved scan with the other scan and the other's detail, so that gain,
+    offset and sharpness are free: a generator's scans are smoother than real ones, and so are copies.
 
     pairs: (p, 2) indices into `moving` and `library`.
     """

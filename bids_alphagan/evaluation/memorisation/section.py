@@ -1,4 +1,4 @@
-"""The group report's section on memorisation: a verdict in one sentence, and the worst pairs side by side."""
+"""The report's section on memorisation: the result in one sentence, and the most suspicious pairs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,15 +28,15 @@ METHODS = (
     "against that of real scans, with p adjusted for the number of scans [@holm]."
 )
 
-_LIMIT = 0.5  # of the intensities' range: a difference that is drawn in full colour
+_LIMIT = 0.5  # difference in full colour, as a share of the intensity range
 _DIFFERENCE = LinearSegmentedColormap.from_list("difference", ["#4cc3ff", figures.BACKGROUND, "#ff8a5c"])
-REPEATED = 0.1  # of the scans: a cohort in which more repeat another counts as a failure
-_SHOWN = 2  # of the most suspicious scans where none is a copy
+REPEATED = 0.1  # share of repeating scans above which a cohort fails
+_SHOWN = 2  # most suspicious scans to show if none is a copy
 _TITLES = ("synthetic, aligned", "nearest training scan", "difference")
 
 
 def view(answer: Answer, labels: Mapping[str, str], pictures: Path) -> dict[str, Any]:
-    """For each model a verdict, a line of the table and pictures."""
+    """The result, a row of the table and pictures for each model."""
     shown: dict[str, Any] = {"notes": answer.notes, "reason": answer.reason}
     if answer.reason:
         return shown
@@ -64,7 +64,7 @@ def view(answer: Answer, labels: Mapping[str, str], pictures: Path) -> dict[str,
 
 
 def diverse(model: str, answer: Answer | None, pairs: Answer | None) -> Headline:
-    """By repetitions within the cohort, and by how alike its scans are beside real ones (`pairs`)."""
+    """The result on repetitions within the cohort, and on its scans' similarity beside real ones (`pairs`)."""
     question = "Is it diverse?"
     line = _summary(model, answer)
     rows = pairs.tables["metrics"] if pairs and not pairs.reason else []
@@ -91,7 +91,7 @@ def diverse(model: str, answer: Answer | None, pairs: Answer | None) -> Headline
 
 
 def copied(model: str, answer: Answer | None) -> Headline:
-    """By the test of each scan's nearest training animal."""
+    """The result of the test of each scan's nearest training animal."""
     question, section = "Is it a copy?", "memorisation"
     if answer and answer.reason:
         return Headline(question, OPEN, "Left out: see why.", section)
@@ -113,7 +113,7 @@ def copied(model: str, answer: Answer | None) -> Headline:
 
 
 def _summary(model: str, answer: Answer | None) -> Mapping[str, Any] | None:
-    """The model's line of group_memorisation_summary.tsv; None where there is none."""
+    """The model's row of group_memorisation_summary.tsv, or None."""
     return row_of(answer.tables.get("memorisation_summary", []), model) if answer else None
 
 
@@ -122,35 +122,35 @@ def _value(cell: Mapping[str, Any]) -> str:
 
 
 def _verdict(line: Mapping[str, Any], label: str) -> str:
-    """The sentence that a sceptic asks for."""
+    """The result in one sentence."""
     n, copies, twins = line["n"], line["copies"], line["n"] - line["distinct"]
     if copies:
         many = "is a copy" if copies == 1 else "are copies"
-        told = f"{copies} of {n} scans of {label} {many} of a training scan"
+        sentence = f"{copies} of {n} scans of {label} {many} of a training scan"
     else:
-        told = f"None of {n} scans of {label} is a copy of a training scan"
+        sentence = f"None of {n} scans of {label} is a copy of a training scan"
     if not twins:
-        return f"{told}, and all are different from each other."
+        return f"{sentence}, and all are different from each other."
     few = "1 is different" if line["distinct"] == 1 else f"{line['distinct']} are different"
-    return f"{told}, {'and' if copies else 'but'} only {few} from each other."
+    return f"{sentence}, {'and' if copies else 'but'} only {few} from each other."
 
 
 def _closeness(line: Mapping[str, Any]) -> str | None:
-    """Whether the cohort as a whole lies closer to the training animals than to others."""
+    """Whether the cohort as a whole is closer to the training animals than to others."""
     if line["closer"] is None:
         return None
-    more = "more than chance would give" if line["closer_p"] < 0.05 else "as chance may give"
+    more = "more than expected by chance" if line["closer_p"] < 0.05 else "compatible with chance"
     share, usual = (f"{100 * line[key]:.0f} %" for key in ("closer", "closer_expected"))
     return (
-        f"{share} lie nearest to a training animal, where {usual} would if the model knew no animal by "
-        f"heart: {more} (p = {line['closer_p']:.2g})."
+        f"{share} are nearest to a training animal; {usual} are expected of a model that has memorised no "
+        f"animal: {more} (p = {line['closer_p']:.2g})."
     )
 
 
 def _picture(pair: np.ndarray, zooms: Sequence[float]) -> str:
     """Synthetic and training scan, (2, x, y, z) uint8, and their difference in three planes."""
-    made, real = pair.astype(np.float32) / 255
-    made = _same_scale(made, real)
+    synthetic, real = pair.astype(np.float32) / 255
+    synthetic = _same_scale(synthetic, real)
     size = np.array(real.shape) * zooms
     at = figures.centre(figures.Scan(real, (1.0, 1.0, 1.0)), {})
     low, high = figures.window(real)
@@ -160,7 +160,9 @@ def _picture(pair: np.ndarray, zooms: Sequence[float]) -> str:
     grid = figure.subplots(3, 3, gridspec_kw={"height_ratios": heights})
     figure.subplots_adjust(0.004, 0.004, 0.996, 1 - 0.25 / figure.get_figheight(), 0.015, 0.015)
     for number, plane in enumerate(figures.PLANES.values()):
-        for axes, volume, title in zip(grid[number], (made, real, made - real), _TITLES, strict=True):
+        for axes, volume, title in zip(
+            grid[number], (synthetic, real, synthetic - real), _TITLES, strict=True
+        ):
             flat = np.take(volume, at[plane.cut], axis=plane.cut)
             image = flat if plane.up < plane.across else flat.T
             extent = (0, size[plane.across], 0, size[plane.up])
@@ -175,7 +177,7 @@ def _picture(pair: np.ndarray, zooms: Sequence[float]) -> str:
     return figures.png(figure)
 
 
-def _same_scale(made: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """`made` with the gain and the offset that bring it closest to `real`, as the search allows them."""
-    gain, offset = np.polyfit(made.ravel(), real.ravel(), 1) if made.std() > 0 else (1.0, 0.0)
-    return np.asarray(gain * made + offset, np.float32)
+def _same_scale(synthetic: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """`synthetic` with the gain and offset that bring it closest to `real`, as in the search."""
+    gain, offset = np.polyfit(synthetic.ravel(), real.ravel(), 1) if synthetic.std() > 0 else (1.0, 0.0)
+    return np.asarray(gain * synthetic + offset, np.float32)

@@ -1,4 +1,4 @@
-"""Is any synthetic scan a copy of a training scan? group_memorisation.tsv, and a word in every sidecar."""
+"""Is any synthetic scan a copy of a training scan? group_memorisation.tsv, and entries in the scans' sidecars."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,28 +18,30 @@ from bids_alphagan.evaluation.memorisation.measures import RealScans
 from bids_alphagan.evaluation.question import Answer, Columns, Headline, Question, Rows
 from bids_alphagan.evaluation.scans import Scans
 
-VERSION = 2  # of the method, as sidecars name it
+VERSION = 2  # of the method, recorded in sidecars
 KEY = "Memorisation"  # in the sidecar of a synthetic scan
-WORST = 4  # pairs that are shown, per model
+WORST = 4  # pairs to show, per model
 
 COLUMNS: Columns = {
-    "model": {"Description": "What made the scan."},
+    "model": {"Description": "The model of the scan."},
     "scan": {"Description": "The synthetic scan."},
-    "nearest_scan": {"Description": "The training scan that is most like it, after alignment."},
+    "nearest_scan": {"Description": "The most similar training scan, after alignment."},
     "nearest_animal": {"Description": "The animal of that scan."},
-    "similarity": {"Description": "Correlation in [0, 1] after alignment, both blurred alike."},
+    "similarity": {"Description": "Correlation in [0, 1] after alignment, both with the same blur."},
     "ratio": {"Description": "Distance to that animal over the distance to the next nearest; 0 for a copy."},
     "mirrored": {"Description": "Whether left and right are swapped in the synthetic scan."},
-    "p": {"Description": "Chance of so small a ratio for a scan that owes nothing to a single animal."},
+    "p": {
+        "Description": "Probability of a ratio at most as small for a scan that does not depend on a single animal."
+    },
     "p_adjusted": {"Description": "p by Holm's method over the model's scans (doi:10.2307/4615733)."},
     "copy": {"Description": "Whether the scan counts as a copy: p_adjusted is below 0.05."},
 }
 SUMMARY_COLUMNS: Columns = {
-    "model": {"Description": "What made the scans."},
+    "model": {"Description": "The model of the scans."},
     "n": {"Description": "Number of synthetic scans."},
-    "n_training_animals": {"Description": "Number of animals that the model learned from."},
-    "n_held_out_animals": {"Description": "Number of animals that no model has seen."},
-    "copies": {"Description": "How many scans count as copies of a training scan."},
+    "n_training_animals": {"Description": "Number of animals that the model was trained on."},
+    "n_held_out_animals": {"Description": "Number of held-out animals."},
+    "copies": {"Description": "Number of scans that count as copies of a training scan."},
     "nearer": {
         "Description": "How many times nearer to one training animal than to the next a scan must be to "
         "count as a copy."
@@ -47,16 +49,18 @@ SUMMARY_COLUMNS: Columns = {
     "closer": {
         "Description": "Share of scans whose nearest animal is a training animal, not a held-out one."
     },
-    "closer_expected": {"Description": "That share for a model that favours neither."},
-    "closer_p": {"Description": "Chance of so large a share: permutation of which animals were held out."},
-    "repetitions": {"Description": "How many scans are nearly another scan of the model."},
-    "distinct": {"Description": "How many different scans there are."},
-    "notes": {"Description": "What limits these numbers."},
+    "closer_expected": {"Description": "That share for a model that prefers neither."},
+    "closer_p": {
+        "Description": "Probability of at least this share: permutation of which animals were held out."
+    },
+    "repetitions": {"Description": "Number of scans that nearly equal another scan of the model."},
+    "distinct": {"Description": "Number of different scans."},
+    "notes": {"Description": "Limitations of these numbers."},
 }
 
 
 class Copies(Question):
-    """Is any synthetic scan a copy of a training scan? Are they different from each other?"""
+    """Is any synthetic scan a copy of a training scan? Do they differ from each other?"""
 
     version = VERSION
     template = "evaluation/memorisation/section.html.j2"
@@ -82,7 +86,7 @@ class Copies(Question):
 
 
 def find_all(scans: Scans) -> Answer:
-    """Rows of both tables, and the worst pairs as pictures. UserError with too few training animals."""
+    """Rows of both tables, and the most suspicious pairs as pictures. Raises UserError for too few training animals."""
     training, held = scans.study.training, scans.study.held_out
     real = RealScans.prepare(
         scans.training,
@@ -98,26 +102,26 @@ def find_all(scans: Scans) -> Answer:
     more: dict[str, Any] = {"zooms": [float(zoom) for zoom in scans.zooms]}
     pictures: dict[str, np.ndarray] = {}
     for model, cohort in scans.synthetic.items():
-        found = find_copies(cohort, real, seed=scans.seed)
-        rows += _rows(model, found, scans.paths[model], training)
+        result = find_copies(cohort, real, seed=scans.seed)
+        rows += _rows(model, result, scans.paths[model], training)
         summary.append(
             {
                 "model": model,
                 "n": len(cohort),
                 "n_training_animals": len(set(animals_of(training))),
                 "n_held_out_animals": len(set(animals_of(held))),
-                "copies": found.copies,
-                "nearer": found.nearer,
-                "closer": found.closer,
-                "closer_expected": found.expected,
-                "closer_p": found.p,
-                "repetitions": len(found.repetitions),
-                "distinct": found.distinct,
-                "notes": " ".join(found.notes) or None,
+                "copies": result.copies,
+                "nearer": result.nearer,
+                "closer": result.closer,
+                "closer_expected": result.expected,
+                "closer_p": result.p,
+                "repetitions": len(result.repetitions),
+                "distinct": result.distinct,
+                "notes": " ".join(result.notes) or None,
             }
         )
-        notes += [note for note in found.notes if note not in notes]
-        worst = found.worst(WORST)
+        notes += [note for note in result.notes if note not in notes]
+        worst = result.worst(WORST)
         more[model] = [match.synthetic for match in worst]
         pairs = [(real.moved(cohort[m.synthetic], m), scans.training[m.training]) for m in worst]
         pictures[model] = (255 * np.clip(pairs, 0, 1)).round().astype(np.uint8)
@@ -125,7 +129,7 @@ def find_all(scans: Scans) -> Answer:
 
 
 def _rows(
-    model: str, found: Memorisation, paths: Sequence[Path], training: Sequence[PreparedScan]
+    model: str, result: Memorisation, paths: Sequence[Path], training: Sequence[PreparedScan]
 ) -> list[dict[str, Any]]:
     return [
         {
@@ -140,7 +144,7 @@ def _rows(
             "p_adjusted": match.p_adjusted,
             "copy": match.copy,
         }
-        for match in found.matches
+        for match in result.matches
         for near in [training[match.training]]
     ]
 
@@ -148,7 +152,7 @@ def _rows(
 def write_verdicts(
     cohorts: Mapping[str, Path], rows: Sequence[Mapping[str, Any]], training: Sequence[PreparedScan]
 ) -> None:
-    """Write into each synthetic scan's sidecar what `rows` say of it; take out what is no longer said."""
+    """Write each synthetic scan's result to its sidecar, and remove outdated results."""
     sources = {f"{scan.name.stem}_{scan.name.suffix}": scan for scan in training}
     verdicts = {(row["model"], row["scan"]): row for row in rows}
     for model, folder in cohorts.items():

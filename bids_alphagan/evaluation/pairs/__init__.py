@@ -1,1 +1,1 @@
-"""Pairs of scans: how alike are real and synthetic scans, voxel by voxel?"""
+"""Pairs of scans: how similar are real and synthetic scans, voxel by voxel?"""

@@ -1,4 +1,4 @@
-"""What each metric of pairs of scans is: METRICS, from which table, sidecar and report follow."""
+"""The metrics of pairs of scans: METRICS, from which table, sidecar and report are made."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ PAPER = "Ferreira et al. 2022, doi:10.3390/app12104844"
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that compares pairs of scans, and all that a table, sidecar or report says about it.
+    """A number that compares pairs of scans, and its description for tables, sidecars and the report.
 
     Attributes
     ----------
     name: as in the column ``metric``.
-    label: the name in full.
+    label: the full name.
     unit: of the value; "1" for a pure number.
     direction: which value is better: "higher", "lower" or "closer to real" (to the real set's own value).
     reference: the source, with its DOI.
-    within: True when pairs are drawn within one set (a measure of its diversity), False when each pair is
-        a real and a synthetic scan.
+    within: True for pairs within one set (a measure of its diversity), False for pairs of a real and a
+        synthetic scan.
     on_pairs: computes it for many pairs of two sets (see `pairwise`).
     """
 

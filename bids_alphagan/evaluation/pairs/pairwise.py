@@ -1,7 +1,7 @@
-"""The metrics on many pairs of two sets at once, on any device. tests/oracles states each of them plainly.
+"""The metrics for many pairs of two sets at once, on any device. tests/oracles has a plain version of each.
 
-Pairs share scans: what depends on one scan alone is computed once for each scan, and what is linear in both
-becomes a product of matrices. Each function takes
+Pairs share scans: terms that depend on one scan are computed once per scan, and terms that are linear in both
+become a matrix product. Each function takes
 
 first, second: (n, x, y, z) and (m, x, y, z), float32 in [0, 1].
 pairs: (k, 2) int64, indices into the first and the second set.
@@ -22,13 +22,13 @@ WINDOW_SIGMA = 1.5
 # (K1 L)^2 and (K2 L)^2 with K1 = 0.01, K2 = 0.03 and the dynamic range L = 1.
 C1, C2 = 0.01**2, 0.03**2
 MOST_DB = 100.0  # the peak signal-to-noise ratio of equal scans, which is infinite
-VOXELS = 2**20  # of scans' pairs at a time: 4 MB of float32 for each array, so that caches hold them
+VOXELS = 2**20  # of scans or pairs at a time: arrays of 4 MB of float32, which fit into caches
 
 
 def absolute_errors(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
     """Mean over voxels of abs(x - y), in [0, 1]."""
     a, b = first.flatten(1), second.flatten(1)
-    difference = torch.empty_like(a[0])  # which stays in the processor's cache, as many at once would not
+    difference = torch.empty_like(a[0])  # a single buffer stays in the processor's cache
     values = [torch.sub(a[i], b[j], out=difference).abs_().mean() for i, j in pairs.tolist()]
     return torch.stack(values).double() if values else a.new_zeros(0, dtype=torch.float64)
 
@@ -37,8 +37,8 @@ def squared_distances(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
     r"""Sum over voxels of (x - y)^2: the squared maximum mean discrepancy of a pair with a linear kernel.
 
     With :math:`k(x, y) = x^T y`, the squared MMD of two sets is the squared distance of their mean scans, and a pair
-    is a set of one scan each (Kwon et al. 2019, doi:10.1007/978-3-030-32248-9_14; Gretton et al. 2012, lemma 6,
-    JMLR 13:723-773). It grows with the number of voxels. The notebook of Ferreira et al. 2022 has two scans from
+    is two sets of one scan each (Kwon et al. 2019, doi:10.1007/978-3-030-32248-9_14; Gretton et al. 2012, lemma 6,
+    JMLR 13:723-773). It grows with the number of voxels. The notebook of Ferreira et al. 2022 uses two scans from
     each set, whose expectation :math:`\|\mu_x - \mu_y\|^2 + (tr \Sigma_x + tr \Sigma_y)/2` is smaller.
     """
     lengths = [_sums(scans.flatten(1), power=2) for scans in (first, second)]
@@ -63,7 +63,7 @@ def signal_to_noise(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
 
 
 def correlations(first: Tensor, second: Tensor, pairs: Tensor) -> Tensor:
-    """Pearson's correlation over all voxels, in [-1, 1]; 0 where one of the scans is constant."""
+    """Pearson's correlation over all voxels, in [-1, 1]; 0 if one of the scans is constant."""
     n = first[0].numel()
     sums = [_sums(scans.flatten(1)) for scans in (first, second)]
     spreads = [
@@ -80,22 +80,24 @@ def structural_similarities(first: Tensor, second: Tensor, pairs: Tensor) -> Ten
     r"""Multi-scale structural similarity, :math:`SSIM_M^{w_M} \prod_{j<M} CS_j^{w_j}`, in [0, 1].
 
     Wang, Simoncelli and Bovik 2003, equation 7 (doi:10.1109/ACSSC.2003.1292216): a Gaussian window of 11 voxels
-    (sigma 1.5) where it fits whole, cut to axes that are shorter; each scale averages 2x2x2 voxels; a negative
-    term counts as 0.
+    (sigma 1.5) at all positions inside the volume, cut to shorter axes; each scale averages 2x2x2 voxels; a
+    negative term counts as 0.
 
     A Gaussian blur is a product with a banded matrix along each axis. The scans' own blurred means and
-    variances are made once per scale; a pair adds the blur of its product.
+    variances are computed once per scale; a pair adds the blur of its product.
     """
     result = torch.ones(len(pairs), dtype=torch.float64, device=first.device)
     same = first is second
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
         bands = [_band(n, first) for n in first.shape[1:]]
-        own = _own(first, bands)
-        others = own if same else _own(second, bands)
+        first_moments = _own(first, bands)
+        second_moments = first_moments if same else _own(second, bands)
         last = scale == len(MS_SSIM_WEIGHTS) - 1
         start = 0
         for i, j in _some(pairs, first[0].numel()):
-            (mean_a, var_a), (mean_b, var_b) = ([x[k] for x in of] for of, k in ((own, i), (others, j)))
+            (mean_a, var_a), (mean_b, var_b) = (
+                [x[k] for x in of] for of, k in ((first_moments, i), (second_moments, j))
+            )
             shared = mean_a * mean_b
             term = (2 * (_blur(first[i] * second[j], bands) - shared) + C2) / (var_a + var_b + C2)
             if last:
@@ -110,13 +112,13 @@ def structural_similarities(first: Tensor, second: Tensor, pairs: Tensor) -> Ten
 
 
 def _some(pairs: Tensor, voxels: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The pairs' indices, as many at a time as VOXELS allows."""
+    """The pairs' indices, in chunks of the size that VOXELS allows."""
     for some in pairs.split(max(1, VOXELS // voxels)):
         yield some[:, 0], some[:, 1]
 
 
 def _sums(flat: Tensor, power: int = 1) -> Tensor:
-    """Sum over voxels of (n, voxels), each to that power: (n,) float64."""
+    """Sum over voxels of (n, voxels), each value to that power: (n,) float64."""
     return torch.stack([(row.double() ** power).sum() for row in flat])
 
 
@@ -142,7 +144,7 @@ def _own(scans: Tensor, bands: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _band(n: int, like: Tensor) -> Tensor:
-    """The Gaussian window, cut to an axis of n voxels and placed where it fits whole: (n - size + 1, n)."""
+    """The Gaussian window, cut to an axis of n voxels, at all positions inside it: (n - size + 1, n)."""
     size = min(WINDOW, n)
     offsets = torch.arange(size, dtype=like.dtype, device=like.device) - (size - 1) / 2
     kernel = torch.softmax(-(offsets**2) / (2 * WINDOW_SIGMA**2), dim=0)

@@ -1,4 +1,4 @@
-"""The group report's section on the metrics: each drawn between its floor and its ceiling, and a table."""
+"""The report's section on the metrics: a chart of each between its floor and its ceiling, and a table."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,13 +13,13 @@ from bids_alphagan.report import charts
 CEILING, FLOOR = REAL, NOISY
 _IN_PRINT = {CEILING: "Real", FLOOR: "Real with noise"}
 _BETTER = {"higher": "↑ higher, up to real", "lower": "↓ lower, down to real"}
-_ACROSS = 3  # charts in a row
+_ACROSS = 3  # charts per row
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def view(answer: Answer, labels: Mapping[str, str], descriptions: Mapping[str, str]) -> dict[str, Any]:
-    """All that the page shows: a chart and a line of the table for each metric."""
+    """The content of the page: a chart, and a row of the table per metric."""
     shown: dict[str, Any] = {"notes": answer.notes, "reason": answer.reason}
     if answer.reason:
         return shown
@@ -53,13 +53,13 @@ def view(answer: Answer, labels: Mapping[str, str], descriptions: Mapping[str, s
 
 
 def methods(answer: Answer, held_out: int) -> str:
-    """A paragraph for a manuscript. held_out: animals that no model has seen."""
+    """A paragraph for a manuscript. held_out: number of held-out animals."""
     if held_out:
         animals = f"{held_out} animal" if held_out == 1 else f"{held_out} animals"
         compared = (
-            f"Scans of {animals}, drawn at random and seen by no model, were "
-            "compared with synthetic scans; with the training scans, which show what other animals reach; "
-            "and with these and Gaussian noise (standard deviation a tenth of the range), as a floor."
+            f"Scans of {animals}, drawn at random and not used for training, were "
+            "compared with synthetic scans; with the training scans, which give the values of other animals; "
+            "and with these plus Gaussian noise (standard deviation a tenth of the range), as a floor."
         )
     else:
         compared = "Synthetic scans were compared with the scans that the models were trained on."
@@ -68,13 +68,13 @@ def methods(answer: Answer, held_out: int) -> str:
         "error, the root mean squared error, the peak signal-to-noise ratio and the squared maximum mean "
         "discrepancy with a linear kernel on voxels [@mmd; kwon] were taken over "
         f"{answer.more['pairs_per_scan']} random pairs per training scan, and the multi-scale structural similarity "
-        f"[@msssim] over {answer.more['msssim_pairs_per_scan']} pairs per training scan within each set (all where "
-        "there are fewer). Given are means with 95 % bootstrap intervals over animals [@bootstrap]."
+        f"[@msssim] over {answer.more['msssim_pairs_per_scan']} pairs per training scan within each set (all if "
+        "there are fewer). Values are means with 95 % bootstrap intervals over animals [@bootstrap]."
     )
 
 
 def too_alike(rows: Rows, models: Iterable[str]) -> list[str]:
-    """Models whose scans resemble each other more than real animals do, by a metric of pairs within a set."""
+    """Models whose scans are more similar to each other than real animals are, by a metric within a set."""
     tables = [
         {row["model"]: row for row in rows if row["metric"] == metric}
         for metric in dict.fromkeys(row["metric"] for row in rows if row["against"] == "itself")
@@ -83,28 +83,28 @@ def too_alike(rows: Rows, models: Iterable[str]) -> list[str]:
 
 
 def alike_cells(rows: Rows, model: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-    """The metric of pairs within a set: of the model, and of real scans; None where one is not known."""
+    """The rows of the model and of real scans in the metric within a set; None if one is missing."""
     within = {row["model"]: row for row in rows if row["against"] == "itself" and row["value"] is not None}
     return (within[model], within[CEILING]) if {model, CEILING} <= set(within) else None
 
 
 def _best(cells: Mapping[str, Mapping[str, Any]], models: Sequence[str]) -> str | None:
-    """Of several models the one nearest to the ceiling and not beyond it; `models`: those that may be it.
+    """Among several models, the one nearest to the ceiling and not beyond it; `models`: the candidates.
 
-    What is better than real animals are to each other is no animal: it is a copy, or an average of many.
+    Scans that are more similar to real scans than real animals are to each other are copies, or averages of many.
     """
     real = cells.get(CEILING, {}).get("value")
-    known = [name for name, cell in cells.items() if name not in _IN_PRINT and cell["value"] is not None]
-    if real is None or len(known) < 2:
+    rated = [name for name, cell in cells.items() if name not in _IN_PRINT and cell["value"] is not None]
+    if real is None or len(rated) < 2:
         return None
-    fair = {n: abs(cells[n]["value"] - real) for n in known if n in models and not _beyond(cells, n)}
+    fair = {n: abs(cells[n]["value"] - real) for n in rated if n in models and not _beyond(cells, n)}
     return min(fair, key=fair.__getitem__, default=None)
 
 
 def _beyond(cells: Mapping[str, Mapping[str, Any]], name: str) -> bool:
-    """Whether a model is better than real scans: past the good end of their interval, or value without one.
+    """Whether a model is better than real scans: past the good end of their interval, or of their value without one.
 
-    Within a set, the end of scans that are all alike counts as the good one.
+    Within a set, the good end is that of scans that are all equal.
     """
     if name not in cells or cells.get(CEILING, {}).get("value") is None or cells[name]["value"] is None:
         return False
@@ -114,9 +114,9 @@ def _beyond(cells: Mapping[str, Mapping[str, Any]], name: str) -> bool:
 
 
 def _chart(rows: Sequence[Mapping[str, Any]], sets: Mapping[str, str], metrics: Sequence[str]) -> str | None:
-    """A panel for each metric, a dot with its interval for each set; None where no set has a value."""
-    known = {(row["metric"], row["model"]): row for row in rows if row["value"] is not None}
-    drawn = [metric for metric in metrics if any(key[0] == metric for key in known)]
+    """A panel per metric, with a dot and its interval for each set; None if no set has a value."""
+    valued = {(row["metric"], row["model"]): row for row in rows if row["value"] is not None}
+    drawn = [metric for metric in metrics if any(key[0] == metric for key in valued)]
     if not drawn:
         return None
     down = -(-len(drawn) // _ACROSS)
@@ -133,10 +133,10 @@ def _chart(rows: Sequence[Mapping[str, Any]], sets: Mapping[str, str], metrics: 
         hspace=0.55 / (height - 0.5),
     )
     for axes, metric in zip(grid.flat, drawn, strict=False):
-        for place, name in enumerate(sets):
-            if (metric, name) in known:
-                _dot(axes, place, known[metric, name])
-        ceiling = known.get((metric, CEILING))
+        for position, name in enumerate(sets):
+            if (metric, name) in valued:
+                _dot(axes, position, valued[metric, name])
+        ceiling = valued.get((metric, CEILING))
         if ceiling:
             axes.axvline(ceiling["value"], color=charts.INK, linewidth=0.8, linestyle=":")
         unit = next(row["unit"] for row in rows if row["metric"] == metric)
@@ -150,10 +150,10 @@ def _chart(rows: Sequence[Mapping[str, Any]], sets: Mapping[str, str], metrics: 
     return charts.svg(figure)
 
 
-def _dot(axes: Axes, place: int, row: Mapping[str, Any]) -> None:
-    """The value, and its interval where it has one; real scans in the page's ink, models in colours."""
+def _dot(axes: Axes, position: int, row: Mapping[str, Any]) -> None:
+    """The value and its interval, if any; real scans in the page's text colour, models in colours."""
     colour = charts.colour(row["model"])
     if row["low"] is not None:
-        axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2, alpha=0.6)
+        axes.plot([row["low"], row["high"]], [position, position], color=colour, linewidth=2, alpha=0.6)
     inside = "none" if row["model"] == FLOOR else colour
-    axes.plot([row["value"]], [place], "o", color=colour, markerfacecolor=inside, markersize=5)
+    axes.plot([row["value"]], [position], "o", color=colour, markerfacecolor=inside, markersize=5)

@@ -1,4 +1,4 @@
-"""Synthetic scans beside real ones, metric by metric (metrics.METRICS), with a floor and a ceiling."""
+"""Pairs of synthetic and real scans, by metric (metrics.METRICS), with a floor and a ceiling."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from bids_alphagan.evaluation.scans import NOISE, NOISY, REAL, Scans
 
 
 class Pairs(Question):
-    """How alike are single synthetic and real scans, and how alike are the scans of a set?"""
+    """How similar are single synthetic and real scans, and how similar are the scans of a set?"""
 
     version = 2
     depends = ("settings", "compared", "held out", "seed", "version")
@@ -33,10 +33,10 @@ class Pairs(Question):
     def answer(self, scans: Scans, settings: Mapping[str, Any]) -> Answer:
         training = RealScans(scans.training, animals_of(scans.study.training))
         held = scans.held_out
-        others = None if held is None else RealScans(held, animals_of(scans.study.held_out))
+        reference = None if held is None else RealScans(held, animals_of(scans.study.held_out))
         rows = evaluate(
             training,
-            others,
+            reference,
             scans.synthetic,
             protocol=settings["protocol"],
             pairs_per_scan=settings["pairs_per_scan"],
@@ -47,7 +47,7 @@ class Pairs(Question):
         tables = {"metrics": rows}
         if settings["protocol"] == "paper":
             tables["table2"] = paper_table(rows)
-        return Answer(tables, notes(training, others), dict(settings))
+        return Answer(tables, notes(training, reference), dict(settings))
 
     def view(self, answer: Answer, labels: Mapping[str, str], pictures: Path) -> Mapping[str, Any]:
         return section.view(answer, labels, columns_sidecar()["metric"]["Levels"])
@@ -66,7 +66,7 @@ class RealScans:
 
 @dataclass(frozen=True)
 class _Set:
-    """Scans on the device; `animals` as for RealScans, each synthetic scan an animal of its own."""
+    """Scans on the device; `animals` as in RealScans; each synthetic scan is an animal of its own."""
 
     name: str
     scans: Tensor
@@ -86,21 +86,21 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Compare synthetic sets with real scans, pair by pair.
 
-    protocol "held-out": pairs between sets are those with the held-out animals (with the training scans where
-    there are none), of different animals. The model "real" is the training scans in place of synthetic ones:
-    what other animals reach, the ceiling. "real+noise" is these with Gaussian noise, a tenth of the range:
-    the floor. protocol "paper": all real scans are in `training`, pairs are any two scans, as in Table 2 of
+    protocol "held-out": pairs between sets are with the held-out animals (with the training scans if there are
+    none), of different animals. The model "real" is the training scans in place of synthetic ones: the values of
+    other animals, the ceiling. "real+noise" is the same with Gaussian noise, a tenth of the range: the floor.
+    protocol "paper": all real scans are in `training`, pairs are any two scans, as in Table 2 of
     Ferreira et al. 2022; the model "real" compares the real set with itself, never a scan with itself.
 
     Pairs are drawn without repetition: `pairs_per_scan` (paper: 100) times n for the metrics between sets, n
     the number of training scans; `msssim_pairs_per_scan` (paper: 10) times n for those within a set; all
-    pairs where there are fewer. Sets of equal size are compared on equal pairs.
+    pairs if there are fewer. Sets of equal size are compared on equal pairs.
 
     Parameters
     ----------
     synthetic: per model (m, x, y, z) float32 in [0, 1].
     seed: of the draw, the noise and the bootstrap.
-    device: where to compute, as torch names it; the sets must fit into its memory.
+    device: torch's name of the device; the sets must fit into its memory.
 
     Returns
     -------
@@ -118,42 +118,42 @@ def evaluate(
         sets.append(_Set(model, torch.from_numpy(scans).to(device), labels))
     rows = []
     for metric in METRICS.values():
-        wanted = len(training.scans) * (msssim_pairs_per_scan if metric.within else pairs_per_scan)
-        for one in sets:
-            against = one if metric.within else other
-            rows.append(_row(metric, one, against, wanted, len(training.scans), paper, seed))
+        n_pairs = len(training.scans) * (msssim_pairs_per_scan if metric.within else pairs_per_scan)
+        for scan_set in sets:
+            against = scan_set if metric.within else other
+            rows.append(_row(metric, scan_set, against, n_pairs, len(training.scans), paper, seed))
     return rows
 
 
 def notes(training: RealScans, held_out: RealScans | None) -> list[str]:
-    """What the numbers of animals mean for all that `evaluate` gives, in plain words."""
+    """Limitations of the results of `evaluate` by the numbers of animals, as text."""
     sides = [(held_out, "held-out animals"), (training, "training animals")]
-    told = [small_sample_warning(len(set(side.animals)), of) for side, of in sides if side]
-    return [note for note in told if note][:1]  # the set that the other scans are compared with leads
+    warnings = [small_sample_warning(len(set(side.animals)), of) for side, of in sides if side]
+    return [note for note in warnings if note][:1]  # the reference set comes first
 
 
 def _noisy(real: _Set, seed: int) -> _Set:
-    """A noise-degraded copy, of the same animals, so that none is compared with itself."""
+    """A copy with noise, of the same animals, so that none is compared with itself."""
     noise = np.random.default_rng(seed).standard_normal(tuple(real.scans.shape), dtype=np.float32)
     noisy = (real.scans + NOISE * torch.from_numpy(noise).to(real.scans.device)).clamp(0, 1)
     return _Set(NOISY, noisy, real.animals)
 
 
 def _row(
-    metric: Metric, one: _Set, against: _Set, wanted: int, n_scans: int, paper: bool, seed: int
+    metric: Metric, scan_set: _Set, against: _Set, n_pairs: int, n_scans: int, paper: bool, seed: int
 ) -> dict[str, Any]:
-    """One metric of one set; within it where `against` is the same."""
-    within = against is one
+    """One metric of one set, within it if `against` is the same set."""
+    within = against is scan_set
     second = None if within else against.animals
-    pairs = draw_pairs(one.animals, second, wanted, seed, apart=not paper)
+    pairs = draw_pairs(scan_set.animals, second, n_pairs, seed, apart=not paper)
     with torch.inference_mode():
-        on_device = torch.from_numpy(pairs).to(one.scans.device)
-        values = metric.on_pairs(one.scans, against.scans, on_device).cpu().numpy()
-    interval = mean_over_pairs(values, pairs, one.animals, second, seed=seed)
+        on_device = torch.from_numpy(pairs).to(scan_set.scans.device)
+        values = metric.on_pairs(scan_set.scans, against.scans, on_device).cpu().numpy()
+    interval = mean_over_pairs(values, pairs, scan_set.animals, second, seed=seed)
     low, high = (None if np.isnan(bound) else bound for bound in (interval.low, interval.high))
     passes = [values[i : i + n_scans].mean() for i in range(0, len(values) - n_scans + 1, n_scans)]
     return {
-        "model": one.name,
+        "model": scan_set.name,
         "metric": metric.name,
         "against": "itself" if metric.within else "training" if against.name == REAL else against.name,
         "value": float(values.mean()) if len(values) else None,
@@ -168,15 +168,15 @@ def _row(
 
 
 def draw_pairs(
-    first: Sequence[str], second: Sequence[str] | None, wanted: int, seed: int, apart: bool = True
+    first: Sequence[str], second: Sequence[str] | None, n_pairs: int, seed: int, apart: bool = True
 ) -> np.ndarray:
-    """Draw pairs of scans at random, no pair twice.
+    """Draw pairs of scans at random, without repetition.
 
     Parameters
     ----------
     first, second: the animal of each scan of two sets; `second` None for unordered pairs of different scans
         of one set.
-    wanted: number of pairs; all of them where there are fewer.
+    n_pairs: number of pairs; all of them if there are fewer.
     apart: leave out pairs of two scans of one animal.
 
     Returns
@@ -190,11 +190,11 @@ def draw_pairs(
         every = np.indices((len(a), len(b))).reshape(2, -1).T
     if apart:
         every = every[a[every[:, 0]] != b[every[:, 1]]]
-    return np.random.default_rng(seed).permutation(every)[:wanted]
+    return np.random.default_rng(seed).permutation(every)[:n_pairs]
 
 
 def paper_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Table 2 of Ferreira et al. 2022: a row for each set, mean and standard deviation of passes as text."""
+    """Table 2 of Ferreira et al. 2022: a row per set, mean and standard deviation of passes as text."""
     table: dict[str, dict[str, Any]] = {}
     for row in rows:
         spread = "" if row["sd_passes"] is None else f" ± {row['sd_passes']:.4g}"
@@ -218,23 +218,23 @@ def columns_sidecar() -> dict[str, Any]:
     """Describe the columns of group_metrics.tsv, in the form of a BIDS sidecar."""
     return {
         "model": {
-            "Description": "What made the scans.",
+            "Description": "The origin of the scans.",
             "Levels": {
-                REAL: "Nothing: training scans in place of synthetic ones, so what other animals reach.",
+                REAL: "No model: training scans in place of synthetic ones, the values of other animals.",
                 NOISY: f"Training scans with Gaussian noise, standard deviation {NOISE} of the range.",
             },
         },
         "metric": {
             "LongName": "Metric",
-            "Description": "What was computed for each pair of scans, intensities in [0, 1].",
+            "Description": "The quantity computed for each pair of scans, with intensities in [0, 1].",
             "Levels": {m.name: f"{m.label}. {_pairing(m)} {m.reference}" for m in METRICS.values()},
         },
         "against": {
-            "Description": "The scans that the pairs are made with.",
+            "Description": "The other scans of the pairs.",
             "Levels": {
-                "held-out": "Animals that no model has seen.",
-                "training": "The scans that the models learned from: a model that copies them passes best.",
-                "itself": "Pairs lie within the model's own scans: how much these differ.",
+                "held-out": "Animals that no model was trained on.",
+                "training": "The training scans: a model that copies them scores best.",
+                "itself": "Pairs within the model's own scans, which measure their diversity.",
             },
         },
         "value": {"Description": "Mean over pairs of scans, drawn at random without repetition."},
@@ -242,14 +242,14 @@ def columns_sidecar() -> dict[str, Any]:
             "Description": "Lower bound of the value's 95 % interval: bootstrap over animals. n/a with "
             f"fewer than {MIN_INTERVAL}."
         },
-        "high": {"Description": "Upper bound of it."},
+        "high": {"Description": "Upper bound of that interval."},
         "sd": {
             "Description": "Sample standard deviation over the pairs. Pairs share scans, so it describes "
             "the spread and is not a standard error."
         },
         "sd_passes": {
             "Description": "Standard deviation of the means of passes of as many pairs as there are training "
-            "scans: the paper's. It shrinks with the number of scans and says nothing of other animals."
+            "scans: as in the paper. It decreases with the number of scans and does not describe other animals."
         },
         "n": {"LongName": "Number of pairs", "Description": "Number of pairs of scans compared."},
         "unit": {"Description": "Unit of value and sd; 1 for a pure number."},

@@ -1,4 +1,4 @@
-"""A trained generator as a file, and scans from it. Needs torch and NumPy alone."""
+"""A trained generator as a file, and scans from it. Needs only torch and NumPy."""
 
 import copy
 import json
@@ -19,11 +19,11 @@ from bids_alphagan.models.alphagan.networks import Generator, build_generator
 from bids_alphagan.models.alphagan.spec import SPECS
 
 GENERATOR_FILE = "generator.safetensors"
-SETTLING = (16, 8)  # batches of random latents, and their size
+SETTLING = (16, 8)  # number and size of the batches of random latents
 
 
 class GeneratorSampler(NamedTuple):
-    """A trained generator. network: in evaluation mode, frozen. info: model, size, channels, latent, step and more."""
+    """A trained generator. network: in evaluation mode, frozen. info: model, size, channels, latent, step etc."""
 
     network: Generator
     latent: int
@@ -38,15 +38,15 @@ class GeneratorSampler(NamedTuple):
 def for_sampling(network: Generator, latent: int) -> Generator:
     """A frozen copy in evaluation mode whose batch normalisation has the statistics of random latents.
 
-    While training, the generator also sees the encoder's codes, which may be many times longer than random
-    ones. Running statistics mix the two and fit neither: random latents then all give the same black scan.
+    In training, the generator also sees the encoder's codes, which may be many times longer than random ones.
+    Running statistics mix the two and fit neither: all random latents would then give the same black scan.
     (The authors' code samples in training mode instead, where a scan depends on its batch.)
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     norms = [module for module in network.modules() if isinstance(module, BatchNorm3d)]
     if norms:
         for norm in norms:
-            norm.across = None  # each device makes the same copy for itself
+            norm.across = None  # each device makes the same copy
             norm.reset_running_stats()
             norm.momentum = None  # the plain mean over batches
             norm.train()
@@ -58,7 +58,7 @@ def for_sampling(network: Generator, latent: int) -> Generator:
 
 
 def save_generator(folder: Path, network: Generator, info: dict[str, Any]) -> Path:
-    """Write weights and `info` (JSON: model, size, channels, latent and more) to folder/`GENERATOR_FILE`."""
+    """Write weights and `info` (JSON: model, size, channels, latent etc.) to folder/`GENERATOR_FILE`."""
     path = folder / GENERATOR_FILE
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(path) as temporary:
@@ -68,7 +68,7 @@ def save_generator(folder: Path, network: Generator, info: dict[str, Any]) -> Pa
 
 
 def load_generator(folder: Path, device: torch.device | str = "cpu") -> GeneratorSampler:
-    """Read what `save_generator` wrote; UserError where there is no usable generator."""
+    """Read the file of `save_generator`. Raises UserError if there is no usable generator."""
     path = Path(folder) / GENERATOR_FILE
     if not path.is_file():
         raise UserError(f"There is no trained generator at {path}. Train one first (--steps train).")
@@ -79,7 +79,9 @@ def load_generator(folder: Path, device: torch.device | str = "cpu") -> Generato
         network = build_generator(SPECS[info["model"]], info["size"], info["channels"], info["latent"])
         network.load_state_dict(tensors)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"This version cannot read the generator {path} ({error}). Train again.") from error
+        raise UserError(
+            f"This version cannot read the generator {path} ({error}). Retrain the model."
+        ) from error
     return GeneratorSampler(network.to(device).eval().requires_grad_(False), info["latent"], info)
 
 

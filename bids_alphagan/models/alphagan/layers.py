@@ -1,6 +1,6 @@
-"""Layers that compute what torch's own do, to rounding, in fewer operations or in a better order.
+"""Layers that give the results of torch's own, to rounding, with fewer operations or in a better order.
 
-`plain` on each of them is torch's own form; the tests compare the two, benchmarks/training.py speed times them.
+`plain` selects torch's own form; the tests compare the two, and benchmarks/training.py speed times them.
 Volumes are (B, C, N, N, N).
 """
 
@@ -19,7 +19,7 @@ AXES = (2, 3, 4)
 class UpsampleConv3d(nn.Conv3d):
     """Nearest x2, then a 3 x 3 x 3 convolution with padding 1: (B, C, N, N, N) -> (B, C', 2N, 2N, 2N).
 
-    Computed as one transposed convolution of stride 2, which takes 8/27 of the operations: of the three taps
+    Computed as one transposed convolution of stride 2, with 8/27 of the operations: of the three taps
     w0, w1, w2 along an axis, two fall on one low-resolution voxel, so a coarse voxel spreads to four fine
     ones with the weights w2, w1 + w2, w0 + w1, w0.
     """
@@ -29,7 +29,7 @@ class UpsampleConv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         if self.plain:
             return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        # volumes lie in memory as the weights do
+        # volumes use the memory format of the weights
         last = self.weight.is_contiguous(memory_format=torch.channels_last_3d)
         layout = torch.channels_last_3d if last else torch.contiguous_format
         kernel = self.weight
@@ -54,8 +54,8 @@ class FromLatent(nn.ConvTranspose3d):
 class ToVector(nn.Conv3d):
     """Convolution whose kernel covers its input, (B, C, k, k, k) -> (B, C', 1, 1, 1): a matrix product.
 
-    In fp32 always: the codes of two scans may differ in the fourth digit, which bf16 has not, and batch
-    normalisation enlarges what is left of the difference.
+    Always in fp32: the codes of two scans may differ only in the fourth digit, which bf16 lacks, and batch
+    normalisation would amplify the rounding error.
     """
 
     plain = False
@@ -69,7 +69,7 @@ class ToVector(nn.Conv3d):
 
 
 class InstanceNorm3d(nn.InstanceNorm3d):
-    """Instance normalisation without parameters, as group normalisation with a channel in each group.
+    """Instance normalisation without parameters, as group normalisation with one channel per group.
 
     torch's instance normalisation reorders channels-last volumes; its group normalisation does not.
     """
@@ -81,10 +81,10 @@ class InstanceNorm3d(nn.InstanceNorm3d):
 
 
 class WholeBatch(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation of a batch that several devices share equally, by the statistics of all of it.
+    """Batch normalisation with the statistics of a whole batch that several devices share equally.
 
-    across: None normalises what this device has, which is torch's own form. torch's SyncBatchNorm can
-    neither be differentiated twice, as a gradient penalty must be, nor run on a CPU.
+    across: None normalises this device's share alone, which is torch's own form. torch's SyncBatchNorm cannot be
+    differentiated twice, as a gradient penalty requires, and does not run on a CPU.
     """
 
     across: Across | None = None
@@ -112,7 +112,7 @@ class BatchNorm3d(WholeBatch, nn.BatchNorm3d):
 
 
 def moments(x: Tensor, axes: tuple[int, ...], across: Across | None = None) -> tuple[Tensor, Tensor]:
-    """Variance is without Bessel's correction; both keep x's dimensions."""
+    """Mean and variance (without Bessel's correction) over `axes`; both keep x's dimensions."""
     variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
     if across is None:
         return mean, variance
@@ -132,9 +132,9 @@ def spread(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 class _SpreadToOne(torch.autograd.Function):
-    """`spread` to one channel. Libraries are slow at its forward pass and quick at its backward pass.
+    """`spread` to one channel, whose forward pass is slow in torch's libraries and whose backward pass is fast.
 
-    Forward, it is a convolution to eight channels at the low resolution, one for each of the fine voxels in a
+    The forward pass is a convolution to eight channels at the low resolution, one for each fine voxel in a
     coarse one (sub-pixel convolution).
     """
 
@@ -156,13 +156,15 @@ class _SpreadToOne(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, kernel = ctx.saved_tensors
         settings = [2] * 3, [1] * 3, [1] * 3, True, [0] * 3, 1
-        wanted = [*ctx.needs_input_grad, False]
-        of_x, of_kernel, _ = torch.ops.aten.convolution_backward(gradient, x, kernel, None, *settings, wanted)
+        output_mask = [*ctx.needs_input_grad, False]
+        of_x, of_kernel, _ = torch.ops.aten.convolution_backward(
+            gradient, x, kernel, None, *settings, output_mask
+        )
         return of_x, of_kernel
 
 
 class Critic(nn.Sequential):
-    """A row of layers that gives scores (B, 1), and the gradient of a score with respect to its input.
+    """Layers in sequence that give scores (B, 1), with the gradient of a score with respect to its input.
 
     by_hand: True computes `input_gradient` layer by layer; False by double backward, torch's own form.
     """
@@ -172,9 +174,9 @@ class Critic(nn.Sequential):
     def input_gradient(self, x: Tensor) -> Tensor:
         """Gradient of each sample's score with respect to that sample: the shape of x, differentiable.
 
-        By hand it costs two thirds of a double backward, or less: where no layer normalises, the network is
-        piecewise linear, so its input gradient depends on x through the signs at the activations alone and nothing is
-        to be learned through them. Where torch caches parametrised weights, they must have been made before.
+        By hand it costs two thirds of a double backward, or less: without normalisation layers the network is piecewise
+        linear, its input gradient depends on x only through the signs at the activations, and no gradient flows through
+        them. If torch caches parametrised weights, they must be computed before.
         """
         if not self.by_hand:
             x = x.detach().requires_grad_()
@@ -184,7 +186,7 @@ class Critic(nn.Sequential):
         with torch.set_grad_enabled(curved and torch.is_grad_enabled()):
             for layer in self:
                 after = layer(x)
-                # activations work in place; their output tells the sign of their input
+                # activations work in place; their output has the sign of their input
                 if isinstance(layer, (nn.LeakyReLU, *NORMS)):
                     seen[layer] = x if isinstance(layer, NORMS) else after.detach()
                 x = after
@@ -198,9 +200,9 @@ NORMS = (WholeBatch, nn.InstanceNorm3d)
 
 
 def _pull(layer: nn.Module, gradient: Tensor, seen: Tensor) -> Tensor:
-    """From the gradient with respect to a layer's output to that with respect to its input.
+    """The gradient with respect to a layer's input, from that with respect to its output.
 
-    seen: the output of an activation, the input of a normalisation; others need none.
+    seen: the output of an activation, the input of a normalisation; not used for other layers.
     """
     match layer:
         case nn.LeakyReLU():

@@ -1,10 +1,10 @@
 """The losses of Ferreira et al. 2022 (doi:10.3390/app12104844), equations (1) to (6), as pure functions.
 
-Scores are what a discriminator gives, (B, 1), without bounds; volumes are (B, 1, N, N, N) in [-1, 1]; codes
+Scores are the outputs of a discriminator, (B, 1), unbounded; volumes are (B, 1, N, N, N) in [-1, 1]; codes
 are (B, L). E[.] is the mean over the batch, z_e = E(x_real) the encoder's code, z_r ~ N(0, I) a random one.
-Every function returns a scalar tensor that carries its gradient.
+Every function returns a differentiable scalar tensor.
 
-| equation | who minimises it | terms |
+| equation | minimised by | terms |
 |---|---|---|
 | (2), (5), (6) | encoder and generator | `adversarial`, `code_adversarial`, `RECONSTRUCTION` |
 | (4) | discriminator | `discriminator`, two `gradient_penalty` |
@@ -51,11 +51,12 @@ def mse(real: Tensor, reconstruction: Tensor) -> Tensor:
 
 
 def gdl(real: Tensor, reconstruction: Tensor) -> Tensor:
-    """Gradient difference loss of equation (6): sum over axes a of (|D_a x| - |D_a y|)^2, D_a the forward
-    difference between neighbours along a (Mathieu et al. 2016, arXiv:1511.05440).
+    """Gradient difference loss of equation (6): sum over axes a of (|D_a x| - |D_a y|)^2.
 
-    Reduction: the SUM over voxels and batch, as in the authors' code, whose weight 0.01 belongs to it. So it
-    grows with the batch and with the number of voxels; L1 and MSE are means.
+    D_a is the forward difference between neighbours along a (Mathieu et al. 2016, arXiv:1511.05440).
+
+    Reduction: the sum over voxels and batch, as in the authors' code, for which the weight 0.01 was chosen. It grows
+    with the batch and with the number of voxels; L1 and MSE are means.
     """
     total = torch.zeros((), dtype=real.dtype, device=real.device)
     for axis in (2, 3, 4):
@@ -68,9 +69,9 @@ SUMS = frozenset({"gdl"})  # terms that are a sum over the batch; all others are
 
 
 def interpolate(real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-    """mix * real + (1 - mix) * fake, where the gradient penalty is measured; without a gradient to either.
+    """mix * real + (1 - mix) * fake, the point of the gradient penalty, without a gradient to either.
 
-    mix: (B,), uniform in [0, 1), one number for each sample.
+    real, fake: (B, ...). mix: (B,), uniform in [0, 1), one number per sample.
     """
     weight = mix.view(-1, *[1] * (real.dim() - 1))
     return weight * real.detach() + (1 - weight) * fake.detach()
@@ -80,7 +81,7 @@ def gradient_penalty(gradient: Tensor) -> Tensor:
     """WGAN-GP penalty: E[(||gradient||_2 - 1)^2] (Gulrajani et al. 2017, arXiv:1704.00028).
 
     gradient: (B, ...), the gradient of a critic's score with respect to each sample, at a point interpolated
-    between a real and a generated one. The norm is sqrt(sum of squares + 1e-15), whose gradient stays finite at zero.
+    between a real and a generated one. The norm is sqrt(sum of squares + 1e-15), whose gradient is finite at zero.
     """
     norm = (_full(gradient).flatten(1).square().sum(1) + PENALTY_EPSILON).sqrt()
     return (norm - 1).square().mean()
@@ -91,5 +92,5 @@ def _mean(scores: Tensor) -> Tensor:
 
 
 def _full(tensor: Tensor) -> Tensor:
-    """At least single precision: sums are not to be made in half."""
+    """The tensor in at least single precision: half precision is too coarse for sums."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -27,7 +27,7 @@ MEMORY_FORMAT = torch.channels_last_3d
 
 
 class AlphaGan(NetworkModel):
-    """One of the paper's three models, or another with a `ModelSpec` of its own."""
+    """One of the paper's three models, or another one with its own `ModelSpec`."""
 
     drawn = "generator"
     drift = "discriminator_wasserstein"
@@ -38,7 +38,7 @@ class AlphaGan(NetworkModel):
 
     @classmethod
     def named(cls, name: str, variant_name: str = "paper") -> Self:
-        """The model of that name, in a variant: see `spec.variant`."""
+        """The model of that name in a variant, see `spec.variant`."""
         return cls(variant(SPECS[name], variant_name))
 
     def record(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class AlphaGan(NetworkModel):
                     layer.across = across
                 if hasattr(layer, "plain"):
                     layer.plain = "layers" not in settings.speedups
-                # what multiplies as a matrix stays in one piece
+                # layers computed as a matrix product keep their layout
                 if "channels_last" in settings.speedups and not isinstance(layer, (FromLatent, ToVector)):
                     layer.to(memory_format=MEMORY_FORMAT)
         return dict(networks)

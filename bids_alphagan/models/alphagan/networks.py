@@ -1,9 +1,9 @@
 """The four networks of an alpha-GAN, built from a `ModelSpec`.
 
-Layers: Figures 5 and 6 of Ferreira et al. 2022 (doi:10.3390/app12104844). At the paper's size (64) and
-channels (64) they are the paper's networks; another cube has one stage more or less for each factor of two,
-and a bottleneck of 5, 6 or 7 voxels where the paper has 4.
-Weights are initialised as torch does by default, as in the paper's code.
+Layers: Figures 5 and 6 of Ferreira et al. 2022 (doi:10.3390/app12104844). With the paper's size (64) and
+channels (64) they are the paper's networks; other cubes have one stage more or less per factor of two,
+and a bottleneck of 4 to 7 voxels (4 in the paper).
+Weights have torch's default initialisation, as in the paper's code.
 """
 
 from dataclasses import dataclass
@@ -45,9 +45,9 @@ class Generator(nn.Sequential):
 
 
 class Discriminator(Critic):
-    """Volumes (B, 1, N, N, N) -> (B, outputs): scores without bounds, or codes where outputs = L.
+    """Volumes (B, 1, N, N, N) -> (B, outputs): unbounded scores, or codes with outputs = L.
 
-    The first and the last convolution carry no normalisation layer.
+    The first and the last convolution have no normalisation layer.
     """
 
     def __init__(self, spec: NetworkSpec, size: int, channels: int, outputs: int = 1) -> None:
@@ -61,7 +61,7 @@ class Discriminator(Critic):
 
 
 class CodeDiscriminator(Critic):
-    """Latent vectors (B, L) -> scores (B, 1) without bounds."""
+    """Latent vectors (B, L) -> unbounded scores (B, 1)."""
 
     def __init__(self, spec: NetworkSpec, channels: int, latent: int) -> None:
         units = CODE_UNITS_PER_CHANNEL * channels
@@ -74,7 +74,7 @@ class CodeDiscriminator(Critic):
 
 @dataclass(frozen=True)
 class Networks:
-    """The four networks; `vars` of it gives them by name."""
+    """The four networks; `vars` gives them by name."""
 
     generator: Generator
     encoder: Discriminator
@@ -83,7 +83,7 @@ class Networks:
 
 
 def build_generator(spec: ModelSpec, size: int, channels: int, latent: int) -> Generator:
-    """The generator alone, as `build_networks` makes it."""
+    """The generator alone, as in `build_networks`."""
     return Generator(spec.generator, spec.generator_slope, size, channels, latent)
 
 
@@ -93,7 +93,7 @@ def build_networks(spec: ModelSpec, size: int, channels: int, latent: int | None
     size: edge of the cube in voxels, 4, 5, 6 or 7 times a power of two, 16 to 256 (64 in the paper).
     channels: width of the layer next to the volume (64 in the paper); the deepest has channels * size / 8.
     latent: L, the model's own if None.
-    Raises ValueError on numbers from which no network can be built.
+    Raises ValueError if no network can be built from these numbers.
     """
     latent = spec.latent if latent is None else latent
     if latent < 1:
@@ -107,8 +107,9 @@ def build_networks(spec: ModelSpec, size: int, channels: int, latent: int | None
 
 
 def _widths(size: int, channels: int) -> tuple[list[int], int]:
-    """Channels of each stage from the volume to the bottleneck, and the bottleneck's edge: 64, 128, 256, 512 and 4
-    in the paper. The bottleneck has an edge of 4 to 7 voxels.
+    """Channels of each stage from the volume to the bottleneck, and the bottleneck's edge, 4 to 7 voxels.
+
+    In the paper: 64, 128, 256, 512, and 4.
     """
     depth = size.bit_length() - 3
     if not SMALLEST <= size <= LARGEST or size % 2**depth:
@@ -139,5 +140,5 @@ def _norm(spec: NetworkSpec, width: int) -> list[nn.Module]:
 
 
 def _relu(slope: float) -> nn.Module:
-    # in place: what the backward pass needs of an activation is its output, which the next layer keeps anyway
+    # in place: the backward pass needs only an activation's output, which the next layer keeps anyway
     return nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)

@@ -15,11 +15,11 @@ from bids_alphagan.models.alphagan.networks import Networks
 from bids_alphagan.models.alphagan.spec import ModelSpec
 from bids_alphagan.models.base import Batch, Phase, Terms
 
-CODES = "codes"  # E(scans), which the discriminators' phases share
+CODES = "codes"  # E(scans), shared by the discriminators' phases
 
 
 def phases(spec: ModelSpec) -> tuple[Phase, ...]:
-    """The phases of a model, in order, with the weights of its loss."""
+    """The phases of a model, in order, with the weights of its losses."""
     silent = frozenset(spec.without_gradient)
     penalty = {"penalty": spec.gradient_penalty}
     return (
@@ -53,10 +53,10 @@ def phases(spec: ModelSpec) -> tuple[Phase, ...]:
 
 
 class Codes:
-    """What the terms are computed from.
+    """The inputs of the terms.
 
     real: scans (B, C, N, N, N). encoded: their codes E(scans) (B, L). random: random codes (B, L). mix: (2, B),
-    uniform in [0, 1), where the gradient penalties are measured. one_pass: whether several batches may go
+    uniform in [0, 1), the interpolation of the gradient penalties. one_pass: whether several batches may go
     through a network at once.
     """
 
@@ -77,7 +77,7 @@ def _terms(function: _Function, spec: ModelSpec, networks: Mapping[str, nn.Modul
 
 
 def generator_terms(networks: Networks, codes: Codes, spec: ModelSpec) -> Terms:
-    """The terms of equations (2), (5) and (6)."""
+    """The terms of equations (2), (5) and (6), scalars by name."""
     fakes = through(networks.generator, codes.one_pass, codes.encoded, codes.random)
     reconstruction = fakes[0].float()
     scores = through(networks.discriminator, codes.one_pass, *fakes)
@@ -105,7 +105,7 @@ def discriminator_terms(networks: Networks, codes: Codes, spec: ModelSpec) -> Te
 
 
 def code_discriminator_terms(networks: Networks, codes: Codes, spec: ModelSpec) -> Terms:
-    """The terms of equation (3); the random codes are the real ones."""
+    """The terms of equation (3), in which the random codes are the real ones."""
     encoded = codes.encoded.float()
     scores = through(networks.code_discriminator, codes.one_pass, encoded, codes.random)
     point = losses.interpolate(encoded, codes.random, codes.mix[0])
@@ -121,7 +121,7 @@ def through(
     *inputs: Tensor,
     function: Callable[..., Tensor] | None = None,
 ) -> list[Tensor]:
-    """The network (or `function` of it) of each input; in one pass unless it normalises over the batch."""
+    """Apply the network (or `function` of it) to each input, in one pass unless it normalises over the batch."""
     function = function or type(network).__call__
     apart = any(isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm3d)) for layer in network.modules())
     if apart or not one_pass:

@@ -1,10 +1,10 @@
-"""The three alpha-GANs of the paper as data: what differs between them is a field of `ModelSpec`.
+"""The three alpha-GANs of the paper as data: they differ in the fields of `ModelSpec`.
 
 Ferreira, Magalhães, Mériaux, Alves, "Generation of Synthetic Rat Brain MRI Scans with a 3D Enhanced
 Alpha-GAN", Applied Sciences 12(10):4844, 2022, doi 10.3390/app12104844: Figures 5 and 6 (layers),
 equations (1) to (6) (losses).
 
-Nothing heavy is imported: `networks.build_networks` turns a specification into torch modules.
+No heavy imports here: `networks.build_networks` turns a specification into torch modules.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ BASELINE = "Kwon, Han & Kim, MICCAI 2019, LNCS 11766:118-126, doi:10.1007/978-3-
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """How the layers of one network are normalised.
+    """The normalisation of one network.
 
     normalisation: "batch" (affine, running statistics), "instance" (without affine parameters) or None.
     spectral_norm: True divides each layer's weight by its largest singular value (Miyato et al. 2018,
@@ -39,8 +39,8 @@ class ModelSpec:
     gradient_penalty: weight lambda1 of both discriminators' gradient penalties.
     augmentations: names in `training.augment.AUGMENTATIONS`, in the order in which they are applied.
     variant: "paper" or "released", see `variant`.
-    generator_updates: how often the generator's optimiser steps in an iteration, with the same gradient.
-    without_gradient: reconstruction terms that are added as numbers and train nothing.
+    generator_updates: steps of the generator's optimiser per iteration, all with the same gradient.
+    without_gradient: reconstruction terms that are added to the loss without a gradient.
     """
 
     name: str
@@ -63,13 +63,15 @@ class ModelSpec:
 
     @property
     def smallest_batch(self) -> int:
-        """Scans that a batch needs: batch normalisation of codes takes two."""
+        """Scans that a batch needs: 2 for batch normalisation of codes, else 1."""
         return 2 if self.code_discriminator.normalisation == "batch" else 1
 
 
 def variant(spec: ModelSpec, name: str) -> ModelSpec:
-    """The model as the paper has it ("paper"), or as the code released with it trains it ("released"): the
-    gradient difference loss without a gradient, the generator stepped twice in an iteration.
+    """The model as in the paper ("paper"), or as in the code released with it ("released").
+
+    The released code computes no gradient of the gradient difference loss, and steps the generator's optimiser twice
+    per iteration. Raises ValueError for other names.
     """
     match name:
         case "paper":
@@ -82,7 +84,7 @@ def variant(spec: ModelSpec, name: str) -> ModelSpec:
 
 
 def from_record(record: Mapping[str, Any]) -> ModelSpec:
-    """The model that a run's config.json describes (`dataclasses.asdict`, through JSON)."""
+    """The model in a run's config.json (`dataclasses.asdict` as JSON)."""
     networks = {f.name: NetworkSpec(**record[f.name]) for f in fields(ModelSpec) if f.type is NetworkSpec}
     tuples = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
     return ModelSpec(**{**record, **networks, **tuples})

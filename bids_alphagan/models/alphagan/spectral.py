@@ -1,4 +1,4 @@
-"""Spectral normalisation that reads and writes a large weight as few times as it can."""
+"""Spectral normalisation that reads and writes large weights as few times as possible."""
 
 from typing import Any
 
@@ -7,15 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-FIRST_ITERATIONS = 15  # as torch's own
+FIRST_ITERATIONS = 15  # as in torch
 
 
 def spectral_norm(layer: nn.Module) -> nn.Module:
-    """Divide a layer's weight by its largest singular value from now on (Miyato et al. 2018,
-    arXiv:1802.05957).
+    """Divide a layer's weight by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
 
-    The same as `torch.nn.utils.parametrizations.spectral_norm`, to rounding: a power iteration each time the
-    weight is made in training mode, whose vectors count as constants in the gradient.
+    Equal to `torch.nn.utils.parametrizations.spectral_norm`, to rounding: one power iteration each time the weight is
+    computed in training mode; its vectors are constants in the gradient.
     """
     rows = 1 if isinstance(layer, nn.ConvTranspose3d) else 0
     weight = layer.get_parameter("weight")
@@ -24,10 +23,9 @@ def spectral_norm(layer: nn.Module) -> nn.Module:
 
 
 class SpectralNorm(nn.Module):
-    """The parametrisation. rows: the weight's dimension that counts the outputs.
+    """The parametrisation. rows: the weight's dimension of outputs.
 
-    _u, _v: the singular vectors, (outputs,) and (all else,), in the order of a weight that lies in memory as
-    its dimensions are listed.
+    _u, _v: the singular vectors, (outputs,) and (all other dimensions,), in the order of the weight's dimensions.
     """
 
     _u: Tensor
@@ -59,7 +57,7 @@ class SpectralNorm(nn.Module):
 
 
 class _Divided(torch.autograd.Function):
-    """weight / sigma, where sigma = u^T weight v depends on the weight and u and v do not."""
+    """weight / sigma with sigma = u^T weight v, where u and v do not depend on the weight."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor, layout: "_Layout") -> Tensor:
@@ -79,14 +77,14 @@ class _Divided(torch.autograd.Function):
 
 
 class _Layout:
-    """A weight as a matrix (outputs, all else), all else in the order in which it lies in memory: no copy."""
+    """A weight as a matrix (outputs, other dimensions) in memory order, without a copy."""
 
     def __init__(self, weight: Tensor, rows: int) -> None:
         self.rows = rows
-        others = weight.movedim(rows, 0)[0]
-        self.shape = others.shape
-        self.order = sorted(range(others.dim()), key=lambda axis: -others.stride()[axis])
-        self.back = [self.order.index(axis) for axis in range(others.dim())]
+        columns = weight.movedim(rows, 0)[0]
+        self.shape = columns.shape
+        self.order = sorted(range(columns.dim()), key=lambda axis: -columns.stride()[axis])
+        self.back = [self.order.index(axis) for axis in range(columns.dim())]
 
     def matrix(self, weight: Tensor) -> Tensor:
         return weight.movedim(self.rows, 0).permute(0, *(axis + 1 for axis in self.order)).flatten(1)
@@ -96,7 +94,7 @@ class _Layout:
         return apart.permute(0, *(axis + 1 for axis in self.back)).movedim(0, self.rows)
 
     def listed(self, v: Tensor) -> Tensor:
-        """A vector of `matrix`'s columns in the order of the weight's dimensions."""
+        """A vector over `matrix`'s columns, in the order of the weight's dimensions."""
         return v.unflatten(0, [self.shape[axis] for axis in self.order]).permute(self.back).flatten()
 
     def stored(self, v: Tensor) -> Tensor:

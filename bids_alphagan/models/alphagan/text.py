@@ -1,4 +1,4 @@
-"""What a methods section says of an alpha-GAN, with citations as `report.methods.compose` resolves them."""
+"""The methods text about an alpha-GAN, with citations as in `report.methods.compose`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,14 +63,13 @@ def _choice(settings: Mapping[str, Any]) -> str:
     if settings.get("use_checkpoint") != "best" or every > trained:
         return ""
     return (
-        f" Of checkpoints at every {every} iterations of {trained}, the one was taken whose samples lay "
-        "nearest to the scans that it was trained on, in block-wise means and standard deviations of "
-        "intensity."
+        f" Of checkpoints at every {every} iterations of {trained}, the one whose samples were nearest to the "
+        "training scans, in block-wise means and standard deviations of intensity, was used."
     )
 
 
 def _departures(spec: ModelSpec) -> str:
-    """What the released code does and the paper's equations do not."""
+    """Differences of the released code from the paper's equations."""
     departures = [f"the {RECONSTRUCTION[name]} had no gradient" for name in spec.without_gradient]
     if spec.generator_updates > 1:
         departures.append(f"the generator was updated {spec.generator_updates} times in each iteration")

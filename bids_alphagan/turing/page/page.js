@@ -1,5 +1,5 @@
 "use strict";
-// From the start to the answers' file, one scan after the other and never back.
+// From the start to the file of answers, one scan after the other, without going back.
 
 (function () {
   function $(id) { return document.getElementById(id); }
@@ -8,14 +8,14 @@
   var VIEWS = ["start", "scan", "end"];
 
   function view(name) {
-    VIEWS.forEach(function (one) { $(one).hidden = one !== name; });
+    VIEWS.forEach(function (id) { $(id).hidden = id !== name; });
     $(name + "-title").focus();
     window.scrollTo(0, 0);
   }
   function say(text) { $("said").textContent = text; }
-  function chosen(name) { var one = document.querySelector("input[name=" + name + "]:checked"); return one && one.value; }
+  function chosen(name) { var input = document.querySelector("input[name=" + name + "]:checked"); return input && input.value; }
   function choose(name, value) {
-    document.querySelectorAll("input[name=" + name + "]").forEach(function (one) { one.checked = one.value === value; });
+    document.querySelectorAll("input[name=" + name + "]").forEach(function (input) { input.checked = input.value === value; });
   }
 
   // ---- start
@@ -24,14 +24,14 @@
     $("resume").hidden = !session;
     $("form").hidden = !!session;
     if (session) $("resume-told").textContent = session.rater + ": " + session.answers.length + " of " + n + " scans are answered.";
-    var done = store.sessions().filter(function (one) { return one.finished; });
+    var done = store.sessions().filter(function (stored) { return stored.finished; });
     $("earlier").hidden = !done.length;
     $("earlier-list").replaceChildren();
-    done.forEach(function (one) {
+    done.forEach(function (stored) {
       var item = document.createElement("li"), button = document.createElement("button");
       button.type = "button";
-      button.textContent = "Download the answers of " + one.rater;
-      button.addEventListener("click", function () { download(one); });
+      button.textContent = "Download the answers of " + stored.rater;
+      button.addEventListener("click", function () { download(stored); });
       item.append(button);
       $("earlier-list").append(item);
     });
@@ -40,13 +40,13 @@
   $("form").addEventListener("submit", function (event) {
     event.preventDefault();
     var rater = $("rater").value.trim().replace(/\s+/g, " "), years = parseInt($("years").value, 10);
-    var mine = store.sessions().filter(function (one) { return one.rater.toLowerCase() === rater.toLowerCase(); })[0];
+    var existing = store.sessions().filter(function (stored) { return stored.rater.toLowerCase() === rater.toLowerCase(); })[0];
     var wrong = !rater ? "Please enter your name or code." : "";
-    if (mine && mine.finished) wrong = "This rater has finished on this device. Everybody answers once.";
+    if (existing && existing.finished) wrong = "This rater has finished on this device. Each rater answers once.";
     $("rater").setAttribute("aria-invalid", wrong ? "true" : "false");
     $("form-error").textContent = wrong;
     if (wrong) { $("rater").focus(); return; }
-    session = mine || newSession(kit, rater, $("expertise").value, isNaN(years) ? null : years);
+    session = existing || newSession(kit, rater, $("expertise").value, isNaN(years) ? null : years);
     store.save(session);
     next();
   });
@@ -57,20 +57,20 @@
   // ---- one scan
   function next() {
     if (session.answers.length === n) { finish(); return; }
-    var name = session.order[session.answers.length], place = session.answers.length + 1;
+    var name = session.order[session.answers.length], number = session.answers.length + 1;
     var coded = atob($("s-" + name).textContent), bytes = new Uint8Array(coded.length);
     for (var i = 0; i < coded.length; i++) bytes[i] = coded.charCodeAt(i);
     choose("answer", session.draft.answer);
     choose("confidence", session.draft.confidence);
     since = performance.now();
-    $("scan-title").textContent = "Scan " + place + " of " + n;
-    $("progress").value = place - 1;
+    $("scan-title").textContent = "Scan " + number + " of " + n;
+    $("progress").value = number - 1;
     $("missing").textContent = "";
     view("scan");
     viewer.show(bytes);
-    say("Scan " + place + " of " + n);
+    say("Scan " + number + " of " + n);
   }
-  function spent() {  // milliseconds on this scan, over reloads too
+  function spent() {  // milliseconds on this scan, including earlier page loads
     var now = performance.now(), more = document.hidden ? 0 : now - since;
     since = now;
     session.draft.milliseconds = Math.round((session.draft.milliseconds || 0) + more);
@@ -81,8 +81,8 @@
     spent();
     if (!store.save(session)) elsewhere();
   }
-  document.querySelectorAll("input[name=answer], input[name=confidence]").forEach(function (one) {
-    one.addEventListener("change", function () { session.draft[one.name] = one.value; $("missing").textContent = ""; keep(); });
+  document.querySelectorAll("input[name=answer], input[name=confidence]").forEach(function (input) {
+    input.addEventListener("change", function () { session.draft[input.name] = input.value; $("missing").textContent = ""; keep(); });
   });
   $("answer-form").addEventListener("submit", function (event) {
     event.preventDefault();
@@ -109,8 +109,8 @@
   }
   $("reload").addEventListener("click", function () { location.reload(); });
   window.addEventListener("storage", function (event) {
-    var there = event.key === store.place && session && store.current();
-    if (there && there.session === session.session && there.answers.length > session.answers.length) elsewhere();
+    var stored = event.key === store.key && session && store.current();
+    if (stored && stored.session === session.session && stored.answers.length > session.answers.length) elsewhere();
   });
   document.addEventListener("visibilitychange", function () {
     if (!session || session.finished) return;
@@ -131,10 +131,10 @@
     view("end");
     say("All " + n + " scans are answered. Download your answers.");
   }
-  function download(one) {
-    var link = document.createElement("a"), name = one.rater.replace(/[^A-Za-z0-9-]+/g, "-").replace(/^-+|-+$/g, "");
-    link.href = URL.createObjectURL(new Blob([answersFile(one)], { type: "application/json" }));
-    link.download = "answers_" + (name || "rater") + "_" + one.session.slice(0, 6) + ".json";
+  function download(rated) {
+    var link = document.createElement("a"), name = rated.rater.replace(/[^A-Za-z0-9-]+/g, "-").replace(/^-+|-+$/g, "");
+    link.href = URL.createObjectURL(new Blob([answersFile(rated)], { type: "application/json" }));
+    link.download = "answers_" + (name || "rater") + "_" + rated.session.slice(0, 6) + ".json";
     document.body.append(link);
     link.click();
     link.remove();
@@ -165,8 +165,8 @@
   $("zoom-in").addEventListener("click", function () { viewer.zoomBy(1.25); });
   $("zoom-out").addEventListener("click", function () { viewer.zoomBy(0.8); });
   $("plain").addEventListener("click", viewer.plain);
-  document.querySelectorAll("input[name=drag]").forEach(function (one) {
-    one.addEventListener("change", function () { viewer.drag = one.value; });
+  document.querySelectorAll("input[name=drag]").forEach(function (input) {
+    input.addEventListener("change", function () { viewer.drag = input.value; });
   });
 
   var step = 0.1;
@@ -196,10 +196,10 @@
   for (var k = 1; k <= 5; k++) letters[k] = pick("confidence", String(k));
   function pick(name, value) {
     return function () {
-      var one = document.querySelector("input[name=" + name + "][value=\"" + value + "\"]");
-      one.checked = true;
-      one.dispatchEvent(new Event("change"));
-      say(one.parentElement.textContent.trim());
+      var input = document.querySelector("input[name=" + name + "][value=\"" + value + "\"]");
+      input.checked = true;
+      input.dispatchEvent(new Event("change"));
+      say(input.parentElement.textContent.trim());
     };
   }
   document.addEventListener("keydown", function (event) {

@@ -1,39 +1,39 @@
 "use strict";
-// Sessions: kept in this browser under the kit's id, one at a time; every change is written at once.
+// Sessions are stored in this browser under the kit's id, one at a time; every change is written at once.
 
 function Store(kit) {
-  var place = "bids-alphagan-turing:" + kit.kit, memory = null, works = true;
+  var key = "bids-alphagan-turing:" + kit.kit, memory = null, works = true;
   try {
-    localStorage.setItem(place + ":try", "1");
-    localStorage.removeItem(place + ":try");
+    localStorage.setItem(key + ":try", "1");
+    localStorage.removeItem(key + ":try");
   } catch (error) { works = false; }
 
   function read() {
     var text = memory;
-    try { if (works) text = localStorage.getItem(place); } catch (error) { works = false; }
+    try { if (works) text = localStorage.getItem(key); } catch (error) { works = false; }
     try {
-      var found = JSON.parse(text);
-      if (found && Array.isArray(found.sessions)) return found;
-    } catch (error) { /* damaged: as if nothing were there */ }
+      var content = JSON.parse(text);
+      if (content && Array.isArray(content.sessions)) return content;
+    } catch (error) { /* damaged content is ignored */ }
     return { current: null, sessions: [] };
   }
   function write(content) {
     memory = JSON.stringify(content);
-    try { if (works) localStorage.setItem(place, memory); } catch (error) { works = false; }
+    try { if (works) localStorage.setItem(key, memory); } catch (error) { works = false; }
   }
-  this.place = place;
+  this.key = key;
   this.works = function () { return works; };
   this.sessions = function () { return read().sessions; };
   this.current = function () {
     var all = read();
-    return all.sessions.filter(function (one) { return one.session === all.current; })[0] || null;
+    return all.sessions.filter(function (stored) { return stored.session === all.current; })[0] || null;
   };
-  // Answers are only ever added: where another tab has given others, they stay. Says whether it was written.
+  // Answers are only appended: if another tab has stored others, they stay. Returns whether it was written.
   this.save = function (session) {
-    var all = read(), known = all.sessions.map(function (one) { return one.session; }).indexOf(session.session);
-    var given = known >= 0 ? all.sessions[known].answers : [];
+    var all = read(), index = all.sessions.map(function (stored) { return stored.session; }).indexOf(session.session);
+    var given = index >= 0 ? all.sessions[index].answers : [];
     if (JSON.stringify(given) !== JSON.stringify(session.answers.slice(0, given.length))) return false;
-    if (known >= 0) all.sessions[known] = session; else all.sessions.push(session);
+    if (index >= 0) all.sessions[index] = session; else all.sessions.push(session);
     all.current = session.session;
     write(all);
     return true;
@@ -76,15 +76,15 @@ function crc32(text) {
   return (crc ^ -1) >>> 0;
 }
 
-// What is handed in. The checksum tells of accidents with the file; it is no seal.
+// The file of answers. The checksum detects accidental changes, not deliberate ones.
 function answersFile(session) {
   var lines = [session.kit, session.session, session.rater, session.expertise, session.order.join(" ")];
-  session.answers.forEach(function (one) {
-    lines.push([one.scan, one.answer, one.confidence, one.milliseconds].join(" "));
+  session.answers.forEach(function (answer) {
+    lines.push([answer.scan, answer.answer, answer.confidence, answer.milliseconds].join(" "));
   });
-  var told = {};
-  Object.keys(session).forEach(function (key) { if (key !== "draft") told[key] = session[key]; });
-  told.complete = session.answers.length === session.order.length;
-  told.checksum = crc32(lines.join("\n"));
-  return JSON.stringify(told, null, 1) + "\n";
+  var content = {};
+  Object.keys(session).forEach(function (key) { if (key !== "draft") content[key] = session[key]; });
+  content.complete = session.answers.length === session.order.length;
+  content.checksum = crc32(lines.join("\n"));
+  return JSON.stringify(content, null, 1) + "\n";
 }

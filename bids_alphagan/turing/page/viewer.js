@@ -1,5 +1,5 @@
 "use strict";
-// One scan's slices on a canvas: which slice, which window, which part. Knows nothing of sessions.
+// One scan's slices on a canvas: slice, window and visible part. Independent of sessions.
 
 function Viewer(canvas, kit, changed) {
   var self = this, context = canvas.getContext("2d"), slice = document.createElement("canvas");
@@ -10,7 +10,7 @@ function Viewer(canvas, kit, changed) {
   this.z = 0;
   this.brightness = this.contrast = 0;  // -100 ... 100
   this.zoom = 1;  // 1 ... 12
-  this.x = this.y = 0;  // where the middle of the view lies, in parts of the slice, 0 in its middle
+  this.x = this.y = 0;  // centre of the view, in parts of the slice, 0 at its centre
   this.drag = "slice";
 
   this.show = function (bytes) {
@@ -27,7 +27,7 @@ function Viewer(canvas, kit, changed) {
     self.contrast = clip(Math.round(contrast), -100, 100);
     update();
   };
-  // Zoom by a factor, about a point of the canvas (in parts of it from its middle).
+  // Zoom by a factor about a point of the canvas (in parts of the canvas, from its centre).
   this.zoomBy = function (factor, px, py) {
     var before = self.zoom, box = fit();
     self.zoom = clip(self.zoom * factor, 1, 12);
@@ -72,10 +72,10 @@ function Viewer(canvas, kit, changed) {
     context.drawImage(slice, width / 2 - (0.5 + self.x) * w, height / 2 - (0.5 + self.y) * h, w, h);
   }
 
-  // Mouse: the wheel scrolls, with Ctrl it zooms; a drag does what was chosen, with the right button it windows.
-  // Touch: one finger as a drag, two zoom and move.
+  // Mouse: the wheel scrolls, with Ctrl it zooms; a drag has the chosen effect, with the right button it changes the window.
+  // Touch: one finger drags, two fingers zoom and move.
   var pointers = new Map(), left = 0, turned = 0;
-  function place(event) {
+  function position(event) {
     var box = canvas.getBoundingClientRect();
     return [(event.clientX - box.left) / box.width - 0.5, (event.clientY - box.top) / box.height - 0.5];
   }
@@ -96,22 +96,22 @@ function Viewer(canvas, kit, changed) {
   }
   canvas.addEventListener("pointerdown", function (event) {
     canvas.setPointerCapture(event.pointerId);
-    pointers.set(event.pointerId, place(event));
+    pointers.set(event.pointerId, position(event));
     left = 0;
   });
   canvas.addEventListener("pointermove", function (event) {
     if (!pointers.has(event.pointerId)) return;
-    var then = pointers.get(event.pointerId), now = place(event);
+    var last = pointers.get(event.pointerId), now = position(event);
     if (pointers.size === 1) {
-      dragged(event.buttons & 2 ? "window" : self.drag, now[0] - then[0], now[1] - then[1]);
+      dragged(event.buttons & 2 ? "window" : self.drag, now[0] - last[0], now[1] - last[1]);
     } else if (pointers.size === 2) {
       var other;
       pointers.forEach(function (point, id) { if (id !== event.pointerId) other = point; });
       var span = function (a) {
         return Math.hypot((a[0] - other[0]) * canvas.clientWidth, (a[1] - other[1]) * canvas.clientHeight);
       };
-      self.zoomBy(span(now) / Math.max(span(then), 1), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
-      shift((now[0] - then[0]) / 2, (now[1] - then[1]) / 2);
+      self.zoomBy(span(now) / Math.max(span(last), 1), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
+      shift((now[0] - last[0]) / 2, (now[1] - last[1]) / 2);
     }
     pointers.set(event.pointerId, now);
   });
@@ -122,8 +122,8 @@ function Viewer(canvas, kit, changed) {
   canvas.addEventListener("wheel", function (event) {
     event.preventDefault();
     var step = event.deltaY * (event.deltaMode === 1 ? 30 : event.deltaMode === 2 ? 300 : 1);
-    if (event.ctrlKey || event.metaKey) { self.zoomBy(Math.exp(-step / 300), place(event)[0], place(event)[1]); return; }
-    turned += step / 50;  // a touchpad's small steps add up; a wheel's notch is one slice
+    if (event.ctrlKey || event.metaKey) { self.zoomBy(Math.exp(-step / 300), position(event)[0], position(event)[1]); return; }
+    turned += step / 50;  // small steps of a touchpad add up; a notch of a wheel is one slice
     if (Math.abs(step) >= 50) turned = Math.sign(step);
     var whole = Math.trunc(turned);
     turned -= whole;

@@ -91,7 +91,7 @@ def test_the_page_without_the_experiment_has_no_such_section(tmp_path: Path) -> 
 def test_text_from_files_is_escaped(tmp_path: Path) -> None:
     path = tmp_path / "group.html"
     evil = section(0.1, "yes", EVIL, left_out={EVIL: EVIL})
-    evil = DownstreamSection(evil.rows, evil.told, {"sigmarat2": EVIL}, {EVIL: EVIL})
+    evil = DownstreamSection(evil.rows, evil.experiments, {"sigmarat2": EVIL}, {EVIL: EVIL})
     write(path, evil)
     assert EVIL not in path.read_text()
     assert read(path).words.count(EVIL) >= 6
