@@ -1,6 +1,8 @@
 """The participant level: two processes beside one, and what a thousand animals cost before they begin.
 
-Prints one JSON object.
+python benchmarks/participant.py                                                     # docs/hpc.md
+
+Prints one JSON object on stdout; progress goes to stderr.
 help_s: the fastest of five starts with --help.
 runs: whole runs on the phantom heads (validation, masks by antspyx, reports) with one process and with two,
 in turn: wall time, and the share of the machine's cores that other programs took meanwhile: where it is not
@@ -31,18 +33,20 @@ APP = [sys.executable, "-m", "bids_alphagan"]
 PLAN = """
 import json, resource, sys, time
 began = time.perf_counter()
-from bids_alphagan import cli, preprocess
-from bids_alphagan.layout import raw
-config = cli.parse(sys.argv[1:])
-scans = raw.find_scans(config)
+from bids_alphagan.bids import raw
+from bids_alphagan.cli.main import parse
+from bids_alphagan.participant import workflow
+config = parse(sys.argv[1:])
+scans = raw.find_scans(config.bids_dir, config.selection)
 indexed = time.perf_counter() - began
-workflow, _ = preprocess.plan(config, scans, {scan.name.subject: None for scan in scans})
+segmenters = {scan.name.subject: None for scan in scans}
+flow, _ = workflow.plan(workflow.Settings.of(config), scans, segmenters)
 class NothingPlugin:
     plugin_args = {}
     def run(self, graph, config, updatehash=False):
         self.nodes = len(graph)
 plugin = NothingPlugin()
-workflow.run(plugin)
+flow.run(plugin)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 found = {"scans": len(scans), "nodes": plugin.nodes, "indexed_s": indexed}
 print(json.dumps(found | {"planned_s": time.perf_counter() - began, "peak_mb": peak}))
@@ -82,9 +86,8 @@ def busy(out: Path, processes: int) -> float:
 def runs(folder: Path, n: int, repeat: int) -> dict[str, Any]:
     """Whole runs on `n` phantom heads, with one process and with two, in turn."""
     data = folder / "heads"
-    phantom = "import sys; from bids_alphagan.phantom import main; sys.exit(main())"
     size = ["--shape", "32", "32", "20", "--zooms", "0.75", "0.75", "1"]
-    timed([sys.executable, "-c", phantom, str(data), "--n-subjects", str(n), *size])
+    timed([sys.executable, "-m", "bids_alphagan.cli.phantom", str(data), "--n-subjects", str(n), *size])
     template = data / "derivatives" / "templateflow" / "tpl-RatPhantom"
     found: dict[int, list[dict[str, float]]] = {1: [], 2: []}
     for k in range(2 * repeat):
@@ -93,6 +96,7 @@ def runs(folder: Path, n: int, repeat: int) -> dict[str, Any]:
         words = ["participant", "--preset", "demo", "--template", template, "--nprocs", processes]
         run = timed([*APP, *map(str, (data, out, *words))])
         found[processes].append(run | {"busy": busy(out, processes)})
+        say(f"{processes} at once: {found[processes][-1]}")
     fastest = {k: min(run["seconds"] for run in several) for k, several in found.items()}
     return {"runs": found, "ratio": fastest[1] / fastest[2]}
 
@@ -107,20 +111,13 @@ def thousand(folder: Path, n: int) -> dict[str, Any]:
         sidecar = path.with_name(path.name.replace(".nii.gz", ".json"))
         sidecar.write_text(json.dumps({"TaskName": "rest", "RepetitionTime": 2.0}))
     (data / "dataset_description.json").write_text(json.dumps({"Name": "tiny", "BIDSVersion": "1.10.0"}))
-    call = [
-        sys.executable,
-        "-c",
-        PLAN,
-        str(data),
-        str(folder / "planned"),
-        "participant",
-        "--segmenter",
-        "none",
-    ]
+    words = [str(data), str(folder / "planned"), "participant", "--segmenter", "none"]
+    call = [sys.executable, "-c", PLAN, *words]
     found = {}
-    for name, words in (("all", []), ("one", ["--participant-label", f"{n // 2:04d}"])):
-        done = subprocess.run([*call, *words], check=True, stdout=subprocess.PIPE, text=True)
-        found[name] = json.loads(done.stdout)
+    for name, more in (("all", []), ("one", ["--participant-label", f"{(n + 1) // 2:04d}"])):
+        done = subprocess.run([*call, *more], check=True, stdout=subprocess.PIPE, text=True)
+        found[name] = json.loads(done.stdout.splitlines()[-1])
+        say(f"{name}: {found[name]}")
     return found
 
 
@@ -138,6 +135,10 @@ def main() -> None:
         if options.heads:
             found |= runs(Path(folder), options.heads, options.repeat)
     print(json.dumps(rounded(found), indent=1))
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def rounded(value: Any) -> Any:

@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if number not in IGNORABLE or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
     # By default OpenMP's threads wait by spinning, which slows them down beside any other busy program
-    # (benchmarks/threads.py). The variable is read when torch is loaded.
+    # (benchmarks/training.py threads). The variable is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = sys.argv[1:] if argv is None else list(argv)
     rest = [word for word in words if word not in ("--version", "-v", "-vv", "--verbose")]

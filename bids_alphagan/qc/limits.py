@@ -23,7 +23,7 @@ _LEAST, _MOST = 1e-9, 300.0  # of a size, and of its logarithm: outside all real
 _ORIGINS = {
     "spread": "the real scans' spread",
     "floor": "the least spread that is assumed",
-    "user": "--gate-limits",
+    "user": "--qc-limits",
 }
 
 
@@ -124,7 +124,7 @@ def reasons(measures: Mapping[str, float], limits: Mapping[str, Limit]) -> list[
 def _reason(name: str, value: float, limit: Limit) -> str:
     what = MEASURES[name]
     unit = f" {what.unit}" if what.unit else ""
-    by = "by --gate-limits" if limit.origin == "user" else "in real scans"
+    by = "by --qc-limits" if limit.origin == "user" else "in real scans"
     if not math.isfinite(value):
         return f"{what.description} is not a number"
     if limit.low is not None and value < limit.low:
@@ -150,15 +150,15 @@ def read_limits(path: Path) -> dict[str, Bounds]:
         text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
     except (OSError, ValueError) as error:
-        raise UserError(f"--gate-limits {path}: cannot be read as JSON or TOML ({error}).") from error
+        raise UserError(f"--qc-limits {path}: cannot be read as JSON or TOML ({error}).") from error
     if not isinstance(content, dict):
         raise UserError(
-            f'--gate-limits {path}: must hold measures and their limits, such as {{"entropy": [0, 1]}}.'
+            f'--qc-limits {path}: must hold measures and their limits, such as {{"entropy": [0, 1]}}.'
         )
     for name in content:
         if name not in MEASURES:
             raise UserError(
-                f"--gate-limits {path}: unknown measure '{name}'. Known measures: {', '.join(MEASURES)}."
+                f"--qc-limits {path}: unknown measure '{name}'. Known measures: {', '.join(MEASURES)}."
             )
     return {name: _bounds(path, name, value) for name, value in content.items()}
 
@@ -170,7 +170,7 @@ def _bounds(path: Path, name: str, value: Any) -> Bounds:
         if low is None or high is None or low <= high:
             return low, high
     raise UserError(
-        f"--gate-limits {path}: '{name}' must be [low, high], two numbers in order, either of them null, or "
+        f"--qc-limits {path}: '{name}' must be [low, high], two numbers in order, either of them null, or "
         f"null for no limit; not {value!r}."
     )
 

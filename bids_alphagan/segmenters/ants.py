@@ -52,7 +52,7 @@ class AntsSegmenter:
         return cls(template, DEMO if options.quick else FULL, options.threads, note)
 
     def memory_gb(self, voxels: int) -> float:
-        """GB; measured 0.5 for 64x64x40 voxels, 0.9 for 112x112x88 (benchmarks/segmentation.py --grid fine)."""
+        """GB; measured 0.5 for 64x64x40 voxels, 0.9 for 112x112x88 (benchmarks/masks.py fit --grid fine)."""
         return 0.5 + 0.7e-6 * voxels
 
     def describe(self) -> dict[str, Any]:

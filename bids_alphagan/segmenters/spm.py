@@ -155,7 +155,7 @@ class SpmSegmenter:
         return cls(template, command, version, options.threads, effort, options.cache, limit)
 
     def memory_gb(self, voxels: int) -> float:
-        """GB, of Python and SPM; measured 1.4 for 64x64x40 voxels (benchmarks/segmentation.py)."""
+        """GB, of Python and SPM; measured 1.4 for 64x64x40 voxels (benchmarks/masks.py fit)."""
         return 1.2 + 1.8e-6 * voxels
 
     def describe(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from released import Released
+from oracles.released import Released
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 

@@ -1,6 +1,6 @@
 """Layers that give the results of torch's own, to rounding, with fewer operations or in a better order.
 
-`plain` selects torch's own form; the tests compare the two, and benchmarks/training.py times them.
+`plain` selects torch's own form; the tests compare the two, and benchmarks/training.py speed times them.
 Volumes are (B, C, N, N, N).
 """
 

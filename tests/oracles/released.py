@@ -4,8 +4,8 @@ Layers, losses, order of the updates and the way the scans are read follow the a
 and its networks (github.com/ShadowTwin41/alpha-WGAN-SigmaRat), in fp32 with torch's own modules: nearest
 interpolation before each convolution, one pass for each batch, the gradient penalties by double backward, all
 graphs kept, the generator stepped twice, the gradient difference loss as a number without gradient, a new
-data loader for each batch. The tests check `bids_alphagan.training` against it; benchmarks/training.py times
-it.
+data loader for each batch. tests/training/test_released.py checks `bids_alphagan.training` against it;
+benchmarks/training.py times it.
 
 Where the notebook cannot be followed: Kwon et al.'s baseline and the notebook's architectures are one set of
 classes here, chosen by name.
