@@ -110,7 +110,9 @@ def test_sections_are_of_what_was_asked_and_of_todays_scans(tmp_path: Path) -> N
     page = report(study, "sigmarat2")
     assert "These scans have not been evaluated: run --steps evaluate report." in page.words
     assert 'id="pairs"' not in page.text
-    assert "downstream" not in page.text
+    assert 'id="downstream"' not in page.text
+    assert "Does it help?" not in page.words
+    assert "downstream" not in methods_text(page)
     cohorts.answered(study, {"downstream": downstream(0.05, "yes")})
     page = report(study, "sigmarat2")
     assert "Yes do the scans of α-WGAN-SigmaRat2 help?" in page.words
