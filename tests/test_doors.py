@@ -33,7 +33,7 @@ SHORT = (
     "3",
     "--n-synthetic",
     "2",
-    "--gate-width",
+    "--qc-width",
     "1e9",
     "--nprocs",
     "1",
@@ -99,7 +99,14 @@ def test_the_whole_app_runs_with_toys(
     page = (out / "group.html").read_text()
     for text in (
         *('id="brightness"', "Is it bright?", "Brightness was averaged [", "A toy."),
-        *("Toy network", "Toy mean", "A mean scan [", "by a threshold (Threshold 1", "Largest", "brightest voxel"),
+        *(
+            "Toy network",
+            "Toy mean",
+            "A mean scan [",
+            "by a threshold (Threshold 1",
+            "Largest",
+            "brightest voxel",
+        ),
     ):
         assert text in page, text
     assert "by a threshold (Threshold 1" in (out / "sub-01.html").read_text()

@@ -354,7 +354,7 @@ def test_edited_scripts_are_not_written_over(rats, tmp_path, capsys) -> None:
         (["--", "--template", str(ROOT / "docs")], "docs is not a template: missing"),
         (["--", "--use-plugin", "nope.yml"], "nope.yml: cannot be read"),
         (["--", "--bids-filter-file", "nope.json"], "nope.json: cannot be read"),
-        (["--", "--gate-limits", "nope.toml"], "nope.toml: cannot be read"),
+        (["--", "--qc-limits", "nope.toml"], "nope.toml: cannot be read"),
         (["--", "--grid", "33"], "--grid 33"),
         (["--", "--steps", "train"], "--steps: not here; --stages says what is to be done"),
         (["--", "--participant-label", "99"], "unknown participant label 99"),

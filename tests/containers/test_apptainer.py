@@ -53,7 +53,7 @@ def test_test_section(sif: Path) -> None:
 def test_participant_and_group(sif: Path, heads: Path, output: Path) -> None:
     run = ["run", *CLEAN, "--bind", f"{heads}:/data:ro", "--bind", f"{output}:/out", sif, "/data", "/out"]
     assert "4 of 4 scans are ready" in asked(*run, "participant", *TEMPLATE)
-    small = ["--model", "sigmarat1", "--iterations", "4", "--n-synthetic", "2", "--gate-width", "1e9"]
+    small = ["--model", "sigmarat1", "--iterations", "4", "--n-synthetic", "2", "--qc-width", "1e9"]
     asked(*run, "group", *TEMPLATE, *small)
     assert (output / "group.html").is_file()
 

@@ -15,7 +15,7 @@ from bids_alphagan import __version__
 
 TEMPLATE = "/data/derivatives/templateflow/tpl-RatPhantom"
 DEMO = ("--preset", "demo", "--template", TEMPLATE)
-SMALL = (*DEMO, "--model", "sigmarat1", "--iterations", "4", "--n-synthetic", "2", "--gate-width", "1e9")
+SMALL = (*DEMO, "--model", "sigmarat1", "--iterations", "4", "--n-synthetic", "2", "--qc-width", "1e9")
 BUILD_TOOLS = ("gcc", "cc", "g++", "c++", "make", "ld", "as", "pip", "pip3")
 LIMIT = 2.5e9  # bytes, without what the base has
 

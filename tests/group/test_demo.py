@@ -23,7 +23,7 @@ from bids_alphagan.common.files import read_json, read_tsv
 
 FIXED = ("suffix", "extension", "datatype")
 # A few iterations make no rat: the limits are opened wide here. What they reject is tested in tests/qc.
-SHORT = ("--iterations", "24", "--n-synthetic", "2", "--gate-width", "1e9")
+SHORT = ("--iterations", "24", "--n-synthetic", "2", "--qc-width", "1e9")
 CHANGING = [  # (pattern, what it becomes in the list of files): names that hold times and random ids
     (r"(participant|group)_\d{8}-\d{6}_[0-9a-f]{8}", r"\1_RUN"),
     (r"events\.out\.tfevents\..*", "events.out.tfevents"),

@@ -165,7 +165,7 @@ def test_limits_of_a_file_replace_single_ones(tmp_path: Path, name: str, text: s
     assert set_by_hand["entropy"].bounds == (0, 1.5)
     failed_by = qc.reasons({**rows[0], "entropy": 1.6, "brain_volume": 100.0}, set_by_hand)
     assert failed_by == [
-        "mean entropy of the tissue probabilities is high: 1.6 bits, at most 1.5 by --gate-limits"
+        "mean entropy of the tissue probabilities is high: 1.6 bits, at most 1.5 by --qc-limits"
     ]
 
 
@@ -185,7 +185,7 @@ def test_limits_of_a_file_replace_single_ones(tmp_path: Path, name: str, text: s
 def test_limits_that_cannot_be_used_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "limits.json"
     path.write_text(text)
-    with pytest.raises(UserError, match=f"--gate-limits {path}: {message}"):
+    with pytest.raises(UserError, match=f"--qc-limits {path}: {message}"):
         qc.read_limits(path)
     with pytest.raises(UserError, match="cannot be read"):
         qc.read_limits(tmp_path / "absent.toml")

@@ -22,7 +22,7 @@ from bids_alphagan.segmenters.base import TISSUES, Segmentation
 from bids_alphagan.segmenters.options import MaskOptions
 from bids_alphagan.templates import Template
 
-WIDTH = 5.0  # the default of --gate-width
+WIDTH = 5.0  # the default of --qc-width
 
 VALUES = {name: 0.5 + 0.01 * place for place, name in enumerate(MEASURES)}
 
@@ -116,7 +116,7 @@ def test_unusable_limits_end_the_call_before_anything_is_written(
 ) -> None:
     (tmp_path / "limits.json").write_text('{"entropi": null}')
     before = tiny.snapshot(out)
-    words = ["group", "--grid", "16", "--segmenter", "none", "--gate-limits", str(tmp_path / "limits.json")]
+    words = ["group", "--grid", "16", "--segmenter", "none", "--qc-limits", str(tmp_path / "limits.json")]
     assert cli.main([str(tmp_path / "data"), str(out), *words]) == 2
     assert "unknown measure 'entropi'. Known are brain_volume" in capsys.readouterr().err
     assert tiny.snapshot(out) == before
@@ -175,14 +175,14 @@ def test_when_every_draw_is_rejected_the_table_says_why(
     group += ["--n-synthetic", "2", "--max-draws", "3", "--steps", "train", "synthesise"]
     group += ["--segmenter", "sound", "--template", str(template)]
 
-    assert cli.main([*group, "--gate-limits", str(tmp_path / "limits.json")]) == 2
+    assert cli.main([*group, "--qc-limits", str(tmp_path / "limits.json")]) == 2
     error = capsys.readouterr().err
     assert "none of 6 draws of sigmarat2 passed the check of its masks: mean entropy" in error
     assert f"{out / 'group_quality.tsv'} has every draw with its reasons." in error
     rows = read_tsv(out / "group_quality.tsv")
     assert [row["source"] for row in rows] == ["real"] * 9 + ["sigmarat2"] * 6
     assert {row["verdict"] for row in rows} == {"fail"}
-    assert all("is high: 0.55 bits, at most 0.001 by --gate-limits" in row["reasons"] for row in rows)
+    assert all("is high: 0.55 bits, at most 0.001 by --qc-limits" in row["reasons"] for row in rows)
     limits = read_json(out / "group_quality.json")["entropy"]["Limits"]
     assert limits["sigmarat2"] == limits["real"]
 
