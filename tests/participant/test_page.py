@@ -1,7 +1,5 @@
-"""Pages: complete, self-contained and escaped, by the participant's page, which is made without a group level."""
+"""The page of a scan: complete, self-contained and escaped."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +8,9 @@ import numpy as np
 import pytest
 from browser import PROGRAM
 from heads import head, save
-from pages import EVIL, fits_a_browser, read, read_section
+from pages import EVIL, fits_a_browser, read
 
 from bids_alphagan.participant.page import Preparation, ScanSection, methods, write_participant_page
-from bids_alphagan.report.html import Section
 from bids_alphagan.segmenters.methods import MaskFacts
 
 VERSIONS = {"bids-alphagan": "0.1", "nipype": "1.11", "nibabel": "5.3", "torch": "2.8"}
@@ -98,17 +95,6 @@ def test_pages_are_the_same_bytes_each_time(tmp_path: Path, scan: ScanSection) -
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
-def test_a_section_without_a_template_of_its_own_shows_notes_reason_and_tables() -> None:
-    """As a new question has it until someone draws charts for it."""
-    rows = [{"model": EVIL, "value": 0.123456, "low": None, "n": 3}]
-    view = {"notes": ["Only four animals."], "reason": None, "tables": {"sharpness": rows, "empty": []}}
-    page = read_section(Section("sharpness", EVIL, view))
-    assert page.words == (f"{EVIL} Note Only four animals. sharpness model value low n {EVIL} 0.1235 n/a 3")
-    assert EVIL not in page.text
-    left_out = {"notes": [], "reason": "Too few.", "tables": {}}
-    assert read_section(Section("sharpness", "Sharpness", left_out)).words == "Sharpness Left out Too few."
-
-
 def test_the_methods_cite_what_was_used_and_nothing_else() -> None:
     text = methods(preparation(32, 100), None)
     assert "ANTsX" not in text
@@ -124,16 +110,6 @@ def test_the_methods_cite_what_was_used_and_nothing_else() -> None:
     assert "doi:10.1016/j.neuroimage.2005.02.018" in spm
     assert "doi:10.1038/s41592-022-01681-2" in spm
     assert "ANTsX" in spm  # it brings the template's maps to the scan
-
-
-def test_reports_need_neither_torch_nor_the_pipeline() -> None:
-    modules = ("html", "methods", "figures", "charts", "scroll", "references", "numbers")
-    imports = ", ".join(f"bids_alphagan.report.{name}" for name in modules)
-    code = f"import sys, {imports}; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert not {"torch", "nipype", "bids", "ants", "bids_alphagan.evaluation.pairs.table"} & set(loaded)
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="needs the browser chromium")
