@@ -40,7 +40,7 @@ def test_all_three_sections_are_there(pictures: Path) -> None:
     pages = {name: read_section(section(name, answer, LABELS, pictures)) for name, answer in cohort().items()}
     words = pages["memorisation"].words
     assert "None of 3 scans of SigmaRat2 is a copy of a training scan" in words
-    assert "75 % lie nearest to a training animal, where 80 % would" in words
+    assert "75 % are nearest to a training animal; 80 % are expected" in words
     assert (words.count("No copy."), words.count(" Copy.")) == (1, 1)
     assert "differs from real animals" in pages["distribution"].words
     assert "Only four animals." in pages["distribution"].words
@@ -120,7 +120,7 @@ def test_effects_in_words() -> None:
         row = answer.tables["anatomy"][0] | {"effect": effect, "effect_low": low, "effect_high": high}
         view = section("anatomy", replace(answer, tables={"anatomy": [row]})).view
         words.append(view["lines"][0]["size"])
-    assert words == ["hardly any, more", "middling, less", "large, may be chance", "volumes do not vary"]
+    assert words == ["hardly any, more", "medium, less", "large, may be chance", "volumes do not vary"]
 
 
 def test_methods_say_what_was_done_and_no_more(study: Study) -> None:

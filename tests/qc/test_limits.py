@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import gate as benchmark
+import masks as benchmark
 import pytest
 
 from bids_alphagan.qc.limits import Limits, thresholds
@@ -12,7 +12,7 @@ from bids_alphagan.segmenters.options import MaskOptions
 from bids_alphagan.templates import find_template
 
 pytestmark = pytest.mark.slow
-# Heads that the limits come from, and one that is damaged; benchmarks/gate.py takes more of everything.
+# Heads that the limits come from, and one that is damaged; benchmarks/masks.py quality takes more of everything.
 REAL, HEAD = 8, 201
 
 

@@ -1,4 +1,4 @@
-"""The training engine against a plain, slow statement of the same iteration (benchmarks/released.py)."""
+"""The training engine against a plain, slow statement of the same iteration (tests/oracles/released.py)."""
 
 from dataclasses import replace
 

@@ -69,7 +69,7 @@ def test_networks_beyond_the_memory_are_a_warning_at_once(caplog, monkeypatch):
         monkeypatch.setattr(resources, "memory", lambda device, there=there: (0, there))
         resources.log_memory(MODEL, networks, 64, large, CPU)
         assert words in caplog.text
-    # python benchmarks/training.py --preset paper --device cpu: peak_memory_gb 2.15
+    # python benchmarks/training.py speed --preset paper --device cpu: peak_memory_gb 2.15
     assert resources.estimate(MODEL, networks, 64, large) == pytest.approx(2.15e9, rel=0.1)
 
 

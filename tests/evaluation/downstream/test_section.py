@@ -29,7 +29,7 @@ def test_the_verdict_follows_the_gain(gain: float, resolved: str, word: str) -> 
     signed = f"{gain:+.3f}".replace("-", "−")
     assert f"{word} do the scans of SigmaRat2 help?" in words
     assert f"{signed} Dice of all three tissues against real scans alone" in words
-    assert "for 150 steps and with 3 seeds; tested on 7 real animals" in words
+    assert "for 150 steps and with 3 seeds, and tested on 7 real animals" in words
     assert words.count("so it is") == 2  # as the lead, and among all comparisons
     assert "of one tissue" not in words
     assert ("not resolved" in words.split("Trained on")[1]) == (resolved == "no")

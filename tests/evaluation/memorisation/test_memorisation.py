@@ -1,6 +1,6 @@
 """Planted copies are caught in every disguise, sound cohorts are not accused; and the parts by themselves."""
 
-import memorisation as benchmark
+import evaluation as benchmark
 import numpy as np
 import pytest
 import torch
