@@ -183,8 +183,8 @@ def small_sample_warning(animals: int, of: str = "real animals") -> str | None:
         return None
     if animals < MIN_INTERVAL:
         return (
-            f"With only {animals} {of} there are no intervals: the uncertainty of these numbers is unknown, and "
-            "a real difference may remain undetected."
+            f"The number of {of} is only {animals}, so there are no intervals: the uncertainty of these numbers "
+            "is unknown, and a real difference may remain undetected."
         )
     if animals < VERY_FEW:
         return (

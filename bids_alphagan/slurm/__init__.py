@@ -112,7 +112,7 @@ def tasks_of(array: str, count: int) -> tuple[str, str]:
     for part in filter(None, parts):
         first, last = int(part[1]), int(part[2] or part[1])
         if not 1 <= first <= last <= count:
-            raise UserError(f"--array {array}: {part[0]} is not one of the tasks 1 to {count}.")
+            raise UserError(f"--array {array}: {part[0]} is not among the tasks, which are 1 to {count}.")
     return tasks, percent + limit
 
 

@@ -146,7 +146,7 @@ def read_all(paths: Sequence[Path], kit: str, scans: Sequence[str]) -> tuple[lis
                 "counts once: give only one of the two files."
             )
     if not usable:
-        raise UserError("; ".join(left_out).replace(": left out: it", ":") + " No file is left to score.")
+        raise UserError("; ".join(left_out).replace(": left out: it", ":") + " Nothing is left to score.")
     return usable, left_out
 
 

@@ -72,7 +72,7 @@ def refuse_inside(kit: Path, path: Path, option: str) -> None:
     """Raise UserError if `path` is the kit's folder or inside it, because raters would get it."""
     if path.resolve().is_relative_to(kit.resolve()):
         raise UserError(
-            f"{option} {path}: is inside the kit, which raters get, and would reveal the truth. Choose another."
+            f"{option} {path}: is in the kit, which raters get, and would reveal the truth. Choose another."
         )
 
 
@@ -235,7 +235,7 @@ def page_id(page: Path) -> str | None:
 def read_key(path: Path) -> dict[str, Any]:
     """Read and check a key. Raises UserError if it is missing or damaged."""
     if not path.is_file():
-        raise UserError(f"{path}: no such key. It was written beside the kit by default: give --key FILE.")
+        raise UserError(f"{path}: no key. It was written beside the kit by default: give --key FILE.")
     try:
         key = read_json(path)
         if key["Format"] != KEY_FORMAT:
