@@ -142,7 +142,7 @@ class SpmSegmenter:
         if find_spm(options.spm_cmd):
             return ""
         home = os.environ.get("SPM_HOME")
-        absent = f" (SPM_HOME={home} is not there)" if home and not Path(home).is_dir() else ""
+        absent = f" (SPM_HOME={home} does not exist)" if home and not Path(home).is_dir() else ""
         return f"SPM was not found{absent}"
 
     @classmethod

@@ -67,9 +67,8 @@ def check_shares(devices: int, nodes: int, batch_size: int, started: int | None,
             f"(--nnodes {nodes} --nproc-per-node {devices}) or srun (--ntasks-per-node {devices})."
         )
     if started is None and 0 < gpus < devices:
-        raise UserError(
-            f"--devices {devices}: there are only {gpus} GPUs. Give at most {gpus}, or --device cpu."
-        )
+        there = "there is only 1 GPU" if gpus == 1 else f"there are only {gpus} GPUs"
+        raise UserError(f"--devices {devices}: {there}. Give at most {gpus}, or --device cpu.")
     check_division(batch_size, started or processes)
 
 

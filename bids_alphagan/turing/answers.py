@@ -90,7 +90,7 @@ def _checked(path: Path, content: Mapping[str, Any], scans: Sequence[str]) -> An
     rater = "".join(c for c in str(content["rater"]) if c.isprintable()).strip()
     years = content.get("years")
     if not rater or content["expertise"] not in EXPERTISE:
-        raise ValueError("rater or expertise is missing")
+        raise ValueError("rater or expertise is missing or invalid")
     if len(given) < len(order):
         raise UnusableError(f"is incomplete: rater {rater} answered {len(given)} of {len(order)} scans")
     return Answers(

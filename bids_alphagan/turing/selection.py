@@ -114,7 +114,7 @@ def choose(
     if len(candidates) < n:
         truth = candidates[0].truth if candidates else "that model"
         raise UserError(
-            f"{n} scans of {truth} were requested, but there are {len(candidates)}: give {flag} "
+            f"too few scans of {truth}: {n} requested, {len(candidates)} available. Give {flag} "
             f"{len(candidates)}, or make more."
         )
     turns: Counter[Any] = Counter()

@@ -59,7 +59,7 @@ def prepare(scans: Sequence[Chosen], grid: Grid, most_bytes: int, plane: str = "
     notes, zooms, axes = [], grid.zooms, PLANES[plane]
     away = sum(scan.grid != grid for scan in scans)
     if away:
-        notes.append(f"{away} scans were resampled to the grid of the others")
+        notes.append(f"scans resampled to the grid of the others: {away}")
     if grey.nbytes > most_bytes:
         factor = float(np.sqrt(grey.nbytes / most_bytes))
         grey, zooms = _coarser(grey, grid.zooms, factor, keep=axes[0])

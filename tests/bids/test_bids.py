@@ -191,7 +191,7 @@ def test_filters_narrow_what_the_labels_select(data: Path, tmp_path: Path) -> No
     words = ("--suffix", "bold", "--bids-filter-file", path)
     assert found(data, *words)
     assert all("ses-a" in name for name in found(data, *words))
-    with pytest.raises(UserError, match="no bold scan fits"):
+    with pytest.raises(UserError, match="no bold scan matches the selection"):
         found(data, *words, "--session-label", "b")
 
 

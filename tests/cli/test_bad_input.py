@@ -322,7 +322,7 @@ CASES: dict[str, tuple[Callable[[Place], list[object]], list[str]]] = {
         _option_file("--use-plugin", "p.json", '{"plugin": "Multiproc"}'),
         ["p.json", "MultiProc"],
     ),
-    "SPM is not there": (
+    "SPM not found": (
         lambda p: p.participant("--segmenter", "spm", "--template", p.free.parent / "rat"),
         ["SPM was not found", "--spm-cmd", "--segmenter ants"],
     ),
@@ -346,7 +346,7 @@ CASES: dict[str, tuple[Callable[[Place], list[object]], list[str]]] = {
         lambda p: p.group("--bids-filter-file", p.file("f.json", "{")),
         ["f.json", "cannot be read as JSON"],
     ),
-    "group, report of nothing": (_group("--steps", "report"), ["sigmarat2 are not there", "--steps train"]),
+    "group, report of nothing": (_group("--steps", "report"), ["sigmarat2 do not exist", "--steps train"]),
     "group without GPU": (_group("--device", "cuda"), ["--device cuda", "no GPU", "--device cpu"]),
 }
 

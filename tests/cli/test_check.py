@@ -57,7 +57,7 @@ def test_what_is_found(
     assert str(template) in found["template"][1]
     assert re.search(r"\d+ cores, \d+ GB", found["machine"][1])
     assert re.fullmatch(r"\d+\.\d+\.\d+", found["BIDS validator"][1])
-    assert found["TEMPLATEFLOW_HOME"] == ("missing", f"{tmp_path / 'templateflow'} is not there")
+    assert found["TEMPLATEFLOW_HOME"] == ("missing", f"{tmp_path / 'templateflow'} does not exist")
 
 
 def test_optional_pieces_may_be_missing(
@@ -113,13 +113,13 @@ def test_whether_the_archive_answers(
         assert fetch.reachable() is answers
 
 
-def test_what_may_not_be_looked_at_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_may_not_be_accessed_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     with folder_for_all() as place:
         for folder in ("closed", "closed/home"):
             monkeypatch.setenv("TEMPLATEFLOW_HOME", str(place / folder))
             findings = {finding.what: finding for finding in as_user(check_cli.findings)}
             assert findings["TEMPLATEFLOW_HOME"].state == "missing"
-            assert re.search(r"cannot be (looked at|written to)", findings["TEMPLATEFLOW_HOME"].text)
+            assert re.search(r"cannot be (accessed|written to)", findings["TEMPLATEFLOW_HOME"].text)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def sif(path: Path) -> Path:
-    """What looks like an image of apptainer."""
+    """What looks like an apptainer image."""
     path.write_bytes(b"#!/usr/bin/env run-singularity\n\0SIF_MAGIC\0")
     return path
 
@@ -163,7 +163,7 @@ def test_jobs_are_submitted_in_their_order_and_run_the_app(rats, tmp_path, playe
         ["group", *limits, "--devices", "2", *options, "--steps", "train"],
         *(["group", *limits, *options, "--steps", step] for step in ("synthesise", "evaluate", "report")),
     ]
-    assert "to end them all: scancel 102 104 106 108 110" in capsys.readouterr().out
+    assert "to cancel all: scancel 102 104 106 108 110" in capsys.readouterr().out
 
 
 def test_each_task_has_its_animals(rats, tmp_path, played, monkeypatch) -> None:
@@ -309,7 +309,7 @@ def test_edited_scripts_are_not_written_over(rats, tmp_path, capsys) -> None:
     settings = out / "code/slurm/settings.sh"
     settings.write_text(settings.read_text() + "# mine\n")
     call(rats, out, *TEMPLATE, code=2)
-    assert "settings.sh is there and differs: --overwrite" in capsys.readouterr().err
+    assert "settings.sh exists and differs. Give --overwrite" in capsys.readouterr().err
     call(rats, out, "--overwrite", *TEMPLATE)
     assert "# mine" not in settings.read_text()
 
@@ -320,8 +320,8 @@ def test_edited_scripts_are_not_written_over(rats, tmp_path, capsys) -> None:
         (["--time", "soon"], "--time soon: must be a time such as 30 (minutes), 8:00:00"),
         (["--time", "train=0:04:00"], "--time 0:04:00 of train: must be longer than --warn 300 s"),
         (["--mem", "lots"], "--mem lots: must be a size such as 16G"),
-        (["--gpus", "train=-1"], "--gpus train=-1: must be a number from 0"),
-        (["--cpus", "wrong=4"], "--cpus wrong=4: must be a number from 1"),
+        (["--gpus", "train=-1"], "--gpus train=-1: must be a number of at least 0"),
+        (["--cpus", "wrong=4"], "--cpus wrong=4: must be a number of at least 1"),
         (["--partition", "a b"], "--partition a b: must be a name"),
         (["--sbatch", "qos=a\nb"], "must be an option of sbatch"),
         (["--array", "8%"], "--array 8%: give tasks"),
@@ -338,25 +338,25 @@ def test_edited_scripts_are_not_written_over(rats, tmp_path, capsys) -> None:
             ]
         ),
         (["--array", "3", "--animals-per-task", "2"], "3 is not among the tasks, which are 1 to 2"),
-        (["--image", "/nowhere.sif"], "--image /nowhere.sif: is not there"),
-        (["--image", __file__], "is not an image of apptainer"),
+        (["--image", "/nowhere.sif"], "--image /nowhere.sif: does not exist"),
+        (["--image", __file__], "is not an apptainer image"),
         (["--gpus", "train=3"], "--batch-size 4 is shared by all devices and cannot be divided by 3"),
         (["--gpus", "train=2", "--", "--batch-size", "3"], "--batch-size 3 is shared by all devices"),
         (["--gpus", "train=2", "--", "--devices", "2", "--batch-size", "3"], "cannot be divided by 2"),
         (
             ["--", "--batch-size", "1", "--model", "sigmarat2", "adni"],
-            "--batch-size 1: must be at least 2, since adni",
+            "--batch-size 1: must be at least 2, because adni",
         ),
-        (["--", "--devices", "2"], "--devices 2: more than there are GPUs (1)"),
+        (["--", "--devices", "2"], "--devices 2: there is only 1 GPU. Give at most 1"),
         (["--", "--num-nodes", "2"], "--num-nodes 2: start the same command on each machine"),
-        (["--", "--device", "cuda"], "--device cuda: no GPU is asked for synthesise, evaluate, report"),
+        (["--", "--device", "cuda"], "--device cuda: no GPU is requested for synthesise, evaluate, report"),
         (["--", "--template", "nope/dir"], "'nope/dir' is neither a folder nor a name"),
         (["--", "--template", str(ROOT / "docs")], "docs is not a template: missing"),
         (["--", "--use-plugin", "nope.yml"], "nope.yml: cannot be read"),
         (["--", "--bids-filter-file", "nope.json"], "nope.json: cannot be read"),
         (["--", "--qc-limits", "nope.toml"], "nope.toml: cannot be read"),
         (["--", "--grid", "33"], "--grid 33"),
-        (["--", "--steps", "train"], "--steps: not here; --stages says what is to be done"),
+        (["--", "--steps", "train"], "--steps: cannot be used here; choose the steps with --stages"),
         (["--", "--participant-label", "99"], "unknown participant label 99"),
         (["--", "--suffix", "T1w"], "no participant has a T1w scan"),
         (["--", "--template", "a\nb"], "line breaks"),
@@ -377,7 +377,8 @@ def test_slurm_would_expand_the_place_of_logs(rats, tmp_path, capsys, name) -> N
     for place in (tmp_path / name / "out", tmp_path / "link" / "out"):
         for words in ([place], [tmp_path / "out", "--scripts", place]):
             call(rats, *words, *TEMPLATE, code=2)
-            assert "for patterns. Give another OUTPUT_DIR" in capsys.readouterr().err
+            error = capsys.readouterr().err
+            assert "reads % and \\ in the path of its logs as patterns. Give another OUTPUT_DIR" in error
     assert not list((tmp_path / name).iterdir())
     call(rats, tmp_path / name / "out", "--scripts", tmp_path / "scripts", *TEMPLATE)
 
@@ -419,8 +420,8 @@ def test_what_was_queued_is_cancelled_where_not_all_could_be(rats, tmp_path, pla
     told = capsys.readouterr()
     assert calls(tmp_path)[-1] == ["102", "104"]
     assert "no such qos" in told.err
-    assert "not all could be queued, and what was is cancelled: scancel 102 104" in told.err
-    assert "to end them all" not in told.out
+    assert "not all jobs could be queued; cancelling the others: scancel 102 104" in told.err
+    assert "to cancel all" not in told.out
 
 
 def edited(scripts: Path, folder: Path, bids_dir: Path) -> Path:
@@ -446,7 +447,7 @@ def test_a_mistyped_input_leaves_no_list_of_animals(rats, scripts, tmp_path, pla
     for wrong in ("typo", "nothing"):
         done = subprocess.run([edited(scripts, folder, tmp_path / wrong)], capture_output=True, text=True)
         assert done.returncode == 2
-        assert done.stderr == f"BIDS_DIR={tmp_path / wrong}: there are no sub-* folders\n"
+        assert done.stderr == f"BIDS_DIR={tmp_path / wrong}: it has no sub-* folders\n"
         assert not (tmp_path / "calls").exists()
         assert not list(folder.glob("participants*"))
     (folder / "participants.txt").touch()  # left by whatever
@@ -458,5 +459,5 @@ def test_a_mistyped_input_leaves_no_list_of_animals(rats, scripts, tmp_path, pla
 def test_scripts_in_a_place_that_slurm_would_expand(rats, scripts, tmp_path, played) -> None:
     done = subprocess.run([edited(scripts, tmp_path / "a%A", rats)], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "a%A: Slurm takes % and \\ in the place of its logs for patterns" in done.stderr
+    assert "a%A: Slurm reads % and \\ in the path of its logs as patterns" in done.stderr
     assert not (tmp_path / "calls").exists()

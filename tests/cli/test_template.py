@@ -145,7 +145,7 @@ def test_stopped_download_leaves_nothing(archive: Archive, tmp_path: Path, files
     assert left(tmp_path / "home") == set()
 
 
-def test_damaged_file_is_fetched_anew(
+def test_damaged_file_is_fetched_again(
     archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = flow(tmp_path / "home", "Fischer344") / "tpl-Fischer344_label-GM_probseg.nii.gz"
@@ -153,7 +153,7 @@ def test_damaged_file_is_fetched_anew(
     assert main(["Fischer344"]) == 2
     said = capsys.readouterr().err
     assert f"{path} is damaged" in said
-    assert "Fetch it anew: bids-alphagan-template Fischer344 --again" in said
+    assert "Fetch it again: bids-alphagan-template Fischer344 --again" in said
     assert archive.asked == []
     assert main(["Fischer344", "--again"]) == 0
     assert path.read_bytes() == (archive.root / "tpl-Fischer344" / path.name).read_bytes()
@@ -167,7 +167,7 @@ def test_again_without_a_server_keeps_what_is_there(
     before = left(home)
     (archive.root / "tpl-Fischer344" / "tpl-Fischer344_T2w.nii.gz").unlink()
     assert main(["Fischer344", "--again"]) == 2
-    assert "could not be fetched anew" in capsys.readouterr().err
+    assert "could not be fetched again" in capsys.readouterr().err
     assert left(home) == before
 
 

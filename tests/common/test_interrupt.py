@@ -213,7 +213,7 @@ def test_the_app_ends_on_a_clusters_warning_with_its_own_exit_code(monkeypatch, 
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    assert "stopped by SIGUSR1. The same command goes on from here" in capsys.readouterr().err
+    assert "stopped by SIGUSR1. The same command resumes from here" in capsys.readouterr().err
     assert not issubclass(Stopped, Exception)
 
 
@@ -261,7 +261,7 @@ def test_a_signal_of_the_first_moments_is_not_lost(number: signal.Signals) -> No
 def test_a_second_signal_at_the_end_does_not_change_the_exit_code(number: signal.Signals) -> None:
     done = python(SENT_AT_THE_END.format(number=int(number)))
     assert done.returncode == 128 + number
-    assert "The same command goes on from here" in done.stderr
+    assert "The same command resumes from here" in done.stderr
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:

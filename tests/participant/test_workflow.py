@@ -261,7 +261,7 @@ def test_report_shows_the_scans_of_every_run(tmp_path: Path) -> None:
     page = (out / "sub-01.html").read_text()
     assert "sub-01_ses-a_T2w" in page
     assert "sub-01_ses-b_T2w" in page
-    assert "Prepared by another run" in page
+    assert "This scan was prepared by another run" in page
 
 
 def test_any_sidecar_key_will_do(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ class TestPrivateFolder:
 
     def test_nowhere_to_write(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("os.access", lambda *_: False)
-        with pytest.raises(OSError, match="set TMPDIR"), private_folder(tmp_path):
+        with pytest.raises(OSError, match="Set TMPDIR"), private_folder(tmp_path):
             pass
 
     def test_it_is_removed_after_a_failure(
@@ -132,23 +132,23 @@ class TestPrivateFolder:
 
 
 FAILURES = {
-    "error": "ended with code 1. It said: SPM failed: All tissues are the same -- The log has all",
-    "batch": "It said: Unable to estimate the bias --",
-    "stderr": "It said: error: Matrix dimensions must agree",
-    "signal": "killed, for want of memory perhaps. Fewer --nprocs",
-    "killed": "killed, for want of memory perhaps. Fewer --nprocs",
-    "memory": "It had not enough memory. Fewer --nprocs",
+    "error": "ended with code 1. Its output: SPM failed: All tissues are the same -- The log has all",
+    "batch": "Its output: Unable to estimate the bias --",
+    "stderr": "Its output: error: Matrix dimensions must agree",
+    "signal": "killed, perhaps for lack of memory. Fewer --nprocs",
+    "killed": "killed, perhaps for lack of memory. Fewer --nprocs",
+    "memory": "It ran out of memory. Fewer --nprocs",
     "crash": "It crashed",
-    "asks": "It said: EOFError",
+    "asks": "Its output: EOFError",
     "no octave": "GNU Octave is missing: install it",
     "licence": "MATLAB has no licence here: SPM under Octave",
-    "runtime": "name its folder with MCR_HOME",
-    "full disk": "The disk is full: -w",
-    "silent": "SPM wrote no c1scan.nii. It said: Running job #1",
+    "runtime": "MATLAB runtime .* is missing: set MCR_HOME to its folder",
+    "full disk": r"The disk is full: use another folder for intermediate files \(-w\)",
+    "silent": "SPM wrote no c1scan.nii. Its output: Running job #1",
     "shape": r"c1scan.nii has shape \(32, 32\), the scan \(32, 32, 20\)",
     "nan": "GM map is empty",
     "zero": "GM map is empty",
-    "truncated": "c1scan.nii cannot be read, for a full disk perhaps",
+    "truncated": r"c1scan.nii cannot be read \(.*\)\. Is the disk full\?",
 }
 
 

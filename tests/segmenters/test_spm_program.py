@@ -61,10 +61,10 @@ def test_spm_ends_with_the_app(number: int, fake_spm: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("files", "variables", "told"),
     [
-        (["bin/spm-octave"], {}, "GNU Octave was not found. Install GNU Octave, or name it with OCTAVE_EXEC"),
-        (["bin/spm-octave"], {"OCTAVE_EXEC": "/none/octave"}, "OCTAVE_EXEC=/none/octave is no program"),
-        (["bin/spm-octave"], {"FORCE_SPMMCR": "1"}, "no compiled SPM, which FORCE_SPMMCR asks for"),
-        (["run_spm25.sh"], {}, "its MATLAB runtime was not found. Name its folder with MCR_HOME"),
+        (["bin/spm-octave"], {}, "GNU Octave was not found. Install GNU Octave, or set OCTAVE_EXEC to it"),
+        (["bin/spm-octave"], {"OCTAVE_EXEC": "/none/octave"}, "OCTAVE_EXEC=/none/octave is not a program"),
+        (["bin/spm-octave"], {"FORCE_SPMMCR": "1"}, "no compiled SPM, which FORCE_SPMMCR requires"),
+        (["run_spm25.sh"], {}, "its MATLAB runtime was not found. Set MCR_HOME to its folder"),
         ([], {}, "no SPM that could be run. Give SPM's own folder, or unset SPM_HOME"),
     ],
 )
@@ -87,7 +87,7 @@ def test_an_spm_home_that_does_not_work_says_why(
         find_spm()
 
 
-def test_an_spm_home_that_is_not_there_is_named(
+def test_an_spm_home_that_does_not_exist_is_named(
     no_spm: None,
     rat: Template,
     tmp_path: Path,
@@ -96,8 +96,8 @@ def test_an_spm_home_that_is_not_there_is_named(
 ) -> None:
     monkeypatch.setenv("SPM_HOME", str(tmp_path / "none"))
     assert isinstance(resolve_segmenter("auto", rat, MaskOptions()), AntsSegmenter)
-    assert f"SPM_HOME={tmp_path / 'none'} is not there" in caplog.text
-    with pytest.raises(UserError, match="none is not there"):
+    assert f"SPM_HOME={tmp_path / 'none'} does not exist" in caplog.text
+    with pytest.raises(UserError, match="none does not exist"):
         resolve_segmenter("spm", rat, MaskOptions())
 
 
@@ -134,7 +134,7 @@ class TestFindingSpm:
         monkeypatch.setenv(variable, str(place))
 
         def is_not_found() -> bool:
-            """An SPM_HOME that does not work is told of; a program on the PATH is none."""
+            """An SPM_HOME that does not work is an error; a program on the PATH is ignored."""
             if variable == "PATH":
                 return find_spm() is None
             with pytest.raises(UserError, match="SPM_HOME="):
@@ -242,8 +242,8 @@ class TestFindingSpm:
     @pytest.mark.parametrize(
         ("banner", "told"),
         [
-            ("Hello", "It said: Hello"),
-            ("", "It said: nothing"),
+            ("Hello", "Its output: Hello"),
+            ("", "Its output: nothing"),
             ("spm-octave: line 78: octave-cli: command not found", "GNU Octave is missing"),
             ("License checkout failed.\nLicense Manager Error -15", "MATLAB has no licence here"),
         ],
@@ -272,7 +272,7 @@ class TestFindingSpm:
             spm_version((str(text), "script"))
 
     def test_unknown_name(self, rat: Template) -> None:
-        with pytest.raises(UserError, match="Known are auto, none, spm, ants"):
+        with pytest.raises(UserError, match="Choose auto, none, spm, ants"):
             resolve_segmenter("fsl", rat, MaskOptions())
 
 

@@ -185,7 +185,7 @@ def test_all_rodents_of_templateflow(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        ("WHS", "TemplateFlow has of WHS does not suffice: it has no GM map, WM map, CSF map"),
+        ("WHS", "TemplateFlow's WHS is incomplete: it has no GM map, WM map, CSF map"),
         ("RESILIENT", "RESILIENT:cohort-1, RESILIENT:cohort-2"),
         ("fischer344", "no template fischer344, but Fischer344"),
     ],
@@ -216,7 +216,7 @@ def test_missing_template_names_the_offline_ways(tmp_path: Path) -> None:
     for word in (
         "missing: brain mask (",
         "CSF map (tpl-Fischer344_label-CSF_probseg.nii.gz is empty",
-        f"place in {folder}, from https://",
+        f"put into {folder}, from https://",
         ": tpl-Fischer344_desc-brain_mask.nii.gz, tpl-Fischer344_label-CSF_probseg.nii.gz.",
         f"TEMPLATEFLOW_HOME={tmp_path}",
         "--template DIR",
@@ -286,16 +286,20 @@ def shifted(path: Path) -> None:
         ("label-WM_probseg", shifted, "lies up to 2.5 mm away"),
         ("label-WM_probseg", permuted, "same grid stored in another orientation, SRA and not RAS"),
         ("label-WM_probseg", lambda p: reoriented(p, True, True), "same grid stored in another orientation"),
-        ("desc-brain_mask", lambda p: reoriented(p, False, True), "orientation is LAS and not RAS.*flipped"),
+        (
+            "desc-brain_mask",
+            lambda p: reoriented(p, False, True),
+            "gives the orientation LAS and not RAS.*flipped",
+        ),
         ("label-GM_probseg", lambda p: reoriented(p, True, False), "seems to be flipped along its x"),
-        ("label-GM_probseg", lambda p: image(p, 0.5 * RIM), "hardly meets the brain mask"),
+        ("label-GM_probseg", lambda p: image(p, 0.5 * RIM), "hardly overlaps the brain mask"),
         ("label-GM_probseg", lambda p: image(p, 1.0 * BRAIN), "more than 1.2 in 100% of the brain"),
         ("label-GM_probseg", lambda p: image(p, 0), "not all zero"),
         ("label-GM_probseg", lambda p: image(p, np.nan), "finite"),
         (
             "label-GM_probseg",
             lambda p: p.write_bytes(p.read_bytes()[:90]),
-            "anew: bids-alphagan-template Lab",
+            "Fetch it again: bids-alphagan-template Lab",
         ),
         ("label-GM_probseg", lambda p: p.write_text("no NIfTI"), "cannot be read"),
         ("T2w", lambda p: image(p, np.inf), "finite"),
@@ -319,7 +323,7 @@ def test_data_cut_short_is_damage(tmp_path: Path) -> None:
     image(path, np.random.default_rng(1).random(SHAPE))
     path.write_bytes(path.read_bytes()[:-2000])
     assert nib.load(path).shape == SHAPE
-    with pytest.raises(UserError, match=r"damaged.*Fetch it anew: bids-alphagan-template Lab --again"):
+    with pytest.raises(UserError, match=r"damaged.*Fetch it again: bids-alphagan-template Lab --again"):
         find_template("Lab", tmp_path, download=False)
     with pytest.raises(UserError, match=r"damaged.*Copy it again"):
         find_template(str(path.parent))

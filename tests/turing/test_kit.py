@@ -57,7 +57,7 @@ def test_a_kit_is_one_page_and_the_key_lies_beside(
     assert key["Animals"] == 6
     said = capsys.readouterr().out
     assert "6 real, 4 sigmarat1, 4 sigmarat2" in said
-    assert "keep it from the raters" in said
+    assert "do not give it to the raters" in said
 
 
 def test_the_page_follows_from_the_grey_values_alone(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_other_grids_come_last_and_are_resampled_without_new_zeros(tmp_path: Pat
     assert "sub-09" not in three.key.read_text()
     assert three.notes == ()
     four = make(tmp_path, tmp_path.with_name("kit4"), KitOptions(4, 3))
-    assert four.notes == ("1 scans were resampled to the grid of the others",)
+    assert four.notes == ("scans resampled to the grid of the others: 1",)
     ramp = np.arange(10, dtype=np.float32)[:, None, None] + np.zeros((10, 4, 4), np.float32)
     own, finer = Grid((10, 4, 4), (1.0, 1.0, 1.0)), Grid((28, 4, 4), (0.5, 1.0, 1.0))
     line = volumes.to_grid(ramp, own, finer)[:, 0, 0]
@@ -253,13 +253,16 @@ def _inside(tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--n-real", "7"], "7 scans of real were asked for and there are 6: give --n-real 6"),
-        (["--n-per-model", "5"], "5 scans of sigmarat1 were asked for and there are 4"),
+        (["--n-real", "7"], "too few scans of real: 7 requested, 6 available. Give --n-real 6"),
+        (
+            ["--n-per-model", "5"],
+            "too few scans of sigmarat1: 5 requested, 4 available. Give --n-per-model 4",
+        ),
         (
             ["--models", "adni", "--n-real", "7"],
-            "no synthetic scans of adni. There are: sigmarat1, sigmarat2",
+            "no synthetic scans of adni. Available: sigmarat1, sigmarat2",
         ),
-        (["--models", "sigmarat2", "adni"], "no synthetic scans of adni. There are: sigmarat1, sigmarat2"),
+        (["--models", "sigmarat2", "adni"], "no synthetic scans of adni. Available: sigmarat1, sigmarat2"),
         (["--suffix", "bold"], "no prepared scans of kind bold"),
     ],
 )
@@ -294,9 +297,9 @@ def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run(out, kit, "--seed", "2") == 2
     assert "is the key of another kit" in capsys.readouterr().err
     assert run(out, kit, "--seed", "2", "--key", str(tmp_path / "other.json")) == 2
-    assert "is there, with other scans" in capsys.readouterr().err
+    assert "exists with other scans" in capsys.readouterr().err
     assert run(out, out, "--seed", "2") == 2
-    assert "holds other things" in capsys.readouterr().err
+    assert "holds other files" in capsys.readouterr().err
     assert tiny.snapshot(tmp_path) == before
     (tmp_path / "new-key.json").write_text("[]")
     assert run(out, tmp_path / "new") == 2
@@ -349,7 +352,7 @@ def test_all_cohorts_are_taken_where_the_papers_two_are_not_there(tmp_path: Path
 
 def test_choosing_needs_enough() -> None:
     grid = Grid((4, 4, 4), (1.0, 1.0, 1.0))
-    with pytest.raises(UserError, match="2 scans of adni were asked for and there are 1: give --x 1"):
+    with pytest.raises(UserError, match=r"too few scans of adni: 2 requested, 1 available\. Give --x 1"):
         selection.choose([Chosen("adni", Path("a"), grid)], 2, grid, np.random.default_rng(0), "--x")
 
 

@@ -57,9 +57,9 @@ def test_the_papers_table_3(tmp_path: Path) -> None:
     assert 15 <= together["n"] <= 60
     told = dict(zip([*TABLE3, EVERYBODY], scores.statements, strict=True))
     assert told["1"].startswith("Rater 1: can tell real from synthetic: right for 96 %")
-    assert told["2"].startswith("Rater 2: sees a difference, but takes the one for the other")
+    assert told["2"].startswith("Rater 2: sees a difference, but confuses real and synthetic")
     assert told["3"].startswith("Rater 3: can tell")
-    assert told["4"].startswith("Rater 4: cannot be said")
+    assert told["4"].startswith("Rater 4: undecided")
     assert "There are too few answers to show it" in told["4"]
     assert "about 215 scans" in told["4"]
     assert "But synthetic scans were more suspect" in told["4"]  # right answers were surer than wrong ones
@@ -161,9 +161,11 @@ def test_a_large_test_shows_equivalence_and_a_wide_margin_needs_less(tmp_path: P
     assert (
         score(key, files, 0.1).statements[0].startswith("Rater A: no better than guessing, within the margin")
     )
-    assert score(key, files, 0.02).statements[0].startswith("Rater A: cannot be said")
+    assert score(key, files, 0.02).statements[0].startswith("Rater A: undecided")
     hardly = read(tmp_path, kits.told(key, "A", kits.misses(real=85, adni=85)), key=key)[0]
-    assert score(key, hardly, 0.2).statements[0].startswith("Rater A: can tell, but hardly")
+    assert (
+        score(key, hardly, 0.2).statements[0].startswith("Rater A: can tell real from synthetic, but hardly")
+    )
 
 
 Change = Callable[[dict[str, Any]], object]
@@ -190,26 +192,29 @@ def flip(told: dict[str, Any]) -> None:
         (resealed(lambda t: t["answers"].pop()), "is incomplete: rater A answered 49 of 50 scans"),
         (lambda t: t.update(kit="0" * 16), "belongs to another kit"),
         (lambda t: t.pop("format"), "is not an answers file"),
-        (flip, "the checksum does not fit"),
-        (lambda t: t.update(rater="B"), "the checksum does not fit"),
+        (flip, "the checksum does not match"),
+        (lambda t: t.update(rater="B"), "the checksum does not match"),
         (resealed(lambda t: t["answers"].reverse()), "not in the order"),
         (resealed(lambda t: t["answers"].append(t["answers"][0])), "not in the order"),
         (resealed(lambda t: t["order"].append("0")), "not one of this kit's scans"),
-        (resealed(lambda t: t["answers"][0].update(answer="fake")), "has no proper answer"),
+        (resealed(lambda t: t["answers"][0].update(answer="fake")), "has no valid answer"),
         (resealed(lambda t: t["answers"][0].update(confidence=6)), "has a confidence of 6"),
-        (resealed(lambda t: t["answers"][0].update(confidence=True)), "has no proper answer"),
+        (resealed(lambda t: t["answers"][0].update(confidence=True)), "has no valid answer"),
         (lambda t: t["answers"][0].pop("milliseconds"), "milliseconds"),
         *(
-            (resealed(lambda t, time=time: t["answers"][0].update(milliseconds=time)), "no proper time")
+            (
+                resealed(lambda t, time=time: t["answers"][0].update(milliseconds=time)),
+                "no valid time in milliseconds",
+            )
             for time in (10**400, float("inf"), float("nan"), -1, 1.5, "6", True, 10**12)
         ),
-        (resealed(lambda t: t.update(rater=" ")), "who answered"),
-        (resealed(lambda t: t.update(expertise="guru")), "who answered"),
+        (resealed(lambda t: t.update(rater=" ")), "rater or expertise is missing or invalid"),
+        (resealed(lambda t: t.update(expertise="guru")), "rater or expertise is missing or invalid"),
         (lambda t: t.update(answers=None), "is damaged or was changed"),
         (lambda t: t.update(answers=[1, 2]), "is damaged or was changed"),
     ],
 )
-def test_files_that_cannot_be_scored_are_told_of(tmp_path: Path, change: Change, said: str) -> None:
+def test_files_that_cannot_be_scored_are_reported(tmp_path: Path, change: Change, said: str) -> None:
     good, bad = (kits.told(KEY, name, kits.misses(real=2)) for name in ("C", "A"))
     change(bad)
     found, left_out = read(tmp_path, good, bad)
@@ -222,7 +227,7 @@ def test_files_that_cannot_be_scored_are_told_of(tmp_path: Path, change: Change,
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"a"', "[" * 100000, "\x00\xff"])
-def test_other_files_are_told_of(tmp_path: Path, text: str) -> None:
+def test_other_files_are_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=r"x\.json: (is not|cannot)") as told:
         read_all([tmp_path / "x.json"], KEY["Kit"], list(KEY["Scans"]))
@@ -243,11 +248,11 @@ def test_a_copy_counts_once_and_a_second_try_is_an_error(tmp_path: Path) -> None
     assert len(found) == 1
     assert "it is a copy of" in left_out[0]
     again = kits.told(KEY, "a", kits.misses(real=3))
-    with pytest.raises(UserError, match="rater a has already answered in"):
+    with pytest.raises(UserError, match="rater a gave other answers in"):
         read(tmp_path, once, again)
     forged = kits.told(KEY, "Another", kits.misses(real=5)) | {"session": once["session"]}
     forged["checksum"] = checksum(forged)
-    with pytest.raises(UserError, match="rater Another has already answered in"):
+    with pytest.raises(UserError, match="rater Another gave other answers in"):
         read(tmp_path, once, forged)
 
 
@@ -311,7 +316,7 @@ def test_wrong_keys_kits_folders_and_margins(kit: Path, capsys: pytest.CaptureFi
     assert "give a share between 0 and 0.5" in refused(str(kit), good, "--margin", "0.5")
     assert "no key" in refused(str(kit), good, "--key", str(kit.parent / "gone.json"))
     assert "no key" in refused(str(kit.parent / "other"), good)
-    assert "not there" in refused(str(kit.parent), good, "--key", str(key))
+    assert "turing.html: does not exist" in refused(str(kit.parent), good, "--key", str(key))
     moved = json.loads(key.read_text()) | {"Kit": "0" * 16}
     assert "give the key that was made with it" in refused(
         str(kit), good, "--key", str(kits.save(kit.parent / "k.json", moved))
