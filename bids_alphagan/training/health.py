@@ -126,7 +126,8 @@ def _refuse(broken: list[str], step: int) -> None:
     if broken:
         more = [f"{len(broken) - 2} more"] if len(broken) > 3 else []
         names = ", ".join(broken[: 2 if more else 3] + more)
-        raise DivergenceError(f"Training diverged: at iteration {step} {names} is not a finite number.")
+        finite_not = "is not a finite number" if len(broken) == 1 else "are not finite numbers"
+        raise DivergenceError(f"Training diverged: at iteration {step} {names} {finite_not}.")
 
 
 def farthest(size: int) -> float:

@@ -136,18 +136,18 @@ def test_a_constant_statistic_falls_back_to_percentile() -> None:
 
 def test_labels_must_fit() -> None:
     assert units(["b", "a", "b"], 3).tolist() == [0, 1, 0]
-    with pytest.raises(UserError, match="2 animals are named for 3 scans"):
+    with pytest.raises(UserError, match="2 animals are given for 3 scans"):
         units(["a", "b"], 3)
 
 
-def test_few_animals_are_told_of() -> None:
+def test_a_small_number_of_animals_is_noted() -> None:
     assert small_sample_warning(20) is None
     assert "12 real animals" in str(small_sample_warning(12))
     assert "hints" in str(small_sample_warning(4))
     assert "hints" not in str(small_sample_warning(12))
     assert "hints" in str(small_sample_warning(3))
     for n in (1, 2):
-        assert f"only {n} of the held-out animals" in str(small_sample_warning(n, "held-out animals"))
+        assert f"number of held-out animals is only {n}" in str(small_sample_warning(n, "held-out animals"))
 
 
 def test_the_jackknife_of_means_is_the_t_interval_of_animals() -> None:

@@ -277,7 +277,7 @@ def test_stopped_and_resumed_is_the_same(
         process.send_signal(number)
         said = process.communicate()[1]
     assert process.returncode == 128 + number, said[-3000:]
-    assert "The same command goes on from here" in said
+    assert "The same command resumes from here" in said
     app(*words)
     generator = Path("models") / "sigmarat2" / "generator.safetensors"
     assert (other / generator).read_bytes() == (demo / generator).read_bytes()

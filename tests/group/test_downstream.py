@@ -119,8 +119,8 @@ def test_tables_report_and_what_is_kept(place: Path, capsys: pytest.CaptureFixtu
     assert "U-Nets of MONAI [" in page  # in the methods text, and no residual ones: cited is what was used
     assert "10.48550/arXiv.2211.02701" in page
     assert "10.1007/978-3-030-12029-0_40" not in page
-    assert "r1+s2 is left out: it needs 8 synthetic scans, there are 5" in page
-    note = "Networks that learned from real scans alone hardly find "
+    assert "r1+s2 is left out: it needs 8 synthetic scans, but there are 5" in page
+    note = "Networks trained on real scans alone hardly find "
     assert note in page  # after two steps
     assert "after 2 steps" in page
     assert note in capsys.readouterr().err
@@ -172,10 +172,10 @@ def test_stopped_and_resumed_is_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "train_network", stopped)
         assert app(place, steps=("downstream",)) == 128 + signal.SIGTERM
-    assert "goes on from here" in capsys.readouterr().err
+    assert "The same command resumes from here" in capsys.readouterr().err
     assert not any((place / "out" / name).exists() for name in TABLES)
     assert app(place, steps=("downstream",)) == 0
-    assert "3 of 6 trainings are there" in capsys.readouterr().err
+    assert "3 of 6 trainings are already done" in capsys.readouterr().err
     for name in TABLES:
         assert (place / "out" / name).read_text() == (whole / "out" / name).read_text()
 
@@ -185,8 +185,8 @@ def test_a_cohort_of_another_split_says_which_options_it_needs(
 ) -> None:
     """What to give for the cohort to fit again: the very options that differ, and no other."""
     for words, message in (
-        (("--protocol", "paper"), "the original --protocol and --held-out (4 training scans then, 6 now),"),
-        (("--held-out", "0.2"), "the original --protocol and --held-out (4 training scans then, 5 now),"),
+        (("--protocol", "paper"), "the original --protocol and --held-out (4 training scans, not 6),"),
+        (("--held-out", "0.2"), "the original --protocol and --held-out (4 training scans, not 5),"),
         (("--participant-label", "01", "02", "05"), "Use the original labels, --suffix, --protocol and"),
         (("--seed", "1"), "Use --seed 0, or draw them again: --steps train synthesise --model sigmarat2."),
     ):
@@ -222,9 +222,7 @@ def test_tables_of_a_former_cohort_are_removed(place: Path, capsys: pytest.Captu
     assert app(place, steps=("downstream",)) == 0
     next((place / "out" / "derivatives").rglob("sub-synth0003*_T2w.nii.gz")).unlink()
     assert app(place, steps=("report",)) == 0
-    assert (
-        "removed outdated tables, which were of other scans: group_downstream.tsv" in capsys.readouterr().err
-    )
+    assert "removed outdated tables of other scans: group_downstream.tsv" in capsys.readouterr().err
     assert not list((place / "out").glob("group_downstream*"))
     assert not list((place / "out").glob("group_table4*"))
 
@@ -241,10 +239,10 @@ def test_a_generator_that_saw_held_out_animals_is_refused(place: Path, capsys) -
     trained(out, [subject_scans(out, label)[0].preproc for label in ANIMALS])
     said = refused(place, capsys)
     assert "was trained on held-out animals (sub-03, sub-04)" in said
-    assert "Train it again without them: --steps train synthesise downstream" in said
+    assert "Retrain it without them: --steps train synthesise downstream" in said
     trained(out, [subject_scans(out, label)[0].preproc for label in ("01", "03", "05")])
     said = refused(place, capsys)
-    assert "sigmarat2 was trained on other scans than those that are for training now" in said
+    assert "sigmarat2 was trained on other scans than the current training scans" in said
     for text in ("{", json.dumps({"data": {}})):
         (out / "models" / "sigmarat2" / "config.json").write_text(text)
         assert "does not say on which scans sigmarat2 was trained" in refused(place, capsys)
@@ -254,8 +252,8 @@ def test_without_masks_or_held_out_animals_it_says_what_to_do(place: Path, capsy
     out = place / "out"
     assert "no animal is held out" in refused(place, capsys, "--held-out", "0")
     assert "no animal is held out" in refused(place, capsys, "--protocol", "paper")
-    assert "held out: 1, left to train with: 5" in refused(place, capsys, "--held-out", "0.2")
-    assert "--downstream-arms r3: no training set" in refused(place, capsys, "--downstream-arms", "r3")
+    assert "1 is held out and 5 are left for training" in refused(place, capsys, "--held-out", "0.2")
+    assert "--downstream-arms r3: is not a training set" in refused(place, capsys, "--downstream-arms", "r3")
     assert "--downstream-channels" in refused(place, capsys, "--downstream-channels", "4")
     for path in (out / "derivatives").rglob("*dseg*"):
         path.unlink()

@@ -143,7 +143,7 @@ def test_a_report_leaves_out_what_is_damaged_and_keeps_the_rest(
     assert lost == {out / "group_anatomy.tsv", out / "group_anatomy.json"}  # nobody knows of which scans
 
 
-def test_a_cohort_whose_record_is_damaged_is_not_there_and_stays(
+def test_a_cohort_with_a_damaged_record_is_missing_and_its_files_stay(
     out: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     record = out / "models" / cohorts.MODEL / "synthesis.json"
@@ -152,7 +152,7 @@ def test_a_cohort_whose_record_is_damaged_is_not_there_and_stays(
         record.write_text(text)
         with (
             caplog.at_level(logging.WARNING),
-            pytest.raises(UserError, match=r"are not there\. Make them first"),
+            pytest.raises(UserError, match=r"do not exist\. Draw them first"),
         ):
             report(out)
         assert f"{record} is damaged and not used" in caplog.text
@@ -190,7 +190,7 @@ def test_a_model_whose_configuration_is_damaged_is_not_lost(
     with caplog.at_level(logging.INFO):
         train.run(cohorts.study(root, 0.34))
     assert f"{record} is damaged and not used" in caplog.text
-    assert "goes on from its checkpoint at iteration 2" in caplog.text
+    assert "resumes from its checkpoint at iteration 2" in caplog.text
     assert {name: (folder / name).read_bytes() for name in files} == before
     assert [path.name for path in (root / "models").iterdir()] == [cohorts.MODEL]
 
@@ -366,13 +366,13 @@ def cohorts_of(root: Path, held_out: float, seed: int, *models: str) -> dict[str
             0.5,
             0,
             r"other scans\. Use the original --protocol and --held-out "
-            r"\(6 training scans then, 4 now\), or draw them again",
+            r"\(6 training scans, not 4\), or draw them again",
         ),
         (
             0.0,
             3,
             r"other scans and seed\. Use the original --protocol and --held-out "
-            r"\(6 training scans then, 8 now\) and --seed 0, or draw them again",
+            r"\(6 training scans, not 8\) and --seed 0, or draw them again",
         ),
     ],
 )
@@ -393,7 +393,7 @@ def test_labels_are_named_where_scans_of_then_are_missing(out: Path) -> None:
 def test_no_option_brings_back_the_cohort_of_another_generator(out: Path) -> None:
     (out / "models" / cohorts.MODEL / "generator.safetensors").write_bytes(b"another")
     with pytest.raises(
-        UserError, match=r"other generator\. Make them first: --steps train synthesise --model"
+        UserError, match=r"other generator\. Draw them first: --steps train synthesise --model"
     ):
         cohorts_of(out, 0.2, 0, cohorts.MODEL)
 

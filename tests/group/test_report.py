@@ -62,7 +62,7 @@ def test_the_page_is_complete_and_self_contained(tmp_path: Path) -> None:
         "12 synthetic scans from 1 real one",
         "Only 1 training scan: a model trained on so few scans tends to repeat them.",
         "No animal was held out",
-        "The limits of quality control come from only 1 training scan, whose spread says little",
+        "The limits of quality control come from only 1 training scan, too few to estimate their spread",
         "75 % acceptance",
         "Normalised cross-correlation. Pairs of a real and a synthetic scan.",
         "The same latents through training",
@@ -149,7 +149,7 @@ def test_the_methods_describe_data_models_masks_quality_and_questions(tmp_path: 
     assert "Masks of grey matter, white matter and cerebrospinal fluid were made with antspyx 0.6" in text
     assert "more than 5 robust standard deviations" in text
     assert "100 random pairs per training scan" in text
-    assert "Scans of 2 animals, drawn at random and seen by no model" in text
+    assert "Scans of 2 animals, drawn at random and not used for training" in text
     assert text.count("doi:10.3390/app12104844") == 1
     cited = {int(n) for group in re.findall(r"\[((?:\d+(?:, )?)+)\]", text) for n in group.split(", ")}
     listed = [int(n) for n in re.findall(r"^(\d+)\. ", text, flags=re.MULTILINE)]

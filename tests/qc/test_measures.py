@@ -52,7 +52,9 @@ def test_values() -> None:
     assert m["gm_fraction"] + m["wm_fraction"] + m["csf_fraction"] == pytest.approx(1)
     assert m["prior_dice"] == 1
     assert m["largest_component"] == 1
-    assert list(m) == list(quality.MEASURES) == list(quality.DESCRIPTIONS)
+    assert list(m) == list(quality.MEASURES)
+    assert all(what.described for what in quality.MEASURES.values())
+    assert quality.MEASURES["entropy"].described == "mean entropy of the tissue probabilities, in bits"
 
 
 def test_white_noise_is_all_roughness_and_no_contrast() -> None:
@@ -172,7 +174,7 @@ def test_limits_of_a_file_replace_single_ones(tmp_path: Path, name: str, text: s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"entropi": [0, 1]}', "unknown measure 'entropi'. Known are brain_volume, gm_fraction"),
+        ('{"entropi": [0, 1]}', "unknown measure 'entropi'. Known measures: brain_volume, gm_fraction"),
         ('{"entropy": [1, 0]}', "'entropy' must be .low, high., two numbers in order"),
         ('{"entropy": [0, "1"]}', "'entropy' must be"),
         ('{"entropy": [0, true]}', "'entropy' must be"),
@@ -191,10 +193,11 @@ def test_limits_that_cannot_be_used_are_refused(tmp_path: Path, text: str, messa
         qc.read_limits(tmp_path / "absent.toml")
 
 
-def test_few_scans_are_warned_of(limits: qc.Limits) -> None:
+def test_few_scans_give_a_warning(limits: qc.Limits) -> None:
     on_floors = sum(limit.origin == "floor" for limit in limits.values())
-    assert f"only 4 training scans, whose spread says little: {on_floors} of {len(limits)}" in qc.few_note(
-        4, limits
+    assert (
+        f"only 4 training scans, too few to estimate their spread: {on_floors} of {len(limits)}"
+        in qc.few_note(4, limits)
     )
     assert qc.few_note(qc.FEW, limits) is None
     assert qc.few_note(0, {}) is None

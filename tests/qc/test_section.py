@@ -48,10 +48,12 @@ def section(content: QualitySection) -> Section:
 def test_the_section_has_rates_reasons_limits_and_pictures(scan: tuple[Path, dict[str, Path]]) -> None:
     content = quality_section(["mean entropy of the tissue probabilities is high: 2 bits"], scan)
     page = read_section(section(content))
-    fails = "This real scan fails quality control, and"
+    fails = "This real scan fails quality control, but"
     assert "Real 4 2 50 % SigmaRat2 2 1 50 %" in page.words
-    assert f"sub-01_bold {fails} the models learnt from it. mean entropy" in page.words
-    assert f"sub-03_bold {fails} the synthetic scans are compared with it: it was held" in page.words
+    assert f"sub-01_bold {fails} the models were trained on it. mean entropy" in page.words
+    assert (
+        f"sub-03_bold {fails} the synthetic scans are still compared with it (it was held out" in page.words
+    )
     assert "volume of the brain mask is low 1 " in page.words
     assert "at least 1.5 in real scans" in page.words
     assert "brain_volume volume of the brain mask, in mL 1.482 2 2.7 the least spread" in page.words

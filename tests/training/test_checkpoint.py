@@ -1,4 +1,4 @@
-"""A run goes on from its checkpoints: bit for bit, and only as the run that it is."""
+"""A run resumes from its checkpoints: bit for bit, and only as the run that it is."""
 
 import json
 import logging
@@ -140,7 +140,10 @@ def test_a_full_disk_is_one_clear_error_and_keeps_what_there_is(tmp_path, monkey
     before = weights(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", full)
-        with pytest.raises(UserError, match=r"iteration 4 cannot .*No space.*room"):
+        with pytest.raises(
+            UserError,
+            match=r"iteration 4 cannot .*No space.*Free some space or give fewer --keep-checkpoints",
+        ):
             train(VOLUMES, MODEL, TINY, tmp_path)
     assert same(weights(tmp_path), before)
     assert train(VOLUMES, MODEL, TINY, tmp_path).step == 4
@@ -259,17 +262,17 @@ def test_the_best_generator_can_be_chosen_and_the_last_again(tmp_path, caplog):
 
     damage(tmp_path / "checkpoints" / f"step-{best:06d}.safetensors", "truncated")
     train(VOLUMES, MODEL, replace(few, use_checkpoint="best"), tmp_path)
-    assert "The best checkpoint cannot be read: the last generator is taken" in caplog.text
+    assert "The best checkpoint cannot be read: using the last generator" in caplog.text
     assert same(load_file(tmp_path / "generator.safetensors"), last)
 
 
-def test_a_run_of_another_version_goes_on_with_a_warning(tmp_path, caplog, monkeypatch):
+def test_a_run_of_another_version_resumes_with_a_warning(tmp_path, caplog, monkeypatch):
     train(VOLUMES, MODEL, settings(iterations=2), tmp_path)
     train(VOLUMES, MODEL, settings(iterations=3), tmp_path)
-    assert "other versions" not in caplog.text
+    assert "other software versions" not in caplog.text
     monkeypatch.setattr(identity, "__version__", "99.0")
     train(VOLUMES, MODEL, settings(iterations=4), tmp_path)
-    assert "other versions, whose numbers may have been others: bids_alphagan is 99.0, was 0." in caplog.text
+    assert "other software versions, whose numbers may differ: bids_alphagan is 99.0, was 0." in caplog.text
 
 
 def test_the_random_numbers_after_a_rollback_are_others_each_time():

@@ -181,9 +181,9 @@ def test_a_signal_to_one_process_stops_all_at_the_same_iteration_with_the_state_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_where_one_is_killed_the_others_end_and_the_run_goes_on_from_its_checkpoint(alone, tmp_path, rank):
+def test_where_one_is_killed_the_others_end_and_the_run_resumes_from_its_checkpoint(alone, tmp_path, rank):
     began = time.monotonic()
-    with pytest.raises(UserError, match=rf"process {rank} of 2 .* killed by SIGKILL.*goes on from the last"):
+    with pytest.raises(UserError, match=rf"process {rank} of 2 .* killed by SIGKILL.*resumes from the last"):
         launch(2, "cpu", ends, tmp_path, "adni", rank, signal.SIGKILL)
     assert time.monotonic() - began < 45
     assert checkpoint.newest(tmp_path / "checkpoints").step == 1
@@ -305,7 +305,7 @@ def test_a_host_of_rank_0_that_cannot_be_found_is_an_error_at_once(monkeypatch):
     for name, value in (SRUN | {"SLURM_STEP_NODELIST": "nowhere.invalid"}).items():
         monkeypatch.setenv(name, value)
     with (
-        pytest.raises(distributed.LostError, match=r"did not meet at nowhere\.invalid .*MASTER_ADDR"),
+        pytest.raises(distributed.LostError, match=r"could not connect at nowhere\.invalid .*MASTER_ADDR"),
         distributed.process_group("cpu"),
     ):
         pass
@@ -321,8 +321,8 @@ def test_what_cannot_be_shared_is_an_error_before_anything_is_written(words, tmp
     words += ["--precision", "fp32"]  # else the GPU is asked what it can
     cases = [
         (["--devices", "3"], "--batch-size 4 is shared by all devices and cannot be divided by 3"),
-        (["--num-nodes", "2"], "by torchrun (--nnodes 2 --nproc-per-node 1) or srun (--ntasks-per-node 1)"),
-        (["--devices", "4", "--device", "auto"], "--devices 4: more than there are GPUs (2)"),
+        (["--num-nodes", "2"], "with torchrun (--nnodes 2 --nproc-per-node 1) or srun (--ntasks-per-node 1)"),
+        (["--devices", "4", "--device", "auto"], "--devices 4: there are only 2 GPUs"),
     ]
     for more, message in cases:
         assert cli.main([*words, *more]) == 2
@@ -331,7 +331,7 @@ def test_what_cannot_be_shared_is_an_error_before_anything_is_written(words, tmp
     for name, value in {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}.items():
         monkeypatch.setenv(name, value)
     assert cli.main([*words, "--devices", "4"]) == 2
-    assert "--devices 4 --num-nodes 1 make 4 processes; 2 were started" in capsys.readouterr().err
+    assert "--devices 4 --num-nodes 1 make 4 processes, but 2 were started" in capsys.readouterr().err
     assert tiny.snapshot(tmp_path) == before
 
 

@@ -40,7 +40,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_checkpoint(tmp_p
     train(VOLUMES, MODEL, settings(iterations=2), tmp_path)
     good = weights(tmp_path)
     broken = np.full_like(VOLUMES, np.inf)
-    with pytest.raises(UserError, match=r"iteration 1 generator_loss.* is not a finite number"):
+    with pytest.raises(UserError, match=r"iteration 1 generator_loss.* are not finite numbers"):
         train(broken, MODEL, TINY, tmp_path / "broken")
     assert not list((tmp_path / "broken" / "checkpoints").glob("*"))
 
@@ -205,11 +205,14 @@ def breaking(at: int, seeds: Callable[[int], bool], signal_at: int = 0) -> Calla
 
 
 @pytest.mark.parametrize("at", [2, 6])  # before there is a regular checkpoint, and after
-def test_a_rollback_goes_on_with_other_numbers_and_survives_interruptions(tmp_path, monkeypatch, at, caplog):
+def test_a_rollback_uses_other_numbers_and_survives_interruptions(tmp_path, monkeypatch, at, caplog):
     goal = settings(iterations=9, checkpoint_every=3, on_divergence="rollback")
     monkeypatch.setattr(loop, "iteration", breaking(at, lambda seed: seed == 0))
     train(VOLUMES, MODEL, goal, tmp_path / "whole")
-    assert f"Going back to iteration {at // 6 * 3} and on with other random numbers (1 of 3" in caplog.text
+    assert (
+        f"Rolling back to iteration {at // 6 * 3}, with other random numbers from there (1 of 3"
+        in caplog.text
+    )
     assert checkpoint.newest(tmp_path / "whole" / "checkpoints").info["rollbacks"] == 1
     assert [row["step"] for row in read_tsv(tmp_path / "whole" / "losses.tsv")] == list("123456789")
     monkeypatch.setattr(loop, "iteration", iteration)
@@ -227,15 +230,18 @@ def test_a_rollback_goes_on_with_other_numbers_and_survives_interruptions(tmp_pa
 
 def test_a_run_that_always_breaks_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "iteration", breaking(3, lambda seed: True))
-    with pytest.raises(DivergenceError, match=r"7 more is not .* rolled back 3 times\..*before: train"):
+    with pytest.raises(
+        DivergenceError,
+        match=r"7 more are not finite numbers\. .*rolled back 3 times\..*older than that: train again",
+    ):
         train(VOLUMES, MODEL, settings(on_divergence="rollback"), tmp_path)
     assert checkpoint.newest(tmp_path / "checkpoints").step == 2
 
 
 @pytest.mark.parametrize("mode", ["warn", "stop"])
-def test_a_number_that_is_none_stops_the_run_at_least(tmp_path, monkeypatch, mode):
+def test_a_loss_that_is_not_a_number_stops_the_run_at_least(tmp_path, monkeypatch, mode):
     monkeypatch.setattr(loop, "iteration", breaking(3, lambda seed: True))
-    with pytest.raises(DivergenceError, match=r"not a finite number\. .*--on-divergence rollback"):
+    with pytest.raises(DivergenceError, match=r"not finite numbers\. .*--on-divergence rollback"):
         train(VOLUMES, MODEL, settings(on_divergence=mode), tmp_path)
     # going on as advised needs no other run
     monkeypatch.setattr(loop, "iteration", breaking(3, lambda seed: seed == 0))

@@ -64,7 +64,7 @@ def test_networks_beyond_the_memory_are_a_warning_at_once(caplog, monkeypatch):
     networks = initial_networks(MODEL, large, 64)
     for there, words in (
         (3e9, "needs about 2.2 GB of memory\n"),
-        (2e9, "and there are 2.0: a smaller --batch"),
+        (2e9, "but only 2.0 GB are available: a smaller --batch"),
     ):
         monkeypatch.setattr(resources, "memory", lambda device, there=there: (0, there))
         resources.log_memory(MODEL, networks, 64, large, CPU)

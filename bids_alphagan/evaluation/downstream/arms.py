@@ -101,9 +101,9 @@ def check_split(animals: Collection[str], held_out: Collection[str], trained_on:
         )
     training = set(animals) - set(held_out)
     if len(set(held_out)) < MIN_HELD_OUT or len(training) < MIN_TRAINING:
+        held, left = (f"{n} {'is' if n == 1 else 'are'}" for n in (len(set(held_out)), len(training)))
         raise UserError(
-            f"downstream: of the animals with masks, {len(set(held_out))} are held out and {len(training)} are "
-            f"left for training; at least {MIN_HELD_OUT} and {MIN_TRAINING} are needed. Use more animals, or "
+            f"downstream: of the animals with masks, {held} held out and {left} left for training; at least {MIN_HELD_OUT} and {MIN_TRAINING} are needed. Use more animals, or "
             "change --held-out, for all steps: --steps train synthesise downstream."
         )
 
@@ -121,8 +121,9 @@ def possible(arms: Sequence[Arm], n_real: int, n_synthetic: int) -> tuple[list[A
     """
     needed = {arm: round(arm.synthetic * n_real) for arm in arms}
     kept = [arm for arm in arms if needed[arm] <= n_synthetic]
+    there = "there is" if n_synthetic == 1 else "there are"
     left_out = {
-        arm.name: f"needs {n} synthetic scans, but there are {n_synthetic}"
+        arm.name: f"needs {n} synthetic scans, but {there} {n_synthetic}"
         for arm, n in needed.items()
         if n > n_synthetic
     }
@@ -131,7 +132,7 @@ def possible(arms: Sequence[Arm], n_real: int, n_synthetic: int) -> tuple[list[A
     if not any(arm.synthetic for arm in kept):
         least = min(n for arm, n in needed.items() if arm.synthetic)
         raise UserError(
-            f"downstream: there are {n_synthetic} synthetic scans with masks, but the smallest training "
+            f"downstream: {there} {n_synthetic} synthetic scan{'' if n_synthetic == 1 else 's'} with masks, but the smallest training "
             f"set needs {least}. Draw more: --steps synthesise downstream --n-synthetic {max(needed.values())}."
         )
     return kept, left_out

@@ -138,7 +138,9 @@ def test_k_grows_with_the_sets_and_fits_small_ones() -> None:
     assert choose_k(1000, 1000) == 5  # as Naeem et al.
     assert choose_k(20, 100) == 3
     assert choose_k(4, 100) == 1
-    with pytest.raises(UserError, match="more than that of other animals"):
+    with pytest.raises(
+        UserError, match="more than 3 animals or scans in each set, not 3 real animals and 9 synthetic"
+    ):
         neighbourhoods(gaussian(3, 0), gaussian(9, 1), k=3)
 
 

@@ -204,10 +204,10 @@ CLEAR = [[0.03, 0.031], [0.04, 0.041], [0.03, 0.032], [0.02, 0.021], [0.03, 0.02
             "no",
             "the interval includes 0, not resolved with 6 animals",
         ),
-        (CLEAR[:5], "no", "5 animals are too few to resolve any gain, which takes 6"),
+        (CLEAR[:5], "no", "5 animals are too few to resolve any gain; 6 are needed"),
         (CLEAR[:2], "no", "higher than on all real scans: 2 animals are too few to resolve any gain"),
-        ([of[:1] for of in CLEAR], "no", "not resolved, for one training of each may be luck"),
-        ([[0.0, 0.06]] * 6, "no", "not resolved, for trainings differ as much from seed to seed (2 seeds)"),
+        ([of[:1] for of in CLEAR], "no", "not resolved, because a single training of each may be luck"),
+        ([[0.0, 0.06]] * 6, "no", "not resolved, because trainings differ as much between seeds (2 seeds)"),
     ],
 )
 def test_a_sentence_says_whether_the_gain_is_resolved_and_why_not(gains, resolved, words) -> None:
@@ -316,8 +316,8 @@ def test_shares_are_of_animals_nested_and_drawn_again_by_each_seed() -> None:
     [
         ("efg", "abfe", r"the generator was trained on held-out animals \(sub-e, sub-f\)"),
         ("efx", "ab", "no real scan with masks of the held-out sub-x"),
-        ("g", "ab", "held out: 1, left to train with: 6"),
-        ("bcdefg", "a", "held out: 6, left to train with: 1"),
+        ("g", "ab", "1 is held out and 6 are left for training"),
+        ("bcdefg", "a", "6 are held out and 1 is left for training"),
     ],
 )
 def test_what_cannot_be_tested_is_refused_before_anything_is_written(tmp_path, held_out, trained_on, message):
@@ -330,10 +330,10 @@ def test_what_cannot_be_tested_is_refused_before_anything_is_written(tmp_path, h
 def test_arms_without_enough_synthetic_scans_are_left_out_or_refused() -> None:
     kept, left_out = possible(PAPER_TESTS, 10, 12)
     assert [arm.name for arm in kept] == ["r1", "r1+s0.5", "r1+s1", "s1", "r0.5+s1", "r1+a"]
-    assert left_out["r1+s1.5"] == "needs 15 synthetic scans, there are 12"
+    assert left_out["r1+s1.5"] == "needs 15 synthetic scans, but there are 12"
     with pytest.raises(
         UserError,
-        match=r"there are 3 synthetic.*smallest test takes 5.*synthesise downstream --n-synthetic 20",
+        match=r"there are 3 synthetic.*smallest training set needs 5.*synthesise downstream --n-synthetic 20",
     ):
         possible(PAPER_TESTS, 10, 3)
 
@@ -399,7 +399,7 @@ def test_every_arm_takes_as_many_steps(whole, monkeypatch: pytest.MonkeyPatch, t
     assert np.bincount(taken).tolist() == [0] + [3] * 8
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_end(whole, tmp_path, monkeypatch, caplog) -> None:
+def test_a_stopped_run_resumes_to_the_same_result(whole, tmp_path, monkeypatch, caplog) -> None:
     folder, expected = whole
     trained: list[object] = []
 
@@ -422,7 +422,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(whole, tmp_path, monkeyp
     assert (result.rows, result.summary) == (expected.rows, expected.summary)
     assert len(trained) == 4 + 6  # the one that was stopped, the damaged one, four that had not begun
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in folder.iterdir()}
-    assert "2 of 8 trainings are there" in caplog.text
+    assert "2 of 8 trainings are already done" in caplog.text
     assert "8 of 8 trainings done, about 0 s left" in caplog.text
     try_out(tmp_path)
     assert len(trained) == 10
@@ -529,9 +529,9 @@ def test_labels_of_another_grid_or_none_are_refused(tmp_path: Path) -> None:
     record = conform(nib.Nifti1Image(tiny.values(), tiny.AFFINE), 16, 100).record
     path = tmp_path / "dseg.nii.gz"
     for data, affine, message in (
-        (labels[:-1], tiny.AFFINE, r"\(6, 8, 9\) voxels, stored RAS; the scan .* has \(7, 8, 9\)"),
-        (labels, np.diag([-1, 1, 1, 1]) @ tiny.AFFINE, r"stored LAS; the scan .* stored RAS"),
-        (labels * np.float32(0.5), tiny.AFFINE, "holds no labels"),
+        (labels[:-1], tiny.AFFINE, r"\(6, 8, 9\) voxels, stored as RAS, but its scan has \(7, 8, 9\)"),
+        (labels, np.diag([-1, 1, 1, 1]) @ tiny.AFFINE, r"stored as LAS, but its scan has .* stored as RAS"),
+        (labels * np.float32(0.5), tiny.AFFINE, "is not a label image"),
     ):
         nib.save(nib.Nifti1Image(data, affine), path)
         with pytest.raises(UserError, match=message):
@@ -578,7 +578,7 @@ def test_real_and_synthetic_scans_from_their_files(tmp_path: Path, caplog) -> No
     assert synthetic_scans(cohort, box, 16, 100, most=0) == []
     dseg = prepared[0].masks["dseg"]
     save(nib.Nifti1Image(np.asarray(load(dseg).dataobj) + np.uint8(4), load(dseg).affine), dseg)
-    with pytest.raises(UserError, match=r"sub-01_dseg.*holds the label 7"):
+    with pytest.raises(UserError, match=r"sub-01_dseg.*has the label 7"):
         real_scans(prepared, box)
     assert read_reference(cohort / names[0].image())[0].shape == image.shape
 

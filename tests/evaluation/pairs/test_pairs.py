@@ -324,7 +324,7 @@ def test_two_animals_give_no_interval_and_a_note() -> None:
     assert [few[key][end] for key in (("real", "NCC"), ("m", "NCC")) for end in ("low", "high")] == [None] * 4
     assert held_out(training, held, {"m": fake[:2]})["m", "NCC"]["low"] is None
     sides = {n: RealScans(held, animals(n)) for n in (2, 3, 30)}
-    assert "only 2 of the held-out animals" in notes(sides[30], sides[2])[0]
+    assert "number of held-out animals is only 2" in notes(sides[30], sides[2])[0]
     assert "only 3 held-out animals" in notes(sides[30], sides[3])[0]
     assert "only 3 training animals" in notes(sides[3], None)[0]
     assert notes(sides[30], sides[30]) == []
