@@ -252,7 +252,7 @@ def test_without_masks_or_held_out_animals_it_says_what_to_do(place: Path, capsy
     out = place / "out"
     assert "no animal is held out" in refused(place, capsys, "--held-out", "0")
     assert "no animal is held out" in refused(place, capsys, "--protocol", "paper")
-    assert "1 is held out and 5 are left for training" in refused(place, capsys, "--held-out", "0.2")
+    assert "1 held out, 5 left for training" in refused(place, capsys, "--held-out", "0.2")
     assert "--downstream-arms r3: is not a training set" in refused(place, capsys, "--downstream-arms", "r3")
     assert "--downstream-channels" in refused(place, capsys, "--downstream-channels", "4")
     for path in (out / "derivatives").rglob("*dseg*"):

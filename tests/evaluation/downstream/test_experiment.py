@@ -316,8 +316,8 @@ def test_shares_are_of_animals_nested_and_drawn_again_by_each_seed() -> None:
     [
         ("efg", "abfe", r"the generator was trained on held-out animals \(sub-e, sub-f\)"),
         ("efx", "ab", "no real scan with masks of the held-out sub-x"),
-        ("g", "ab", "1 is held out and 6 are left for training"),
-        ("bcdefg", "a", "6 are held out and 1 is left for training"),
+        ("g", "ab", "1 held out, 6 left for training"),
+        ("bcdefg", "a", "6 held out, 1 left for training"),
     ],
 )
 def test_what_cannot_be_tested_is_refused_before_anything_is_written(tmp_path, held_out, trained_on, message):
@@ -333,7 +333,7 @@ def test_arms_without_enough_synthetic_scans_are_left_out_or_refused() -> None:
     assert left_out["r1+s1.5"] == "needs 15 synthetic scans, but there are 12"
     with pytest.raises(
         UserError,
-        match=r"there are 3 synthetic.*smallest training set needs 5.*synthesise downstream --n-synthetic 20",
+        match=r"synthetic scans with masks: 3, .*smallest training set needs 5.*synthesise downstream --n-synthetic 20",
     ):
         possible(PAPER_TESTS, 10, 3)
 
