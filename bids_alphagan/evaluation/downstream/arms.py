@@ -103,8 +103,9 @@ def check_split(animals: Collection[str], held_out: Collection[str], trained_on:
     if len(set(held_out)) < MIN_HELD_OUT or len(training) < MIN_TRAINING:
         held, left = (f"{n} {'is' if n == 1 else 'are'}" for n in (len(set(held_out)), len(training)))
         raise UserError(
-            f"downstream: of the animals with masks, {held} held out and {left} left for training; at least {MIN_HELD_OUT} and {MIN_TRAINING} are needed. Use more animals, or "
-            "change --held-out, for all steps: --steps train synthesise downstream."
+            f"downstream: of the animals with masks, {held} held out and {left} left for training; at least "
+            f"{MIN_HELD_OUT} and {MIN_TRAINING} are needed. Use more animals, or change --held-out, for all steps: "
+            "--steps train synthesise downstream."
         )
 
 
@@ -132,8 +133,9 @@ def possible(arms: Sequence[Arm], n_real: int, n_synthetic: int) -> tuple[list[A
     if not any(arm.synthetic for arm in kept):
         least = min(n for arm, n in needed.items() if arm.synthetic)
         raise UserError(
-            f"downstream: {there} {n_synthetic} synthetic scan{'' if n_synthetic == 1 else 's'} with masks, but the smallest training "
-            f"set needs {least}. Draw more: --steps synthesise downstream --n-synthetic {max(needed.values())}."
+            f"downstream: {there} {n_synthetic} synthetic scan{'' if n_synthetic == 1 else 's'} with masks, but "
+            f"the smallest training set needs {least}. Draw more: --steps synthesise downstream --n-synthetic "
+            f"{max(needed.values())}."
         )
     return kept, left_out
 
