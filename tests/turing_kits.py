@@ -59,7 +59,7 @@ def key(real: int = 20, **models: int) -> dict[str, Any]:
     return {"Format": "bids-alphagan turing key 1", "Kit": "f" * 16, "Scans": scans}
 
 
-def told(
+def answers_of(
     key: Mapping[str, Any],
     rater: str,
     answer: Callable[[int, str, str], tuple[str, int]],

@@ -281,7 +281,7 @@ def test_an_image_sees_what_a_config_file_names(rats, tmp_path, played, monkeypa
 
 
 def test_what_a_config_file_says_is_what_jobs_are_told(rats, tmp_path, played, monkeypatch) -> None:
-    """Its paths from any folder, and its limits though Slurm's are told as flags, too."""
+    """Its paths from any folder, and its limits though Slurm's are given as flags, too."""
     (tmp_path / "sub").mkdir()
     (tmp_path / "spm.sh").touch()
     lines = ['work_dir = "w w"', 'bids-filter-file = "f.json"', 'spm_cmd = "./spm.sh script"']
@@ -296,10 +296,10 @@ def test_what_a_config_file_says_is_what_jobs_are_told(rats, tmp_path, played, m
     bound = {after for word, after in itertools.pairwise(run) if word == "--bind"}
     assert {str(tmp_path / name) for name in ("sub/e.toml", "w w", "f.json")} < bound
     monkeypatch.chdir("/")
-    told = cli.parse(run[run.index(str(rats)) :])
-    assert (told.work_dir, told.bids_filter_file) == (tmp_path / "w w", tmp_path / "f.json")
-    assert told.spm_cmd == f"{tmp_path}/spm.sh script"
-    assert (told.nprocs, told.mem_mb, told.devices) == (2, 800, 2)
+    parsed = cli.parse(run[run.index(str(rats)) :])
+    assert (parsed.work_dir, parsed.bids_filter_file) == (tmp_path / "w w", tmp_path / "f.json")
+    assert parsed.spm_cmd == f"{tmp_path}/spm.sh script"
+    assert (parsed.nprocs, parsed.mem_mb, parsed.devices) == (2, 800, 2)
 
 
 def test_edited_scripts_are_not_written_over(rats, tmp_path, capsys) -> None:
@@ -315,7 +315,7 @@ def test_edited_scripts_are_not_written_over(rats, tmp_path, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "parsed"),
     [
         (["--time", "soon"], "--time soon: must be a time such as 30 (minutes), 8:00:00"),
         (["--time", "train=0:04:00"], "--time 0:04:00 of train: must be longer than --warn 300 s"),
@@ -326,8 +326,8 @@ def test_edited_scripts_are_not_written_over(rats, tmp_path, capsys) -> None:
         (["--sbatch", "qos=a\nb"], "must be an option of sbatch"),
         (["--array", "8%"], "--array 8%: give tasks"),
         *(
-            (["--array", array], f"--array {array}: {told}")
-            for array, told in [
+            (["--array", array], f"--array {array}: {parsed}")
+            for array, parsed in [
                 ("7,,9", "give tasks"),
                 ("1:2", "give tasks"),
                 ("1-3:0", "give tasks"),
@@ -362,11 +362,11 @@ def test_edited_scripts_are_not_written_over(rats, tmp_path, capsys) -> None:
         (["--", "--template", "a\nb"], "line breaks"),
     ],
 )
-def test_one_error_and_nothing_written(rats, tmp_path, capsys, words, told) -> None:
+def test_one_error_and_nothing_written(rats, tmp_path, capsys, words, parsed) -> None:
     call(rats, tmp_path / "out", *words, code=2)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("bids-alphagan-slurm: error: ")
-    assert told in line
+    assert parsed in line
     assert not (tmp_path / "out").exists()
 
 
@@ -417,11 +417,11 @@ def test_what_was_queued_is_cancelled_where_not_all_could_be(rats, tmp_path, pla
     refuse = 'if [ "${@: -1}" = synthesise.sbatch ]; then echo "no such qos" >&2; exit 1; fi\n'
     (played / "sbatch").write_text(SBATCH.replace("bash ", refuse + "bash "))
     call(rats, tmp_path / "out", "--image", sif(tmp_path / "x.sif"), "--submit", *TEMPLATE, code=2)
-    told = capsys.readouterr()
+    parsed = capsys.readouterr()
     assert calls(tmp_path)[-1] == ["102", "104"]
-    assert "no such qos" in told.err
-    assert "not all jobs could be queued; cancelling the others: scancel 102 104" in told.err
-    assert "to cancel all" not in told.out
+    assert "no such qos" in parsed.err
+    assert "not all jobs could be queued; cancelling the others: scancel 102 104" in parsed.err
+    assert "to cancel all" not in parsed.out
 
 
 def edited(scripts: Path, folder: Path, bids_dir: Path) -> Path:

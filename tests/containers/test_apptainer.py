@@ -40,9 +40,9 @@ def sif(debian: Path, wheels: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_labels_and_help(sif: Path) -> None:
-    told = asked("inspect", "--labels", sif)
-    assert f"org.opencontainers.image.version: {__version__}" in told
-    assert f"org.opencontainers.image.revision: {REVISION}" in told
+    labels = asked("inspect", "--labels", sif)
+    assert f"org.opencontainers.image.version: {__version__}" in labels
+    assert f"org.opencontainers.image.revision: {REVISION}" in labels
     assert "apptainer run --cleanenv --nv" in asked("run-help", sif)
 
 

@@ -118,9 +118,9 @@ def test_byte_code_is_there_and_needs_no_look_at_its_source(contents: Path) -> N
 def errors(engine: Engine, image: str, folder: str, mounts: list[str]) -> list[dict[str, object]]:
     """What the BIDS validator, the image's own, has against a folder."""
     done = engine.run(image, "--json", folder, mounts=mounts, entrypoint="bids-validator-deno")
-    told = json.loads(done.out)
-    assert told["summary"]["totalFiles"] > 10
-    return [issue for issue in told["issues"]["issues"] if issue["severity"] == "error"]
+    report = json.loads(done.out)
+    assert report["summary"]["totalFiles"] > 10
+    return [issue for issue in report["issues"]["issues"] if issue["severity"] == "error"]
 
 
 def test_participant_level(engine: Engine, image: str, heads: Path, prepared: Path) -> None:

@@ -87,11 +87,13 @@ def test_nothing_but_the_output_is_written(root: Path, heads: Path, output: Path
     run = 'export HOME=/tmp/home; mkdir $HOME; bids-alphagan /data /out participant "$@"; '
     run += "ls -AR /tmp; echo ---; env"
     words = ("--participant-label", "01", "--segmenter", "none", "--preset", "demo", "--skip-bids-validation")
-    told = within(root, filled("environment") + run, *words, binds=binds)
-    assert told.startswith("/tmp:\nhome\n\n/tmp/home:\n---\n")
+    output = within(root, filled("environment") + run, *words, binds=binds)
+    assert output.startswith("/tmp:\nhome\n\n/tmp/home:\n---\n")
     assert list(output.glob(".work/cache/mplconfigdir/*.json"))
-    assert f"BIDS_ALPHAGAN_CONTAINER=singularity:bids-alphagan:{__version__}\n" in told
-    assert "TEMPLATEFLOW_HOME" not in told  # there are none in this image: the user's own cache is looked at
+    assert f"BIDS_ALPHAGAN_CONTAINER=singularity:bids-alphagan:{__version__}\n" in output
+    assert (
+        "TEMPLATEFLOW_HOME" not in output
+    )  # there are none in this image: the user's own cache is looked at
 
 
 def test_the_app_is_that_of_the_docker_image(root: Path, contents: Path) -> None:
@@ -108,8 +110,8 @@ def test_templates_in_the_image_are_for_all_to_read(root: Path, heads: Path) -> 
     for path in place.rglob("*"):
         path.chmod(0o700)
     shutil.copy(ROOT / "container/install.sh", root / "install.sh")
-    told = within(root, "/install.sh templates RatPhantom", user="0:0")
-    assert re.search(r"template +RatPhantom", told)
+    output = within(root, "/install.sh templates RatPhantom", user="0:0")
+    assert re.search(r"template +RatPhantom", output)
     with pytest.raises(AssertionError, match="not in /opt/templateflow/tpl-Fischer344"):
         within(root, "/install.sh templates Fischer344", user="0:0")
     script = filled("environment") + 'exec bids-alphagan-template "$@"'

@@ -12,14 +12,14 @@ def files(root: Path) -> dict[str, str]:
     for folder, names, leaves in os.walk(root):
         for name in (*names, *leaves):
             path = Path(folder) / name
-            told = path.lstat()
+            status = path.lstat()
             holds = ""
-            if stat.S_ISLNK(told.st_mode):
+            if stat.S_ISLNK(status.st_mode):
                 holds = str(path.readlink())
-            elif stat.S_ISREG(told.st_mode):
+            elif stat.S_ISREG(status.st_mode):
                 with path.open("rb") as file:
                     holds = hashlib.file_digest(file, "sha256").hexdigest()
-            found[str(path.relative_to(root))] = f"{told.st_mode:o} {told.st_uid}:{told.st_gid} {holds}"
+            found[str(path.relative_to(root))] = f"{status.st_mode:o} {status.st_uid}:{status.st_gid} {holds}"
     return found
 
 

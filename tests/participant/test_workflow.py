@@ -225,21 +225,21 @@ def test_a_second_run_computes_nothing_and_a_changed_scan_is_done_again(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "expected"),
     [
         ('{"plugin": "MultiProc", "plugin_args": {"n_procs": 2}}', "MultiProc"),
         ("plugin: LegacyMultiProc\nplugin_args: {n_procs: 2}", "LegacyMultiProc"),
         ("plugin: Linear", "Running serially"),
     ],
 )
-def test_plugin_file_is_used(tmp_path: Path, settings: str, told: str) -> None:
+def test_plugin_file_is_used(tmp_path: Path, settings: str, expected: str) -> None:
     data, out = tiny.dataset(tmp_path / "data"), tmp_path / "out"
     tiny.scan(data / "sub-01/anat/sub-01_T2w.nii.gz", tiny.values())
     plugin = tmp_path / "plugin.yml"
     plugin.write_text(settings)
     assert app(data, out, "participant", *NO_MASKS, "--use-plugin", plugin) == 0
     (record,) = (out / "logs").glob("participant_*.log")
-    assert told in record.read_text()
+    assert expected in record.read_text()
     assert (out / "sub-01/anat/sub-01_desc-preproc_T2w.nii.gz").is_file()
 
 

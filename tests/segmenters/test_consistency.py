@@ -25,7 +25,7 @@ def test_masks_of_the_same_kind_pass(rat: Template) -> None:
     check_alike({"sub-00": {}}, one)  # a sidecar that says nothing
 
 
-def test_spm_here_and_none_there_is_told(rat: Template) -> None:
+def test_spm_here_and_none_there_is_an_error(rat: Template) -> None:
     spm = SpmSegmenter(rat, ("/opt/spm/bin/spm-octave", "script"), "SPM25")
     here = AntsSegmenter(rat, note="SPM was not found.")
     with pytest.raises(
@@ -34,7 +34,7 @@ def test_spm_here_and_none_there_is_told(rat: Template) -> None:
         check_alike(as_sidecars_have(spm, here, spm), here)
 
 
-def test_other_settings_and_another_template_are_told(rat: Template, tmp_path: Path) -> None:
+def test_other_settings_and_another_template_are_errors(rat: Template, tmp_path: Path) -> None:
     full = AntsSegmenter(rat)
     with pytest.raises(UserError, match=r"other settings .*--quick-masks"):
         check_alike(as_sidecars_have(AntsSegmenter(rat, DEMO)), full)

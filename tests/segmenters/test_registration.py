@@ -60,7 +60,7 @@ def test_wrong_orientation_is_found_and_told(turn: int, data, truth: np.ndarray,
     pose = find_pose(values, claimed @ affine, small)
     assert dice(brain_in(values, claimed @ affine, small, pose.matrix), truth > 0) > 0.85
     assert bool(pose.warnings) == (turn > 0)
-    assert all("correct the header" in told for told in pose.warnings)
+    assert all("correct the header" in message for message in pose.warnings)
 
 
 def test_brain_without_a_head_and_cut_by_the_field_of_view(data, truth: np.ndarray, small: Volumes) -> None:
@@ -173,7 +173,7 @@ def test_headers_that_disagree_are_told(caplog: pytest.LogCaptureFixture) -> Non
     warn_of_orientations(records)
     assert not caplog.records
     warn_of_orientations({**records, "sub-x": {"SourceOrientation": "LAS"}})
-    (told,) = caplog.messages
-    assert "4 scans RAS, 1 scans LAS" in told
-    assert "sub-x" in told
-    assert "sub-1" not in told
+    (message,) = caplog.messages
+    assert "4 scans RAS, 1 scans LAS" in message
+    assert "sub-x" in message
+    assert "sub-1" not in message

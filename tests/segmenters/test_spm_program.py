@@ -59,7 +59,7 @@ def test_spm_ends_with_the_app(number: int, fake_spm: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("files", "variables", "told"),
+    ("files", "variables", "message"),
     [
         (["bin/spm-octave"], {}, "GNU Octave was not found. Install GNU Octave, or set OCTAVE_EXEC to it"),
         (["bin/spm-octave"], {"OCTAVE_EXEC": "/none/octave"}, "OCTAVE_EXEC=/none/octave is not a program"),
@@ -71,7 +71,7 @@ def test_spm_ends_with_the_app(number: int, fake_spm: Path, tmp_path: Path) -> N
 def test_an_spm_home_that_does_not_work_says_why(
     files: list[str],
     variables: dict[str, str],
-    told: str,
+    message: str,
     no_spm: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -83,7 +83,7 @@ def test_an_spm_home_that_does_not_work_says_why(
     monkeypatch.setenv("SPM_HOME", str(home))
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=re.escape(told)):
+    with pytest.raises(UserError, match=re.escape(message)):
         find_spm()
 
 
@@ -240,7 +240,7 @@ class TestFindingSpm:
             spm_version(("/bin/false", "script"))
 
     @pytest.mark.parametrize(
-        ("banner", "told"),
+        ("banner", "message"),
         [
             ("Hello", "Its output: Hello"),
             ("", "Its output: nothing"),
@@ -249,10 +249,10 @@ class TestFindingSpm:
         ],
     )
     def test_spm_that_does_not_start(
-        self, banner: str, told: str, fake_spm: Path, monkeypatch: pytest.MonkeyPatch
+        self, banner: str, message: str, fake_spm: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("FAKE_BANNER", banner)
-        with pytest.raises(UserError, match=f"SPM does not run: .*{told}") as error:
+        with pytest.raises(UserError, match=f"SPM does not run: .*{message}") as error:
             spm_banner((str(fake_spm), "script"))
         assert "\n" not in str(error.value)
 

@@ -211,7 +211,7 @@ def test_missing_template_names_the_offline_ways(tmp_path: Path) -> None:
     mask = folder / "tpl-Fischer344_desc-brain_mask.nii.gz"
     mask.unlink()
     mask.symlink_to("nowhere")
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as error:
         find_template("Fischer344", tmp_path, download=False)
     for word in (
         "missing: brain mask (",
@@ -222,8 +222,8 @@ def test_missing_template_names_the_offline_ways(tmp_path: Path) -> None:
         "--template DIR",
         "--segmenter none",
     ):
-        assert word in str(told.value)
-    assert "tpl-Fischer344_T2w.nii.gz" not in str(told.value)  # it is there
+        assert word in str(error.value)
+    assert "tpl-Fischer344_T2w.nii.gz" not in str(error.value)  # it is there
 
 
 def test_failed_download_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,9 +312,9 @@ def test_parts_are_checked(tmp_path: Path, part: str, damage: Callable[[Path], N
     folder = flow(tmp_path, "Lab")
     find_template("Lab", tmp_path, download=False)
     damage(folder / f"tpl-Lab_{part}.nii.gz")
-    with pytest.raises(UserError, match=reason) as told:
+    with pytest.raises(UserError, match=reason) as error:
         find_template("Lab", tmp_path, download=False)
-    assert "Lab" in str(told.value)
+    assert "Lab" in str(error.value)
 
 
 def test_data_cut_short_is_damage(tmp_path: Path) -> None:

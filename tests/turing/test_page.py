@@ -273,7 +273,7 @@ def test_scroll_window_and_zoom_by_mouse(browser: Browser, page: Path) -> None:
     tab.drag(x, y, x, y + 200)
     assert slice_of(tab) == middle
     tab.wheel("#canvas", -3, ctrl=True)
-    tab.wait("document.getElementById('zoom-told').textContent !== '100 %'")
+    tab.wait("document.getElementById('zoom-value').textContent !== '100 %'")
     zoomed = shown(tab)
     assert zoomed != plain
     tab.click("label:has(input[value=move])")
@@ -362,7 +362,7 @@ def test_fingers_on_a_phone_and_a_tablet(browser: Browser, page: Path, width: in
             tab.touch("touchStart", (x - 20, y), (x + 20, y))
             tab.touch("touchMove", (x - 60, y), (x + 60, y))
             tab.touch("touchEnd")
-            tab.wait("parseInt(document.getElementById('zoom-told').textContent) > 200")
+            tab.wait("parseInt(document.getElementById('zoom-value').textContent) > 200")
             below = tab.js("document.getElementById('next').getBoundingClientRect().bottom - innerHeight")
             assert below <= 0  # an answer needs no scrolling of the page
         if view == "end":

@@ -29,7 +29,7 @@ def read(tmp_path: Path, *files: dict[str, Any], key: dict[str, Any] = KEY) -> t
 
 def paper(tmp_path: Path) -> Scores:
     files = [
-        kits.told(KEY, rater, kits.misses(sigmarat1=one, sigmarat2=two, real=real))
+        kits.answers_of(KEY, rater, kits.misses(sigmarat1=one, sigmarat2=two, real=real))
         for rater, (one, two, real, _) in TABLE3.items()
     ]
     return score(KEY, read(tmp_path, *files)[0], 0.1)
@@ -55,21 +55,21 @@ def test_the_papers_table_3(tmp_path: Path) -> None:
     assert together["value"] == pytest.approx((60 - 21) / 60, abs=1e-4)
     assert together["low"] < 0.65 < together["high"]
     assert 15 <= together["n"] <= 60
-    told = dict(zip([*TABLE3, EVERYBODY], scores.statements, strict=True))
-    assert told["1"].startswith("Rater 1: can tell real from synthetic: right for 96 %")
-    assert told["2"].startswith("Rater 2: sees a difference, but confuses real and synthetic")
-    assert told["3"].startswith("Rater 3: can tell")
-    assert told["4"].startswith("Rater 4: undecided")
-    assert "There are too few answers to show it" in told["4"]
-    assert "about 215 scans" in told["4"]
-    assert "But synthetic scans were more suspect" in told["4"]  # right answers were surer than wrong ones
-    plain = kits.told(KEY, "4", lambda place, *_: ("real" if place % 2 else "synthetic", 3))
+    statements = dict(zip([*TABLE3, EVERYBODY], scores.statements, strict=True))
+    assert statements["1"].startswith("Rater 1: can tell real from synthetic: right for 96 %")
+    assert statements["2"].startswith("Rater 2: sees a difference, but confuses real and synthetic")
+    assert statements["3"].startswith("Rater 3: can tell")
+    assert statements["4"].startswith("Rater 4: undecided")
+    assert "There are too few answers to show it" in statements["4"]
+    assert "about 215 scans" in statements["4"]
+    assert "But synthetic scans were more suspect" in statements["4"]  # right answers were surer than wrong ones
+    plain = kits.answers_of(KEY, "4", lambda place, *_: ("real" if place % 2 else "synthetic", 3))
     assert "suspect" not in score(KEY, read(tmp_path, plain)[0], 0.1).statements[0]
 
 
 def test_who_always_says_the_same_guesses(tmp_path: Path) -> None:
     """30 of 50 are synthetic: 60 % right, and yet nothing is known."""
-    files = [kits.told(KEY, name, lambda *_: ("synthetic", 3)) for name in ("A", "B")]
+    files = [kits.answers_of(KEY, name, lambda *_: ("synthetic", 3)) for name in ("A", "B")]
     scores = score(KEY, read(tmp_path, *files)[0], 0.1)
     assert number(scores, "A", "all", "right")["value"] == 0.6
     balanced = number(scores, "A", "all", "balanced")
@@ -84,7 +84,7 @@ def test_who_always_says_the_same_guesses(tmp_path: Path) -> None:
 def test_confidence_counts_in_the_area_only(tmp_path: Path) -> None:
     """Wrong answers were unsure and right ones were not: the area exceeds the share of right answers."""
     sure = kits.misses(real=8, sigmarat1=6, sigmarat2=6)
-    scores = score(KEY, read(tmp_path, kits.told(KEY, "A", sure))[0], 0.1)
+    scores = score(KEY, read(tmp_path, kits.answers_of(KEY, "A", sure))[0], 0.1)
     assert number(scores, "A", "all", "right")["value"] == 0.6
     area = number(scores, "A", "all", "auc")["value"]
     # Ratings: synthetic 3.5 (18), -1.5 (12); real -3.5 (12), 1.5 (8).
@@ -157,12 +157,12 @@ def test_guessing_is_found_equivalent_in_four_of_five_tests_of_the_size_that_is_
 
 def test_a_large_test_shows_equivalence_and_a_wide_margin_needs_less(tmp_path: Path) -> None:
     key = kits.key(200, adni=200)
-    files = read(tmp_path, kits.told(key, "A", kits.misses(real=100, adni=98)), key=key)[0]
+    files = read(tmp_path, kits.answers_of(key, "A", kits.misses(real=100, adni=98)), key=key)[0]
     assert (
         score(key, files, 0.1).statements[0].startswith("Rater A: no better than guessing, within the margin")
     )
     assert score(key, files, 0.02).statements[0].startswith("Rater A: undecided")
-    hardly = read(tmp_path, kits.told(key, "A", kits.misses(real=85, adni=85)), key=key)[0]
+    hardly = read(tmp_path, kits.answers_of(key, "A", kits.misses(real=85, adni=85)), key=key)[0]
     assert (
         score(key, hardly, 0.2).statements[0].startswith("Rater A: can tell real from synthetic, but hardly")
     )
@@ -174,15 +174,15 @@ Change = Callable[[dict[str, Any]], object]
 def resealed(change: Change) -> Change:
     """A change with a checksum that fits it."""
 
-    def both(told: dict[str, Any]) -> None:
-        change(told)
-        told["checksum"] = checksum(told)
+    def both(answers: dict[str, Any]) -> None:
+        change(answers)
+        answers["checksum"] = checksum(told)
 
     return both
 
 
-def flip(told: dict[str, Any]) -> None:
-    one = told["answers"][3]
+def flip(answers: dict[str, Any]) -> None:
+    one = answers["answers"][3]
     one["answer"] = "real" if one["answer"] == "synthetic" else "synthetic"
 
 
@@ -215,7 +215,7 @@ def flip(told: dict[str, Any]) -> None:
     ],
 )
 def test_files_that_cannot_be_scored_are_reported(tmp_path: Path, change: Change, said: str) -> None:
-    good, bad = (kits.told(KEY, name, kits.misses(real=2)) for name in ("C", "A"))
+    good, bad = (kits.answers_of(KEY, name, kits.misses(real=2)) for name in ("C", "A"))
     change(bad)
     found, left_out = read(tmp_path, good, bad)
     assert [one.rater for one in found] == ["C"]
@@ -238,19 +238,19 @@ def test_other_files_are_reported(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("years", [-1, 10**400, 1.5, "x", True])
 def test_years_that_cannot_be_are_not_told(tmp_path: Path, years: object) -> None:
-    [found], left_out = read(tmp_path, kits.told(KEY, "A", kits.misses(real=2)) | {"years": years})
+    [found], left_out = read(tmp_path, kits.answers_of(KEY, "A", kits.misses(real=2)) | {"years": years})
     assert (found.years, left_out) == (None, [])
 
 
 def test_a_copy_counts_once_and_a_second_try_is_an_error(tmp_path: Path) -> None:
-    once = kits.told(KEY, "A", kits.misses(real=2))
+    once = kits.answers_of(KEY, "A", kits.misses(real=2))
     found, left_out = read(tmp_path, once, once)
     assert len(found) == 1
     assert "it is a copy of" in left_out[0]
-    again = kits.told(KEY, "a", kits.misses(real=3))
+    again = kits.answers_of(KEY, "a", kits.misses(real=3))
     with pytest.raises(UserError, match="rater a gave other answers in"):
         read(tmp_path, once, again)
-    forged = kits.told(KEY, "Another", kits.misses(real=5)) | {"session": once["session"]}
+    forged = kits.answers_of(KEY, "Another", kits.misses(real=5)) | {"session": once["session"]}
     forged["checksum"] = checksum(forged)
     with pytest.raises(UserError, match="rater Another gave other answers in"):
         read(tmp_path, once, forged)
@@ -266,7 +266,7 @@ def kit(tmp_path: Path) -> Path:
 def answers(kit: Path, rater: str, **wrong: int) -> Path:
     key = json.loads(kit.with_name("kit-key.json").read_text())
     file = kit.parent / f"answers-{len(list(kit.parent.iterdir()))}.json"
-    return kits.save(file, kits.told(key, rater, kits.misses(**wrong)))
+    return kits.save(file, kits.answers_of(key, rater, kits.misses(**wrong)))
 
 
 def test_the_command_writes_tables_sidecars_and_a_page(kit: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@
     $("unsaved").hidden = store.works();
     $("resume").hidden = !session;
     $("form").hidden = !!session;
-    if (session) $("resume-told").textContent = session.rater + ": " + session.answers.length + " of " + n + " scans are answered.";
+    if (session) $("resume-text").textContent = session.rater + ": " + session.answers.length + " of " + n + " scans are answered.";
     var done = store.sessions().filter(function (stored) { return stored.finished; });
     $("earlier").hidden = !done.length;
     $("earlier-list").replaceChildren();
@@ -148,10 +148,10 @@
   // ---- the viewer's controls
   function follow() {
     $("slice").value = viewer.z;
-    $("slice-told").textContent = viewer.z + 1 + " / " + kit.slices;
+    $("slice-number").textContent = viewer.z + 1 + " / " + kit.slices;
     $("brightness").value = viewer.brightness;
     $("contrast").value = viewer.contrast;
-    $("zoom-told").textContent = Math.round(100 * viewer.zoom) + " %";
+    $("zoom-value").textContent = Math.round(100 * viewer.zoom) + " %";
     $("canvas").setAttribute("aria-label", "Slice " + (viewer.z + 1) + " of " + kit.slices + " of the scan");
     clearTimeout(spoken);
     spoken = setTimeout(function () {
