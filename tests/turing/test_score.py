@@ -62,7 +62,7 @@ def test_the_papers_table_3(tmp_path: Path) -> None:
     assert statements["4"].startswith("Rater 4: undecided")
     assert "There are too few answers to show it" in statements["4"]
     assert "about 215 scans" in statements["4"]
-    assert "But synthetic scans were more suspect" in statements["4"]  # right answers were surer than wrong ones
+    assert "But synthetic scans were more suspect" in statements["4"]
     plain = kits.answers_of(KEY, "4", lambda place, *_: ("real" if place % 2 else "synthetic", 3))
     assert "suspect" not in score(KEY, read(tmp_path, plain)[0], 0.1).statements[0]
 
@@ -176,7 +176,7 @@ def resealed(change: Change) -> Change:
 
     def both(answers: dict[str, Any]) -> None:
         change(answers)
-        answers["checksum"] = checksum(told)
+        answers["checksum"] = checksum(answers)
 
     return both
 
@@ -229,9 +229,9 @@ def test_files_that_cannot_be_scored_are_reported(tmp_path: Path, change: Change
 @pytest.mark.parametrize("text", ["", "{", "[]", '"a"', "[" * 100000, "\x00\xff"])
 def test_other_files_are_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text, encoding="latin-1")
-    with pytest.raises(UserError, match=r"x\.json: (is not|cannot)") as told:
+    with pytest.raises(UserError, match=r"x\.json: (is not|cannot)") as error:
         read_all([tmp_path / "x.json"], KEY["Kit"], list(KEY["Scans"]))
-    assert "?." not in str(told.value)
+    assert "?." not in str(error.value)
     with pytest.raises(UserError, match="cannot be read"):
         read_all([tmp_path / "none.json"], KEY["Kit"], list(KEY["Scans"]))
 
@@ -280,10 +280,10 @@ def test_the_command_writes_tables_sidecars_and_a_page(kit: Path, capsys: pytest
     names = ["table3.json", "table3.tsv", "turing.html", "turing.json", "turing.tsv"]
     assert sorted(path.name for path in folder.iterdir()) == names
     for name in ("table3", "turing"):
-        rows, told = read_tsv(folder / f"{name}.tsv"), json.loads((folder / f"{name}.json").read_text())
+        rows, sidecar = read_tsv(folder / f"{name}.tsv"), json.loads((folder / f"{name}.json").read_text())
         assert all(None not in row.values() and None not in row for row in rows)
-        assert set(rows[0]) == set(told) - {"Test"}
-        assert all(told[column]["Description"] for column in rows[0])
+        assert set(rows[0]) == set(sidecar) - {"Test"}
+        assert all(sidecar[column]["Description"] for column in rows[0])
     levels = json.loads((folder / "turing.json").read_text())["measure"]["Levels"]
     assert {row["measure"] for row in read_tsv(folder / "turing.tsv")} == set(levels)
     table = {row["rater"]: row for row in read_tsv(folder / "table3.tsv")}
