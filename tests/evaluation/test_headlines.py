@@ -84,7 +84,7 @@ def test_scans_that_are_too_alike_are_not_diverse() -> None:
         ({"copies": 1}, BAD, "1 of 3 scans is a copy"),
         ({"copies": 2}, BAD, "2 of 3 scans are copies"),
         ({"closer_p": 0.01}, OPEN, "closer to the training animals than to others (p = 0.01)"),
-        ({"notes": "Only 2 animals"}, OPEN, "as far as these animals can tell"),
+        ({"notes": "Only 2 animals"}, OPEN, "as far as these few animals can show"),
     ],
 )
 def test_is_it_a_copy(changes: dict[str, Any], mark: str, words: str) -> None:

@@ -108,7 +108,7 @@ def copied(model: str, answer: Answer | None) -> Headline:
         text += f", but as a set they lie closer to the training animals than to others (p = {p})."
         return Headline(question, OPEN, text, section)
     if line["notes"]:
-        return Headline(question, OPEN, f"{text}, as far as these animals can tell.", section)
+        return Headline(question, OPEN, f"{text}, as far as these few animals can show.", section)
     return Headline(question, GOOD, f"{text}.", section)
 
 
