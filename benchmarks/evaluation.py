@@ -80,8 +80,8 @@ from bids_alphagan.phantom.anatomy import head
 from bids_alphagan.phantom.animal import draw_animal, draw_pose
 from bids_alphagan.phantom.dataset import segment
 from bids_alphagan.qc.measures import MEASURES
+from bids_alphagan.training.configuration import configuration
 from bids_alphagan.training.data import Volumes
-from bids_alphagan.training.identity import configuration
 from bids_alphagan.training.settings import TrainSettings
 
 

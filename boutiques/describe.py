@@ -16,32 +16,32 @@ TEMPLATE = "a TemplateFlow name, such as Fischer344 or RESILIENT:cohort-1, in pl
 CODES = {
     1: "some scans failed, listed at the end of the log; the others are ready",
     2: "nothing could be done with this call; the log's last line says why",
-    129: "interrupted by SIGHUP: the same call goes on from the last checkpoint",
-    130: "interrupted by SIGINT: the same call goes on from the last checkpoint",
-    138: "interrupted by SIGUSR1: the same call goes on from the last checkpoint",
-    143: "interrupted by SIGTERM: the same call goes on from the last checkpoint",
+    129: "interrupted by SIGHUP: the same call resumes from the last checkpoint",
+    130: "interrupted by SIGINT: the same call resumes from the last checkpoint",
+    138: "interrupted by SIGUSR1: the same call resumes from the last checkpoint",
+    143: "interrupted by SIGTERM: the same call resumes from the last checkpoint",
 }
 
 
 def descriptor() -> dict[str, Any]:
     """The app in Boutiques' terms. No defaults are given: they would override a preset or --config."""
-    made = parser()
-    actions = [action for action in made._actions if action.dest in METADATA]
+    arguments = parser()
+    actions = [action for action in arguments._actions if action.dest in METADATA]
     inputs = sorted(
-        map(_input, actions), key=lambda told: "command-line-flag" in told
+        map(_input, actions), key=lambda option: "command-line-flag" in option
     )  # positional ones first
     inputs.append(
-        _input(made._option_string_actions["--template"]) | _named("template_name", TEMPLATE, "String")
+        _input(arguments._option_string_actions["--template"]) | _named("template_name", TEMPLATE, "String")
     )
     return {
-        "name": made.prog,
-        "description": made.description,
+        "name": arguments.prog,
+        "description": arguments.description,
         "author": "The bids-alphagan developers",
         "tool-version": __version__,
         "schema-version": "0.5",
         "tags": {"domain": ["neuroinformatics", "mri"], "toolType": ["BIDS App"]},
         "container-image": {"type": "docker", "image": f"bids-alphagan:{__version__}"},
-        "command-line": " ".join([made.prog, *(told["value-key"] for told in inputs)]),
+        "command-line": " ".join([arguments.prog, *(option["value-key"] for option in inputs)]),
         "inputs": inputs,
         "groups": [
             {
@@ -67,23 +67,24 @@ def _input(action: argparse.Action) -> dict[str, Any]:
     metadata = METADATA[action.dest]
     kind = "String" if action.dest == "output_dir" else KINDS.get(action.type, "String")  # type: ignore[arg-type]
     kind = "File" if action.dest == "template" else "Flag" if action.nargs == 0 else kind
-    told = _named(action.dest, (action.help or "").replace("%%", "%"), kind)
-    told["optional"] = not action.required
+    option = _named(action.dest, (action.help or "").replace("%%", "%"), kind)
+    option["optional"] = not action.required
     if action.option_strings:
-        told["command-line-flag"] = action.option_strings[-1]
+        flag = next(flag for flag in action.option_strings if flag.startswith("--"))
+        option |= {"command-line-flag": flag, "name": flag.strip("-").replace("-", " ")}
     if action.choices:
-        told["value-choices"] = list(action.choices)
+        option["value-choices"] = list(action.choices)
     if kind == "Number":
         bounds = {"minimum": metadata["least"], "maximum": metadata["most"]}
-        told |= {"integer": action.type is int}
-        told |= {bound: value for bound, value in bounds.items() if value is not None}
+        option |= {"integer": action.type is int}
+        option |= {bound: value for bound, value in bounds.items() if value is not None}
     if action.nargs:
-        told["list"] = True
+        option["list"] = True
         if isinstance(action.nargs, int):
-            told |= {"min-list-entries": action.nargs, "max-list-entries": action.nargs}
+            option |= {"min-list-entries": action.nargs, "max-list-entries": action.nargs}
         elif action.nargs == "+":
-            told["min-list-entries"] = 1
-    return told
+            option["min-list-entries"] = 1
+    return option
 
 
 def _named(name: str, description: str, kind: str) -> dict[str, Any]:

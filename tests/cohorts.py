@@ -30,7 +30,7 @@ from bids_alphagan.evaluation.question import Answer
 from bids_alphagan.group import ledger
 from bids_alphagan.models import MODELS, load_model
 from bids_alphagan.training.cache import prepared_volumes
-from bids_alphagan.training.identity import configuration
+from bids_alphagan.training.configuration import configuration
 from bids_alphagan.training.settings import TrainSettings
 
 GRID, SHAPE = 16, (14, 16, 12)

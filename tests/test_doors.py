@@ -114,8 +114,45 @@ def test_the_whole_app_runs_with_toys(
     capsys.readouterr()
     assert app(*group) == 0
     said = capsys.readouterr().err
-    for name in ("toynetwork", "toymean", "brightness", "downstream"):
+    for name in ("toynetwork", "synthesis of toymean", "pairs", "brightness", "downstream"):
         assert f"{name}: nothing has changed" in said, name
+
+    assert app(*group, "--pairs-per-scan", "1", "--steps", "evaluate") == 0
+    assert {row["pairs_per_scan"] for row in read_tsv(out / "group_brightness.tsv")} == {"1"}
+    said = capsys.readouterr().err
+    assert "brightness: nothing has changed" not in said
+    assert "anatomy: nothing has changed" in said  # it has no options
+
+
+def test_a_new_metric_reaches_a_finished_evaluation(
+    rats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    common = ("--segmenter", "none", *SHORT)
+    assert app(rats, out, "participant", *common) == 0
+    group = (rats, out, "group", *common, "--channels", "1", "--latent-size", "4")
+    assert app(*group, "--steps", "train", "synthesise", "evaluate") == 0
+    monkeypatch.setitem(METRICS, "Largest", LARGEST)
+    assert app(*group, "--steps", "evaluate", "report") == 0
+    assert "Largest" in {row["metric"] for row in read_tsv(out / "group_metrics.tsv")}
+    page = (out / "group.html").read_text()
+    assert "largest difference (A test)" in page  # the methods text
+    assert "There was no quality control (--segmenter none)" in page
+
+
+def test_what_a_later_model_lacks_is_an_error_before_the_first_is_trained(
+    toys: None, rats: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    common = ("--segmenter", "none", *SHORT)
+    assert app(rats, out, "participant", *common) == 0
+    capsys.readouterr()
+    group = (rats, out, "group", *common, "--channels", "1", "--latent-size", "4")
+    assert app(*group, "--model", "sigmarat2", "toymean") == 2
+    assert "has no map of GM, WM, CSF" in capsys.readouterr().err
+    assert app(*group, "--model", "sigmarat2", "adni", "--batch-size", "1") == 2
+    assert "--batch-size 1: must be at least 2" in capsys.readouterr().err
+    assert not (out / "models" / "sigmarat2").exists()
 
 
 def test_a_model_draws_its_own_masks(toys: None, rats: Path, tmp_path: Path) -> None:

@@ -16,15 +16,6 @@ from bids_alphagan.common.volume import save, with_grid, with_header
 
 BIDS_VERSION = "1.10.0"
 _MAKER = "bids-alphagan"
-EVALUATION_RECORD = "evaluation.json"  # in models/: how group_metrics.tsv was made
-DOWNSTREAM_RECORD = "downstream.json"  # in models/: how group_downstream.tsv was made
-METRICS_TABLES = ("group_metrics.tsv", "group_table2.tsv")
-DOWNSTREAM_TABLES = ("group_downstream.tsv", "group_downstream_scans.tsv", "group_table4.tsv")
-STATISTICS_TABLES = {  # by question (`evaluation.QUESTIONS`)
-    "distribution": ("group_distribution.tsv",),
-    "anatomy": ("group_anatomy.tsv",),
-    "memorisation": ("group_memorisation.tsv", "group_memorisation_summary.tsv"),
-}
 SYNTHESIS_RECORD = "synthesis.json"  # in a model's folder: how its cohort was made
 # No trailing slashes, with which the validator would still read the folders.
 _IGNORED = ("*.html", "figures", "models", "group_*")
@@ -248,11 +239,6 @@ def remove(root: Path, images: Iterable[Path]) -> bool:
 def model_folder(output_dir: Path, model: str) -> Path:
     """The folder of a model's training run."""
     return output_dir / "models" / model
-
-
-def statistic_record(output_dir: Path, name: str) -> Path:
-    """The JSON record of a statistic of whole cohorts: how it was made, and its results."""
-    return output_dir / "models" / f"{name}.json"
 
 
 def cohort_folder(output_dir: Path, model: str) -> Path:

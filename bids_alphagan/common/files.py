@@ -14,7 +14,7 @@ _UNFINISHED = ".writing-"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`. On success it is renamed to `path`, on failure removed.
 
     The temporary name keeps the full suffix (``.nii.gz``), which libraries inspect, and starts with a dot, so that
@@ -57,7 +57,7 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8. A file with the same content is left untouched."""
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text:
         return
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

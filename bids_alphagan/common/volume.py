@@ -14,7 +14,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from scipy import ndimage
 
 from bids_alphagan.common.errors import ScanError, UserError
-from bids_alphagan.common.files import replacing
+from bids_alphagan.common.files import atomic_write
 
 # A volume is dropped from the mean when its correlation with the median volume lies this many robust
 # standard deviations below the median correlation (motion, spikes, the first volumes before steady state).
@@ -353,5 +353,5 @@ def tissue_labels(maps: Mapping[str, np.ndarray], brain: np.ndarray) -> np.ndarr
 
 def save(image: nib.Nifti1Image, path: Path) -> None:
     """Write a NIfTI file beside `path`, then rename it, so that a reader never sees half a scan."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         nib.save(image, temporary)

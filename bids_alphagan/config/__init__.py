@@ -84,7 +84,7 @@ class Config(TrainingOptions, EvaluationOptions):
         step="participant",
     )
     suffix: list[str] = option(
-        "kinds of scan to work on (default: bold and T2w)",
+        "kinds of scan to work on",
         ["bold", "T2w"],
         many=True,
         choices=tuple(SUFFIXES),

@@ -34,11 +34,15 @@ def read_toml(path: Path) -> dict[str, Any]:
         if name not in options:
             near = difflib.get_close_matches(name, options, n=1, cutoff=0.0)[0]
             raise UserError(f"{path}: unknown option '{key}'. Did you mean '{near}'?")
-        values[options[name].name] = _typed(path, options[name], value)
+        if options[name].name in values:
+            raise UserError(
+                f"{path}: '{key}' gives an option a second time, under another name. Remove one of them."
+            )
+        values[options[name].name] = _typed(path, key, options[name], value)
     return values
 
 
-def _typed(path: Path, f: Any, value: Any) -> Any:
+def _typed(path: Path, key: str, f: Any, value: Any) -> Any:
     """Convert a TOML value to the field's type, as the command line would convert its text."""
     many = "nargs" in f.metadata
     item_type = f.metadata.get("type", f.type)
@@ -49,7 +53,7 @@ def _typed(path: Path, f: Any, value: Any) -> Any:
         good |= item_type is float and isinstance(item, int)
         if not good or (item_type is int and isinstance(item, bool)):
             kind = item_type.__name__ if item_type in (int, float, bool) else "text"
-            raise UserError(f"{path}: '{f.name}' must be {kind}, not {item!r}.")
+            raise UserError(f"{path}: '{key}' must be {kind}, not {item!r}.")
         converted.append(item_type(item))
     return converted if many else converted[0]
 

@@ -67,7 +67,9 @@ def plain(value: Any) -> Any:
 
 def check_value(name: str, metadata: Mapping[str, Any], value: Any) -> None:
     """Raise UserError if `value` is not among the choices, or out of bounds, of the option `name`."""
-    flag = "--" + name.replace("_", "-")
+    flag = next(
+        (flag for flag in metadata.get("args", []) if flag.startswith("--")), "--" + name.replace("_", "-")
+    )
     least, most, choices = metadata.get("least"), metadata.get("most"), metadata.get("choices")
     if value is None:
         return

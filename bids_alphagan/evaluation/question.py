@@ -60,15 +60,19 @@ def unasked(question: str, step: str) -> Headline:
 class Question(ABC):
     """A question about synthetic cohorts.
 
-    version: to be changed when the same scans would give another answer. depends: names in `facts`; the answer is
-    computed again if one of them changes. content: those of them that identify the files of an answer; a report
-    shows it as long as they are the same. optional: whether a failure leaves the question out, with the
-    reason, instead of ending the run.
+    version: to be changed when the same scans would give another answer. depends: names of facts; the answer is
+    computed again if one of them changes. Facts are the digests "compared", "masks" and "content" (`Study.contents`),
+    "held out", "seed", "preparation", "version", and those of the method `facts`. content: those of them that identify
+    the files of an answer; a report shows it as long as they are the same. options: names of options (of the
+    question's step); the answer is computed again if one of them changes, and it gets these and no others, so that a
+    further option of the step leaves finished answers valid. optional: whether a failure leaves the question out, with
+    the reason, instead of ending the run.
     """
 
     version = 1
     depends: tuple[str, ...] = ("compared", "masks", "held out", "seed", "preparation", "version")
     content: tuple[str, ...] = ("compared", "masks")
+    options: tuple[str, ...] = ()
     template = TABLES
     optional = True
 
@@ -78,12 +82,12 @@ class Question(ABC):
 
     @abstractmethod
     def answer(self, scans: Scans, settings: Mapping[str, Any]) -> Answer:
-        """Compute the answer. settings: the options of the question's step. Raises UserError if it is impossible."""
+        """Compute the answer. settings: the values of `options`. Raises UserError if it is impossible."""
 
     def check(self, study: Study, settings: Mapping[str, Any]) -> None:
         """Raise UserError if the real scans or the options allow no answer. Called before anything is trained."""
 
-    def facts(self, scans: Scans, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def facts(self, scans: Scans) -> dict[str, Any]:
         """Facts for `depends` beside `group.ledger.facts`. Raises UserError if these scans allow no answer."""
         return {}
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from bids_alphagan.bids.study import Study
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.common.files import replacing, write_json, write_tsv
+from bids_alphagan.common.files import atomic_write, write_json, write_tsv
 from bids_alphagan.config import Config
 from bids_alphagan.evaluation import EVALUATE, QUESTIONS, record_name
 from bids_alphagan.evaluation.question import Answer, Question
@@ -39,7 +39,8 @@ class Evaluate(Step):
     def check(self, study: Study) -> None:
         for entry in QUESTIONS.values():
             if entry.step == self.name:
-                entry.load().check(study, self.settings)
+                question = entry.load()
+                question.check(study, chosen(question, self.settings))
         if self.cohorts.first:
             ledger.find_cohorts(study, self.cohorts.models, self.cohorts.seed)
 
@@ -48,7 +49,13 @@ class Evaluate(Step):
         scans = Scans(study, cohorts, self.cohorts.seed, self.device)
         for name, entry in QUESTIONS.items():
             if entry.step == self.name:
-                ask(name, entry.load(), scans, self.settings)
+                question = entry.load()
+                ask(name, question, scans, chosen(question, self.settings))
+
+
+def chosen(question: Question, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the question's options."""
+    return {name: settings[name] for name in question.options}
 
 
 def ask(name: str, question: Question, scans: Scans, settings: Mapping[str, Any]) -> Answer:
@@ -67,13 +74,13 @@ def ask(name: str, question: Question, scans: Scans, settings: Mapping[str, Any]
             return Answer({}, reason=str(error))
         if answer.pictures:
             file = study.record_file(record_name(name)).with_suffix(".npz")
-            with replacing(file) as path, path.open("wb") as stream:
+            with atomic_write(file) as path, path.open("wb") as stream:
                 np.savez_compressed(stream, allow_pickle=False, **answer.pictures)
         return answer
 
     facts = ledger.facts(study, scans.cohorts, settings, scans.seed) | {"version": question.version}
     try:
-        facts |= question.facts(scans, settings)
+        facts |= question.facts(scans)
         answer = ledger.answered(study, name, question, work, facts)
     except Exception as error:  # a bug, or lack of memory; the other questions go on
         if not question.optional:

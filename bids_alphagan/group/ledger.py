@@ -29,8 +29,8 @@ from bids_alphagan.evaluation import QUESTIONS, record_name
 from bids_alphagan.evaluation.question import Answer, Question
 from bids_alphagan.models import MODELS
 from bids_alphagan.models.base import Model
+from bids_alphagan.training.configuration import configuration, differences
 from bids_alphagan.training.data import Volumes
-from bids_alphagan.training.identity import configuration, differences
 from bids_alphagan.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -43,16 +43,20 @@ _TEXT = {"unit", "animal", "scan", "model", "arm"}  # columns of tables whose va
 
 
 def cached(
-    record_file: Path, inputs: Mapping[str, Any], outputs: Sequence[Path], work: Callable[[], dict[str, Any]]
+    name: str,
+    record_file: Path,
+    inputs: Mapping[str, Any],
+    outputs: Sequence[Path],
+    work: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
     """Do `work` unless it was done with the same `inputs` and its `outputs` still exist.
 
-    Returns the result of `work`, new or stored; it is kept in `record_file` (JSON).
+    name: of the result, for the log. Returns the result of `work`, new or stored; it is kept in `record_file` (JSON).
     """
     fingerprint = digest(inputs)
     former = _read(record_file)
     if former.get("fingerprint") == fingerprint and all(path.exists() for path in outputs):
-        log.info("%s: nothing has changed, kept as it is", record_file.stem)
+        log.info("%s: nothing has changed, kept as it is", name)
         return dict(former["record"])
     record = work()  # its outputs replace the earlier ones only at its end
     write_json(record_file, {"fingerprint": fingerprint, "record": record})
@@ -247,10 +251,12 @@ def answered(
 ) -> Answer:
     """The answer to a question: a stored one if its dependencies are the same, else that of `work`.
 
-    dependencies: values by name, from which `question.depends` and `question.content` choose.
+    dependencies: values by name, from which `question.depends` and `question.content` choose; "settings" are the values
+    of `question.options`.
     """
     file = study.record_file(record_name(name))
     inputs = {key: dependencies[key] for key in question.depends}
+    inputs |= {"settings": dependencies["settings"]} if question.options else {}
     content = {key: dependencies[key] for key in question.content}
     former = _answer_record(file)
     outputs = [file.with_suffix(".npz")] if former.get("pictures") else []
@@ -262,7 +268,7 @@ def answered(
 
     if not former:  # damaged, perhaps
         file.unlink(missing_ok=True)
-    return _answer(study, question, cached(file, inputs, outputs, make))
+    return _answer(study, question, cached(name, file, inputs, outputs, make))
 
 
 def forget_answer(study: Study, name: str) -> None:

@@ -88,7 +88,10 @@ class Synthesise(Step):
         if not with_masks:
             return
         if self.segmenter == NONE:
-            log.warning("no tissue masks: --segmenter none")
+            for model in self.models:
+                drawn = len(MODELS[model].channels) > 1
+                masks = "are those that it draws, without quality control" if drawn else "are not made"
+                log.warning("%s: tissue masks of synthetic scans %s: --segmenter none", model, masks)
             return
         template = find_template(self.template)
         segmenter = resolve_segmenter(self.segmenter, template, self.mask_options)
@@ -145,7 +148,9 @@ class Synthesise(Step):
             }
 
         inputs = {"cohort": cohort.settings(), "n": self.draws.n, "max_draws": self.draws.most}
-        record = ledger.cached(folder / SYNTHESIS_RECORD, inputs, [cohort.folder], work)
+        record = ledger.cached(
+            f"synthesis of {model}", folder / SYNTHESIS_RECORD, inputs, [cohort.folder], work
+        )
         log.info(
             "%s: %d scans accepted, %d draws rejected", model, record["n_accepted"], record["n_rejected"]
         )

@@ -14,9 +14,9 @@ from bids_alphagan.common.logs import errors_only
 from bids_alphagan.config import Config
 from bids_alphagan.group import ledger
 from bids_alphagan.group.step import Step
-from bids_alphagan.models import MODELS, load_model
+from bids_alphagan.models import MODELS, check_batch, load_model
 from bids_alphagan.training import distributed
-from bids_alphagan.training.cache import prepared_volumes
+from bids_alphagan.training.cache import check_maps, prepared_volumes
 from bids_alphagan.training.device import choose_device, choose_precision
 from bids_alphagan.training.launch import launch
 from bids_alphagan.training.loop import train
@@ -65,6 +65,9 @@ class Train(Step):
 
     def check(self, study: Study) -> None:
         distributed.check(self.devices, self.num_nodes, self.settings.batch_size, self.device)
+        for model in self.models:
+            check_batch(model, self.settings.batch_size)
+            check_maps(study.training, MODELS[model].channels)
 
     def run(self, study: Study) -> None:
         with distributed.process_group(self.device):

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.common.files import replacing
+from bids_alphagan.common.files import atomic_write
 from bids_alphagan.common.volume import load
 from bids_alphagan.templates.checks import ENLARGED
 from bids_alphagan.templates.names import Parts, there
@@ -31,7 +31,7 @@ def shrink(parts: Parts, folder: Path) -> None:
         copy.set_qform(affine, code=2)
         copy.set_sform(affine, code=2)
         copy.header.set_xyzt_units("mm")
-        with replacing(folder / path.name) as temporary:
+        with atomic_write(folder / path.name) as temporary:
             nib.save(copy, temporary)
     for source in (parts["t2w"].parent, parts["t2w"].parent.parent):
         if there(source / "template_description.json"):

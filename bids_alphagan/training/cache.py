@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 
 from bids_alphagan.bids.prepared import PreparedScan
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.common.files import digest, replacing
+from bids_alphagan.common.files import atomic_write, digest
 from bids_alphagan.common.volume import read_cube, read_map
 from bids_alphagan.training.data import Volumes, data_hash
 
@@ -62,19 +62,21 @@ def prepared(paths: Sequence[Path], folder: Path, maps: Sequence[Sequence[Map]] 
 
 
 def prepared_volumes(scans: Sequence[PreparedScan], folder: Path, channels: Sequence[str]) -> Volumes:
-    """`prepared` for scans with the maps of the further channels ("GM", "WM", "CSF").
-
-    Raises UserError if a scan lacks a map.
-    """
+    """`prepared` for scans with the maps of the further channels ("GM", "WM", "CSF"). Raises as `check_maps` does."""
+    check_maps(scans, channels)
     tissues = channels[1:]
+    maps = [[(scan.masks[channel], scan.record) for channel in tissues] for scan in scans] if tissues else []
+    return prepared([scan.preproc for scan in scans], folder, maps)
+
+
+def check_maps(scans: Sequence[PreparedScan], channels: Sequence[str]) -> None:
+    """Raise UserError if a scan lacks the map of a channel (the first is the scan itself)."""
     for scan in scans:
-        if lacking := [channel for channel in tissues if channel not in scan.masks]:
+        if lacking := [channel for channel in channels[1:] if channel not in scan.masks]:
             raise UserError(
                 f"{scan.preproc}: has no map of {', '.join(lacking)}, which this model needs. "
                 "Run participant with --segmenter ants or spm to make it."
             )
-    maps = [[(scan.masks[channel], scan.record) for channel in tissues] for scan in scans] if tissues else []
-    return prepared([scan.preproc for scan in scans], folder, maps)
 
 
 def _key(paths: Sequence[Path]) -> str:
@@ -119,7 +121,7 @@ def _write(scans: Sequence[tuple[Path, Sequence[Map]]], path: Path) -> Volumes:
     """Plain writes, one scan at a time: on a full disk they raise, where writing to a mapped file would kill."""
     first = read_cube(scans[0][0])
     shape = (len(scans), 1 + len(scans[0][1]), *first.shape)
-    with replacing(path) as temporary, temporary.open("wb") as stream:
+    with atomic_write(path) as temporary, temporary.open("wb") as stream:
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         npy.write_array_header_1_0(stream, header)
         for source, maps in scans:

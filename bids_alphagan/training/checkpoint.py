@@ -1,7 +1,7 @@
 """Checkpoints: one file with everything that a run needs to continue, tensors and JSON in safetensors, no pickles.
 
 Networks (with the buffers of spectral and batch normalisation) and optimisers are tensors. The JSON in the file's
-metadata has settings, data hash and versions (`identity.configuration`), and the step, the sampler's position and
+metadata has settings, data hash and versions (`configuration.configuration`), and the step, the sampler's position and
 the history of the run (`state.State`). There is no random state: every random number follows from (seed, rollbacks,
 step), and training does not use the global generators of Python, NumPy, torch and CUDA.
 """
@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.common.files import replacing, to_disk
+from bids_alphagan.common.files import atomic_write, to_disk
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def save(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path = _path(folder, info["step"])
     try:
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             save_file(tensors, temporary, metadata={"info": json.dumps(info), "crc32": _checksum(tensors)})
             to_disk(temporary)
         to_disk(folder)  # the new file is on disk before `prune` removes an old one

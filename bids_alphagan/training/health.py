@@ -71,8 +71,8 @@ class Health:
         self._check(
             "drift",
             state.drift > 1,
-            f"at iteration {state.step} discriminator and generator drift apart: the discriminator rates "
-            f"scans above samples by {state.drift:.3g} times what its gradient penalty allows",
+            f"at iteration {state.step} the networks drift apart: {self._drift} rates scans above samples by "
+            f"{state.drift:.3g} times what a gradient penalty allows",
         )
 
     def samples(self, state: State, volumes: np.ndarray) -> Measures:

@@ -18,6 +18,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.files import read_json, write_json
 from bids_alphagan.common.process.interrupt import SIGNALS, Interrupted, requests
+from bids_alphagan.common.process.threads import use_threads
 from bids_alphagan.training import distributed
 
 LOOK = 0.5  # s between two checks of the processes
@@ -114,15 +115,14 @@ def _work(
     arguments: tuple[Any, ...],
 ) -> None:
     """One process of the group, set up as under torchrun. Unless it exits with 0, the others are stopped."""
-    for number in (
-        SIGNALS
-    ):  # except in training, which handles the first one; `launch` repeats them until this process ends
+    # Except in training, which handles the first one; `launch` repeats them until this process ends.
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.environ |= environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.environ.setdefault(
         "GLOO_SOCKET_IFNAME", "lo"
     )  # works without a network that resolves the machine's name
-    torch.set_num_threads(threads)
+    use_threads(threads)
     log = logging.getLogger(PACKAGE)
     log.propagate = False
     log.setLevel(logging.DEBUG if rank == 0 else logging.ERROR)

@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from bids_alphagan.common.files import replacing, to_disk
+from bids_alphagan.common.files import atomic_write, to_disk
 
 LOSSES, HEALTH, SAMPLES = "losses.tsv", "health.tsv", "samples"
 LINES = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
@@ -76,7 +76,7 @@ class Logger:
         rows = [[np.rot90(plane) for plane in volume] for volume in planes]
         self._board.add_image("samples", np.block(rows), step, dataformats="HW")
         if keep:
-            with replacing(self._folder / SAMPLES / f"step-{step:06d}.npy") as temporary:
+            with atomic_write(self._folder / SAMPLES / f"step-{step:06d}.npy") as temporary:
                 with temporary.open("wb") as stream:
                     np.save(stream, planes, allow_pickle=False)
                 to_disk(temporary)
@@ -111,7 +111,7 @@ class _Table:
         rows = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         kept = [row for row in rows[1:] if (at := row.split("\t")[0]).isdecimal() and int(at) <= step]
         if not path.is_file() or "".join(rows[:1] + kept) != text:
-            with replacing(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.write_text("".join(rows[:1] + kept), encoding="utf-8")
                 to_disk(temporary)
         self._stream = path.open("a", encoding="utf-8", buffering=1)

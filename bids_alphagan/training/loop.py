@@ -18,9 +18,9 @@ from bids_alphagan.common.process.lock import lock
 from bids_alphagan.models import MODELS
 from bids_alphagan.models.base import Model, NetworkModel, Networks, Optimisers
 from bids_alphagan.training import checkpoint, distributed, ema, health, resources
+from bids_alphagan.training.configuration import configuration, refuse_another_run
 from bids_alphagan.training.data import Batches, Volumes
 from bids_alphagan.training.health import DivergenceError, Health
-from bids_alphagan.training.identity import configuration, refuse_another_run
 from bids_alphagan.training.logger import HEALTH, LOSSES, SAMPLES, Logger, NoLogger
 from bids_alphagan.training.phases import batches_in, initial_networks, iteration
 from bids_alphagan.training.settings import TrainSettings

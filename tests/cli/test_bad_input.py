@@ -287,7 +287,7 @@ CASES: dict[str, tuple[Callable[[Place], list[object]], list[str]]] = {
     "little memory": (_participant("--mem-mb", "1"), ["--mem-mb 1", "at least 256"]),
     "absurd grid": (_participant("--grid", "4096"), ["--grid 4096", "at most 256"]),
     "grid of no size": (_participant("--grid", "50"), ["--grid 50", "power of two"]),
-    "gate without end": (_participant("--gate-width", "inf"), ["--gate-width inf", "at most 1e+12"]),
+    "gate without end": (_participant("--gate-width", "inf"), ["--qc-width inf", "at most 1e+12"]),
     "absurd latent": (_participant("--latent-size", "100000000000"), ["--latent-size", "at most 1e+06"]),
     "absurd batch": (_participant("--batch-size", "100000000000"), ["--batch-size", "at most 4096"]),
     "blank command": (

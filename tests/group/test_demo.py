@@ -243,7 +243,7 @@ def test_finished_steps_are_kept_until_something_changes(demo: Path, group: list
     assert {name: (demo / name).stat().st_mtime_ns for name in kept} == before
     said = app(*group, "--pairs-per-scan", "1", "--steps", "evaluate")
     assert read_json(demo / "models" / "evaluation.json")["record"]["more"]["pairs_per_scan"] == 1
-    assert "evaluation: nothing has changed" not in said
+    assert "pairs: nothing has changed" not in said
     assert said.count("nothing has changed") == 3  # the statistics know no pairs
     app(*group, "--steps", "evaluate")  # and back again
 

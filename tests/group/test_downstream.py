@@ -22,7 +22,7 @@ from bids_alphagan.evaluation.downstream import experiment
 from bids_alphagan.evaluation.downstream.table import Gain
 from bids_alphagan.models import load_model
 from bids_alphagan.training.cache import prepared
-from bids_alphagan.training.identity import configuration
+from bids_alphagan.training.configuration import configuration
 from bids_alphagan.training.settings import TrainSettings
 
 TABLES = tuple(f"group_{name}.tsv" for name in Gain().columns())

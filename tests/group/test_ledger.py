@@ -273,7 +273,7 @@ class Refusing(Toy):
 
 
 class Wanting(Toy):
-    def facts(self, scans: Scans, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def facts(self, scans: Scans) -> dict[str, Any]:
         raise UserError("There is no atlas.")
 
 

@@ -107,7 +107,7 @@ def _one(numbers: tuple[int, ...]) -> int:
     return number
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SPECS)
 def test_parameter_counts_are_the_papers(paper, name):
     counts = {k: sum(p.numel() for p in n.parameters()) for k, n in vars(paper[name]).items()}
     assert counts == PARAMETERS[name]
@@ -123,7 +123,7 @@ def test_layers_are_the_papers(paper, model, network):
     assert [pair for pair in layers if pair[0] != "flatten"] == expected
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SPECS)
 def test_settings_are_the_papers(name):
     spec = SPECS[name]
     rat = ("rotate", "flip", "scale", "zoom", "noise", "rescale", "translate")
@@ -141,7 +141,7 @@ def test_settings_are_the_papers(name):
     )
 
 
-@pytest.mark.parametrize("key", MODELS)
+@pytest.mark.parametrize("key", SPECS)
 def test_every_model_names_what_exists(key):
     spec = SPECS[key]
     assert spec.name == key
@@ -157,7 +157,7 @@ def test_every_model_names_what_exists(key):
 
 
 @pytest.mark.parametrize("size", [16, 24, 32, 40, 56, 64])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SPECS)
 def test_shapes_at_every_size(name, size):
     networks = build_networks(SPECS[name], size, channels=1, latent=7)
     volumes = networks.generator(torch.randn(2, 7))
@@ -190,7 +190,7 @@ def test_the_released_variant_is_the_notebooks():
         variant(spec, "papers")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SPECS)
 def test_a_saved_generator_gives_the_same_scans(tmp_path, name):
     network = build_generator(SPECS[name], 16, 2, 5)
     network(torch.randn(4, 5))  # moves the statistics of batch and spectral normalisation
@@ -209,7 +209,7 @@ def test_a_saved_generator_gives_the_same_scans(tmp_path, name):
     assert not np.allclose(volumes[0], volumes[1], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SPECS)
 def test_sampling_does_not_depend_on_the_codes_seen_in_training(name):
     network = build_generator(SPECS[name], 16, 2, 5)
     for _ in range(50):

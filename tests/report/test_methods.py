@@ -9,8 +9,8 @@ from bids_alphagan.models import MODELS, load_model
 from bids_alphagan.models.alphagan.spec import SPECS
 from bids_alphagan.report.methods import compose, count
 from bids_alphagan.report.references import REFERENCES
+from bids_alphagan.training.configuration import configuration
 from bids_alphagan.training.data import Volumes
-from bids_alphagan.training.identity import configuration
 from bids_alphagan.training.settings import TrainSettings
 
 

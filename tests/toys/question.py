@@ -6,14 +6,21 @@ from bids_alphagan.evaluation.question import GOOD, Answer, Headline, Question, 
 class Brightness(Question):
     depends = ("compared", "version")
     content = ("compared",)
+    options = ("pairs_per_scan",)
 
     def columns(self):
         return {
-            "brightness": {"model": {"Description": "The model."}, "mean": {"Description": "Mean intensity."}}
+            "brightness": {
+                "model": {"Description": "The model."},
+                "mean": {"Description": "Mean intensity."},
+                "pairs_per_scan": {"Description": "The option."},
+            }
         }
 
     def answer(self, scans, settings):
-        rows = [{"model": model, "mean": float(of.mean())} for model, of in scans.synthetic.items()]
+        rows = [
+            {"model": model, "mean": float(of.mean()), **settings} for model, of in scans.synthetic.items()
+        ]
         return Answer({"brightness": rows}, ["A toy."])
 
     def methods(self, answer, study):

@@ -17,9 +17,9 @@ import bids_alphagan
 from bids_alphagan.common.errors import UserError
 from bids_alphagan.common.files import read_json, read_tsv
 from bids_alphagan.models import MODELS, load_model
-from bids_alphagan.training import checkpoint, identity, loop, phases
+from bids_alphagan.training import checkpoint, loop, phases
+from bids_alphagan.training.configuration import configuration, differences
 from bids_alphagan.training.data import Volumes, data_hash
-from bids_alphagan.training.identity import configuration, differences
 from bids_alphagan.training.loop import train
 from bids_alphagan.training.phases import batches_in
 from bids_alphagan.training.state import State, stream
@@ -270,7 +270,7 @@ def test_a_run_of_another_version_resumes_with_a_warning(tmp_path, caplog, monke
     train(VOLUMES, MODEL, settings(iterations=2), tmp_path)
     train(VOLUMES, MODEL, settings(iterations=3), tmp_path)
     assert "other software versions" not in caplog.text
-    monkeypatch.setattr(identity, "__version__", "99.0")
+    monkeypatch.setattr("bids_alphagan.training.configuration.__version__", "99.0")
     train(VOLUMES, MODEL, settings(iterations=4), tmp_path)
     assert "other software versions, whose numbers may differ: bids_alphagan is 99.0, was 0." in caplog.text
 

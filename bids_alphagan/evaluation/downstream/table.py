@@ -42,8 +42,17 @@ class Gain(Question):
     The results of finished networks are kept in models/downstream, from where a stopped run resumes.
     """
 
-    depends = ("settings", "content", "held out", "trained on", "grid", "intensity percentile", "seed")
+    depends = ("content", "held out", "trained on", "grid", "intensity percentile", "seed")
     content = ("content",)
+    options = (
+        "downstream_arms",
+        "downstream_steps",
+        "downstream_seeds",
+        "downstream_batch_size",
+        "downstream_channels",
+        "downstream_residual_units",
+        "downstream_learning_rate",
+    )
     template = "evaluation/downstream/section.html.j2"
     optional = False
 
@@ -68,7 +77,7 @@ class Gain(Question):
             )
         check_split(with_masks(study.scans), with_masks(study.held_out), ())
 
-    def facts(self, scans: Scans, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def facts(self, scans: Scans) -> dict[str, Any]:
         trained_on = {model: animals_of(seen(scans.study, model)) for model in scans.cohorts}
         for model, folder in scans.cohorts.items():
             check_masks(model, folder)

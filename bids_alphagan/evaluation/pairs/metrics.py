@@ -25,6 +25,7 @@ class Metric:
     within: True for pairs within one set (a measure of its diversity), False for pairs of a real and a
         synthetic scan.
     on_pairs: computes it for many pairs of two sets (see `pairwise`).
+    cite: keys of `report.references` for the methods text, such as "[@msssim]"; None: `reference` itself.
     """
 
     name: str
@@ -34,12 +35,14 @@ class Metric:
     reference: str
     within: bool
     on_pairs: Callable[[Tensor, Tensor, Tensor], Tensor]
+    cite: str | None = None
 
 
 METRICS: dict[str, Metric] = {
     "MS-SSIM": Metric(
         name="MS-SSIM",
         label="Multi-scale structural similarity within a set",
+        cite="[@msssim]",
         unit="1",
         direction="closer to real",
         reference="Wang, Simoncelli and Bovik 2003, doi:10.1109/ACSSC.2003.1292216",
@@ -49,6 +52,7 @@ METRICS: dict[str, Metric] = {
     "NCC": Metric(
         name="NCC",
         label="Normalised cross-correlation",
+        cite="",
         unit="1",
         direction="higher",
         reference=PAPER,
@@ -58,6 +62,7 @@ METRICS: dict[str, Metric] = {
     "MAE": Metric(
         name="MAE",
         label="Mean absolute error",
+        cite="",
         unit="1",
         direction="lower",
         reference=PAPER,
@@ -67,6 +72,7 @@ METRICS: dict[str, Metric] = {
     "RMSE": Metric(
         name="RMSE",
         label="Root mean squared error",
+        cite="",
         unit="1",
         direction="lower",
         reference=ERRORS,
@@ -76,6 +82,7 @@ METRICS: dict[str, Metric] = {
     "PSNR": Metric(
         name="PSNR",
         label="Peak signal-to-noise ratio",
+        cite="",
         unit="dB",
         direction="higher",
         reference=ERRORS,
@@ -85,6 +92,7 @@ METRICS: dict[str, Metric] = {
     "MMD": Metric(
         name="MMD",
         label="Squared maximum mean discrepancy, linear kernel on voxels",
+        cite="[@mmd; kwon]",
         unit="1",
         direction="lower",
         reference="Kwon et al. 2019, doi:10.1007/978-3-030-32248-9_14",

@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bids_alphagan.evaluation.pairs.metrics import METRICS, Metric
 from bids_alphagan.evaluation.question import Answer
 from bids_alphagan.evaluation.scans import NOISY, REAL
 from bids_alphagan.report import charts
@@ -63,14 +64,22 @@ def methods(answer: Answer, held_out: int) -> str:
         )
     else:
         compared = "Synthetic scans were compared with the scans that the models were trained on."
+    used = {row["metric"] for row in answer.tables["metrics"]}
+    metrics = [metric for name, metric in METRICS.items() if name in used]
+    between = "; ".join(_cited(metric) for metric in metrics if not metric.within)
+    within = "; ".join(_cited(metric) for metric in metrics if metric.within)
     return (
-        f"{compared} With intensities from 0 to 1, the normalised cross-correlation, the mean absolute "
-        "error, the root mean squared error, the peak signal-to-noise ratio and the squared maximum mean "
-        "discrepancy with a linear kernel on voxels [@mmd; kwon] were taken over "
-        f"{answer.more['pairs_per_scan']} random pairs per training scan, and the multi-scale structural similarity "
-        f"[@msssim] over {answer.more['msssim_pairs_per_scan']} pairs per training scan within each set (all if "
-        "there are fewer). Values are means with 95 % bootstrap intervals over animals [@bootstrap]."
+        f"{compared} Intensities ranged from 0 to 1. Metrics over {answer.more['pairs_per_scan']} random pairs per "
+        f"training scan (all if there are fewer): {between}. Metrics over {answer.more['msssim_pairs_per_scan']} "
+        f"random pairs per training scan: {within}. Values are means with 95 % bootstrap intervals over animals "
+        "[@bootstrap]."
     )
+
+
+def _cited(metric: Metric) -> str:
+    label = metric.label[0].lower() + metric.label[1:]
+    cite = f"({metric.reference})" if metric.cite is None else metric.cite
+    return f"{label} {cite}".rstrip()
 
 
 def too_alike(rows: Rows, models: Iterable[str]) -> list[str]:

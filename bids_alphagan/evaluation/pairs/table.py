@@ -17,18 +17,25 @@ from bids_alphagan.evaluation.pairs.metrics import METRICS, Metric
 from bids_alphagan.evaluation.question import Answer, Columns, Question
 from bids_alphagan.evaluation.scans import NOISE, NOISY, REAL, Scans
 
+FIRST = ("MS-SSIM", "NCC", "MAE", "RMSE", "PSNR", "MMD")
+
 
 class Pairs(Question):
     """How similar are single synthetic and real scans, and how similar are the scans of a set?"""
 
     version = 2
-    depends = ("settings", "compared", "held out", "seed", "version")
+    depends = ("compared", "held out", "seed", "version")
     content = ("compared",)
+    options = ("protocol", "held_out", "pairs_per_scan", "msssim_pairs_per_scan")
     template = "evaluation/pairs/section.html.j2"
     optional = False
 
     def columns(self) -> Mapping[str, Columns]:
         return {"metrics": columns_sidecar(), "table2": paper_columns()}
+
+    def facts(self, scans: Scans) -> dict[str, Any]:
+        # Records of the first six metrics have the version alone.
+        return {} if tuple(METRICS) == FIRST else {"version": [self.version, *METRICS]}
 
     def answer(self, scans: Scans, settings: Mapping[str, Any]) -> Answer:
         training = RealScans(scans.training, animals_of(scans.study.training))

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bids_alphagan.common.errors import UserError
-from bids_alphagan.common.files import replacing, to_disk
+from bids_alphagan.common.files import atomic_write, to_disk
 from bids_alphagan.models.alphagan.layers import BatchNorm3d
 from bids_alphagan.models.alphagan.networks import Generator, build_generator
 from bids_alphagan.models.alphagan.spec import SPECS
@@ -61,7 +61,7 @@ def save_generator(folder: Path, network: Generator, info: dict[str, Any]) -> Pa
     """Write weights and `info` (JSON: model, size, channels, latent etc.) to folder/`GENERATOR_FILE`."""
     path = folder / GENERATOR_FILE
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={"info": json.dumps(info)})
         to_disk(temporary)
     return path

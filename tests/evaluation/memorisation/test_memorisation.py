@@ -189,7 +189,7 @@ def test_alignment_recovers_a_known_movement(scans: np.ndarray) -> None:
 
 
 def test_bad_input_is_refused(scans: np.ndarray, real: RealScans) -> None:
-    with pytest.raises(UserError, match="from 4 training animals on, not from 2"):
+    with pytest.raises(UserError, match="with 4 or more training animals, not with 2"):
         RealScans.prepare(scans[:4], ["a", "a", "b", "b"], zooms=ZOOMS)
     with pytest.raises(UserError, match="b is in the training set and held out"):
         RealScans.prepare(scans[:4], list("abcd"), scans[4:6], ["b", "e"], zooms=ZOOMS)

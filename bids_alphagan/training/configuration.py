@@ -1,4 +1,4 @@
-"""The identity of a run: its model, settings and data, and what may differ when it is continued."""
+"""The configuration of a run: its model, settings and data, and what may differ when it is continued."""
 
 import json
 import logging
