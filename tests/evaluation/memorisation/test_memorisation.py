@@ -191,7 +191,7 @@ def test_alignment_recovers_a_known_movement(scans: np.ndarray) -> None:
 def test_bad_input_is_refused(scans: np.ndarray, real: RealScans) -> None:
     with pytest.raises(UserError, match="with 4 or more training animals, not with 2"):
         RealScans.prepare(scans[:4], ["a", "a", "b", "b"], zooms=ZOOMS)
-    with pytest.raises(UserError, match="b is in the training set and held out"):
+    with pytest.raises(UserError, match="b is both in the training set and held out"):
         RealScans.prepare(scans[:4], list("abcd"), scans[4:6], ["b", "e"], zooms=ZOOMS)
     with pytest.raises(UserError, match="must have one grid"):
         RealScans.prepare(scans[:4], None, scans[4:6, :-1], None, zooms=ZOOMS)
