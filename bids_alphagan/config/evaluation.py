@@ -27,7 +27,7 @@ class EvaluationOptions:
         step="evaluate",
     )
     pairs_per_scan: int = option(
-        "random real-synthetic pairs per real scan for NCC, MAE and MMD",
+        "random pairs per real scan for the metrics between sets: NCC, MAE, RMSE, PSNR, MMD",
         100,
         least=1,
         most=10**6,
@@ -35,7 +35,7 @@ class EvaluationOptions:
         step="evaluate",
     )
     msssim_pairs_per_scan: int = option(
-        "random pairs per scan for MS-SSIM, within the real and within the synthetic set",
+        "random pairs per scan for the metric within a set: MS-SSIM",
         10,
         least=1,
         most=10**6,
