@@ -183,7 +183,7 @@ def test_what_cannot_be_queued_whole_is_not_queued(tmp_path: Path) -> None:
     assert "gres" in done.stderr
     jobs = submitted(done.stdout)
     assert list(jobs) == ["participant"]
-    assert f"what was is cancelled: scancel {jobs['participant']}" in done.stderr
+    assert f"cancelling the others: scancel {jobs['participant']}" in done.stderr
     assert {task["JobState"] for task in wait_for(jobs["participant"], 60)} == {"CANCELLED"}
 
 
