@@ -214,7 +214,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(
 
     done = engine.run(image, *words, str(reached + 10), mounts=where)
     assert done.code == 0, done.err[-3000:]
-    assert "goes on from its checkpoint at iteration" in done.err
+    assert "resumes from its checkpoint at iteration" in done.err
     steps = [int(line.split("\t")[0]) for line in losses.read_text().splitlines()[1:]]
     assert steps == list(range(1, reached + 11))
 
