@@ -87,13 +87,12 @@ def test_nothing_but_the_output_is_written(root: Path, heads: Path, output: Path
     run = 'export HOME=/tmp/home; mkdir $HOME; bids-alphagan /data /out participant "$@"; '
     run += "ls -AR /tmp; echo ---; env"
     words = ("--participant-label", "01", "--segmenter", "none", "--preset", "demo", "--skip-bids-validation")
-    output = within(root, filled("environment") + run, *words, binds=binds)
-    assert output.startswith("/tmp:\nhome\n\n/tmp/home:\n---\n")
+    printed = within(root, filled("environment") + run, *words, binds=binds)
+    assert printed.startswith("/tmp:\nhome\n\n/tmp/home:\n---\n")
     assert list(output.glob(".work/cache/mplconfigdir/*.json"))
-    assert f"BIDS_ALPHAGAN_CONTAINER=singularity:bids-alphagan:{__version__}\n" in output
-    assert (
-        "TEMPLATEFLOW_HOME" not in output
-    )  # there are none in this image: the user's own cache is looked at
+    assert f"BIDS_ALPHAGAN_CONTAINER=singularity:bids-alphagan:{__version__}\n" in printed
+    # No template is in this image: the user's own cache is looked at.
+    assert "TEMPLATEFLOW_HOME" not in printed
 
 
 def test_the_app_is_that_of_the_docker_image(root: Path, contents: Path) -> None:
