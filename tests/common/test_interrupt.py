@@ -218,7 +218,9 @@ def test_the_app_ends_on_a_clusters_warning_with_its_own_exit_code(monkeypatch, 
 
 
 def python(program: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", program]
+    """Run a program, also where the tests run under nohup: there, its children ignore SIGHUP."""
+    default = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+    command = [sys.executable, "-c", default + program]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
