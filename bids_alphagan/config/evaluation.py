@@ -27,7 +27,7 @@ class EvaluationOptions:
         step="evaluate",
     )
     pairs_per_scan: int = option(
-        "random pairs per real scan for the metrics between sets: NCC, MAE, RMSE, PSNR, MMD",
+        "random pairs per real scan, for each metric of real with synthetic scans",
         100,
         least=1,
         most=10**6,
@@ -35,7 +35,7 @@ class EvaluationOptions:
         step="evaluate",
     )
     msssim_pairs_per_scan: int = option(
-        "random pairs per scan for the metric within a set: MS-SSIM",
+        "random pairs per scan, for each metric within the real and within the synthetic set",
         10,
         least=1,
         most=10**6,
